@@ -1,0 +1,75 @@
+/* One signed space of errors for the whole project.
+ *
+ * A function returns 0 (or a count) when good and -SPLIT_E_<LAYER>_<WHAT> when not. Each layer owns
+ * a range of 100. Codes at or past SPLIT_E_FATAL end the connection (or endpoint) they came up on,
+ * so "close it?" is one comparison. The names keep "we refuse" (LIMIT, FULL), "the peer is wrong"
+ * (MALFORMED, PROTOCOL) and "our bug" (INTERNAL) apart. Results are must-use (SPLIT_MUST_USE).
+ *
+ * Any thread; no state.
+ */
+#ifndef SPLITD_BASE_ERROR_H
+#define SPLITD_BASE_ERROR_H
+
+#include <stdbool.h>
+
+#define SPLIT_MUST_USE __attribute__((warn_unused_result))
+
+/* Positive result of resumable work: its quantum is used up, or it must wait; call again. */
+#define SPLIT_AGAIN 1
+
+/* Codes below this concern one call, message or packet; from here on the whole connection. */
+#define SPLIT_E_FATAL 10000
+
+/* X(name, value, text). Each layer edits its own block only; values never change meaning. */
+#define BASE_ERRORS(X)                                                                             \
+	X(BASE_NOMEM, 1, "out of memory")                                                          \
+	X(BASE_INVALID, 2, "invalid argument")                                                     \
+	X(BASE_LIMIT, 3, "a configured limit was reached")                                         \
+	X(BASE_SYSTEM, 4, "a system call failed")                                                  \
+	X(BASE_INTERNAL, 5, "internal error")
+
+#define CONFIG_ERRORS(X) X(CONFIG_INVALID, 100, "invalid configuration")
+
+#define SHEPHERD_ERRORS(X) X(SHEPHERD_FULL, 200, "ring or segment is full")
+
+#define LINEARIZE_ERRORS(X) X(LINEARIZE_NOMEM, 300, "no room in the receiver's segment")
+
+#define NET_ERRORS(X) X(NET_MALFORMED, 400, "malformed packet")
+
+#define HTTP2_ERRORS(X) X(HTTP2_STREAM, 600, "HTTP/2 stream error")
+
+#define GRPC_ERRORS(X) X(GRPC_MALFORMED, 700, "malformed gRPC request")
+
+#define BALANCE_ERRORS(X) X(BALANCE_NONE, 800, "no endpoint serves the method")
+
+#define HOST_ERRORS(X) X(HOST_REFUSED, 900, "splitd refused the attach")
+
+#define ALL_ERRORS(X)                                                                              \
+	BASE_ERRORS(X)                                                                             \
+	CONFIG_ERRORS(X)                                                                           \
+	SHEPHERD_ERRORS(X)                                                                         \
+	LINEARIZE_ERRORS(X)                                                                        \
+	NET_ERRORS(X)                                                                              \
+	HTTP2_ERRORS(X)                                                                            \
+	GRPC_ERRORS(X)                                                                             \
+	BALANCE_ERRORS(X)                                                                          \
+	HOST_ERRORS(X)
+
+enum split_error {
+#define X(name, value, text) SPLIT_E_##name = (value),
+	ALL_ERRORS(X)
+#undef X
+};
+
+/* True when the connection or endpoint that returned `error` (negative) must be closed. */
+static inline bool error_is_fatal(int error)
+{
+	return error <= -SPLIT_E_FATAL;
+}
+
+/* The code's name ("NET_MALFORMED") and one line of text. Accept either sign; never NULL; static.
+ */
+const char *error_name(int error);
+const char *error_text(int error);
+
+#endif
