@@ -44,6 +44,16 @@
 
 #define HOST_ERRORS(X) X(HOST_REFUSED, 900, "splitd refused the attach")
 
+#define PORT_ERRORS(X)                                                                             \
+	X(PORT_EAL, 1000, "DPDK could not be started")                                             \
+	X(PORT_HUGEPAGES, 1001, "no hugepages")                                                    \
+	X(PORT_DEVICE, 1002, "a port's device could not be set up")                                \
+	X(PORT_MEMORY, 1003, "no memory for a port's mbufs")
+
+#define CONTROL_ERRORS(X)                                                                          \
+	X(CONTROL_SOCKET, 1100, "the attach socket could not be opened")                           \
+	X(CONTROL_DRAIN, 1101, "calls were cut off at the end of the drain")
+
 #define ALL_ERRORS(X)                                                                              \
 	BASE_ERRORS(X)                                                                             \
 	CONFIG_ERRORS(X)                                                                           \
@@ -53,7 +63,9 @@
 	HTTP2_ERRORS(X)                                                                            \
 	GRPC_ERRORS(X)                                                                             \
 	BALANCE_ERRORS(X)                                                                          \
-	HOST_ERRORS(X)
+	HOST_ERRORS(X)                                                                             \
+	PORT_ERRORS(X)                                                                             \
+	CONTROL_ERRORS(X)
 
 enum split_error {
 #define X(name, value, text) SPLIT_E_##name = (value),

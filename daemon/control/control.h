@@ -1,0 +1,79 @@
+/* Control: the slow half of splitd, on the EAL's main lcore: hosts that attach and die, signals,
+ * the log, telemetry. It never touches the data path; it reaches workers only by messages
+ * (daemon/worker/worker.h: worker_post, worker_report_next) and reads counters.
+ *
+ * Thread: the main lcore, all of it. Telemetry callbacks run on DPDK's telemetry thread and read
+ * counters and a snapshot that control publishes.
+ *
+ * An endpoint's life:
+ *   attach socket → shepherd's daemon-side attach (credentials against config "hosts", segments,
+ *   seals, schema) → ENDPOINT_ADD to every worker that serves one of its services → ACTIVE to the
+ *   host … → the host's death (pidfd), its detach (socket closed) or a worker's ENDPOINT_FAULT →
+ *   detach epoch raised → ENDPOINT_REMOVE to the same workers, which end its calls → each answers
+ *   ENDPOINT_QUIET when it holds no reference any more → memory unmapped and freed.
+ *
+ * Signals: SIGTERM and SIGINT drain (DRAIN to every worker: stop accepting, GOAWAY, finish calls
+ * within shutdown.drain_timeout), a second one stops at once; SIGHUP checks the configuration file
+ * again and reports what it finds (what a running daemon can't change is named, not applied).
+ */
+#ifndef SPLITD_DAEMON_CONTROL_CONTROL_H
+#define SPLITD_DAEMON_CONTROL_CONTROL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/counter.h"
+#include "base/error.h"
+
+struct config;
+struct control;
+struct port_set;
+struct worker;
+
+#define CONTROL_COUNTERS(X)                                                                        \
+	X(attach_accepted, "hosts attached")                                                       \
+	X(attach_refused_uid, "attaches refused: uid not allowed")                                 \
+	X(attach_refused_name, "attaches refused: no such host in the configuration")              \
+	X(attach_refused_protocol, "attaches refused: malformed or of another version")            \
+	X(attach_refused_limit, "attaches refused: too many at once")                              \
+	X(attach_refused_resources, "attaches refused: no memory or descriptors")                  \
+	X(attach_timeout, "attaches given up: the host said nothing in time")                      \
+	X(endpoint_died, "hosts whose process ended")                                              \
+	X(endpoint_detached, "hosts that detached")                                                \
+	X(endpoint_fault, "hosts detached for what they did")                                      \
+	X(endpoint_freed, "endpoints whose memory was freed")                                      \
+	X(worker_post_full, "messages that found a worker's ring full and were tried again")       \
+	X(log_lines, "log records written for workers")
+
+struct control_counters {
+#define X(name, text) uint64_t name;
+	CONTROL_COUNTERS(X)
+#undef X
+};
+extern const struct counter_desc control_counter_table[];
+extern const size_t control_counter_count;
+
+struct control_params {
+	const struct config *config;
+	const char *config_path; /* for SIGHUP */
+	struct port_set *ports;
+	struct worker **workers;
+	unsigned workers_n;
+};
+
+/* Opens the attach socket (mode and owner as configured; a stale socket file is replaced, one that
+ * somebody listens on is an error), takes over the signals, registers the telemetry commands.
+ * All that `p` points to must outlive the control. One clear line goes to the log on failure.
+ * 0, -SPLIT_E_CONTROL_SOCKET, -SPLIT_E_BASE_NOMEM, -SPLIT_E_BASE_SYSTEM. */
+int control_create(const struct control_params *p, struct control **out) SPLIT_MUST_USE;
+
+/* Serve until stopped by a signal and every worker has drained (or the time for it is over).
+ * Returns 0 after a drain that finished, -SPLIT_E_CONTROL_DRAIN when calls had to be cut off. */
+int control_run(struct control *control) SPLIT_MUST_USE;
+
+/* After every worker has left its loop: frees the endpoints that are left, removes the socket. */
+void control_destroy(struct control *control);
+
+const struct control_counters *control_counters_get(const struct control *control);
+
+#endif
