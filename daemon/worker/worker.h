@@ -7,16 +7,16 @@
  * every endpoint (struct endpoint_port) and its pools. Nothing of it is touched by another thread
  * but the two message rings, the eventfd and the counters (read only).
  *
- * Threads. `worker_create`, `worker_destroy`, `worker_post` and `worker_reply_take` belong to the
+ * Threads. `worker_create`, `worker_destroy`, `worker_post` and `worker_report_next` belong to the
  * control thread; `worker_run` to the worker's own lcore. Counters and cycles may be read by any
  * thread at any time.
  *
- * Call protocol. create → (lcore) run → post ENDPOINT_ADD … → post DRAIN → reply DRAINED → post
+ * Call protocol. create → (lcore) run → post ENDPOINT_ADD … → post DRAIN → report DRAINED → post
  * STOP → run returns → destroy. Both rings have one producer and one consumer.
  *
- * An endpoint is added and removed by messages. Between ENDPOINT_ADD and the reply ENDPOINT_QUIET
+ * An endpoint is added and removed by messages. Between ENDPOINT_ADD and the report ENDPOINT_QUIET
  * the worker may touch the endpoint; after ENDPOINT_QUIET it never does again, so once every worker
- * that got the ADD has replied the control thread may free it. A worker that finds the endpoint
+ * that got the ADD has reported it the control thread may free it. A worker that finds the endpoint
  * broken says ENDPOINT_FAULT once and goes on; control then detaches it, which ends in REMOVE.
  */
 #ifndef SPLITD_DAEMON_WORKER_WORKER_H
@@ -31,62 +31,54 @@
 
 struct config;
 struct endpoint;
-struct port;
+struct log_ring;
+struct port_set;
 struct worker;
 
-/* One queue pair of one port that this worker polls. */
-struct worker_queue {
-	struct port *port;
-	uint16_t queue;
-	unsigned port_index; /* in config->ports: its addresses, MTU, checksum policy */
-};
-
-#define WORKER_QUEUES_MAX 8
-
 /* What a worker needs. Copied, but what the pointers name must outlive the worker. */
-struct worker_config {
+struct worker_params {
 	const struct config *config;
-	unsigned index;        /* in config->workers */
-	unsigned worker_count; /* all workers of this splitd */
-	unsigned lcore;        /* EAL lcore it will run on: for the NUMA node of its memory */
-	struct worker_queue queues[WORKER_QUEUES_MAX];
-	unsigned queue_count;
-	/* Hosts write it to wake a sleeping worker (handed over at attach), worker_post too. Made by
-	 * the control thread: eventfd(0, EFD_NONBLOCK|EFD_CLOEXEC). The worker reads, never closes. */
+	struct port_set *ports; /* started; the worker takes its queue of each */
+	unsigned index;         /* in config->workers; it will run on lcore port_worker_lcore(index) */
+	unsigned workers_n;     /* all workers of this splitd */
+	/* Hosts write it to wake a sleeping worker (handed over at attach), worker_post does too.
+	 * Made by the control thread: eventfd(0, EFD_NONBLOCK|EFD_CLOEXEC), closed by it after
+	 * worker_destroy. */
 	int wake_fd;
-	/* Written (8 bytes) after a reply was queued; -1 when control polls instead. */
-	int reply_fd;
+	/* Gets 8 bytes (1) after a report was queued; -1 when control polls for reports. */
+	int report_fd;
 };
 
 enum worker_msg_kind {
-	WORKER_ENDPOINT_ADD,    /* endpoint: active; the worker begins to send it calls */
-	WORKER_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, reply QUIET */
-	WORKER_DRAIN,           /* stop accepting, GOAWAY, let calls finish, reply DRAINED */
-	WORKER_STOP,            /* abort what is left; worker_run returns; no reply */
+	WORKER_MSG_ENDPOINT_ADD,    /* endpoint: active; the worker begins to send it calls */
+	WORKER_MSG_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, say QUIET */
+	WORKER_MSG_DRAIN,           /* stop accepting, GOAWAY, let calls finish, say DRAINED */
+	WORKER_MSG_STOP,            /* abort what is left; worker_run returns; no report */
 };
 
 struct worker_msg {
 	enum worker_msg_kind kind;
 	struct endpoint *endpoint; /* ENDPOINT_* */
-	uint64_t timeout_ns;       /* DRAIN: after so long what is left is aborted */
+	uint64_t deadline_ns;      /* DRAIN: clock_ns() at which what is left is aborted */
 };
 
-enum worker_reply_kind {
-	WORKER_ENDPOINT_FAULT, /* endpoint broke the protocol; error says how */
-	WORKER_ENDPOINT_QUIET, /* endpoint: this worker holds nothing of it any more */
-	WORKER_DRAINED,        /* no call and no connection is left */
+enum worker_report_kind {
+	WORKER_REPORT_ENDPOINT_FAULT, /* endpoint broke the protocol or a promise; cause says how */
+	WORKER_REPORT_ENDPOINT_QUIET, /* endpoint: this worker holds nothing of it any more */
+	WORKER_REPORT_DRAINED,        /* no call is left; cause -SPLIT_E_BASE_LIMIT if some were cut */
 };
 
-struct worker_reply {
-	enum worker_reply_kind kind;
+struct worker_report {
+	enum worker_report_kind kind;
 	unsigned worker; /* its index */
 	struct endpoint *endpoint;
-	int error;
+	int cause; /* negative code or 0 */
 };
 
 /* Create from a validated config: pools, stacks, listeners. All memory the data path will use is
- * taken here. 0, or a negative code and *worker_out is untouched. EAL and ports are up. */
-int worker_create(const struct worker_config *cfg, struct worker **worker_out) SPLIT_MUST_USE;
+ * taken here. Ports are created. 0, or a negative code (*worker_out is untouched, one clear line is
+ * in the log). */
+int worker_create(const struct worker_params *params, struct worker **worker_out) SPLIT_MUST_USE;
 
 /* Free everything. worker_run has returned (or never ran). NULL is fine. */
 void worker_destroy(struct worker *worker);
@@ -95,11 +87,14 @@ void worker_destroy(struct worker *worker);
 int worker_run(void *worker);
 
 /* Queue a message and wake the worker. Control thread only. 0, or -SPLIT_E_BASE_LIMIT when the ring
- * is full (64 messages): try again later. */
+ * is full: try again later. */
 int worker_post(struct worker *worker, const struct worker_msg *msg) SPLIT_MUST_USE;
 
-/* Take one reply; false when there is none. Control thread only. */
-bool worker_reply_take(struct worker *worker, struct worker_reply *reply_out);
+/* Take one report; false when there is none. Control thread only. */
+bool worker_report_next(struct worker *worker, struct worker_report *report_out);
+
+/* The ring its log records go to; the control thread drains it. Never NULL. */
+struct log_ring *worker_log(struct worker *worker);
 
 /* The loop's stages, whose cycles are counted when stage counting is on. `idle` is everything spent
  * in polls that found nothing, and in sleep. */
@@ -123,15 +118,15 @@ void worker_stages_read(const struct worker *worker, uint64_t cycles_out[WORKER_
 void worker_stages_enable(struct worker *worker, bool on);
 
 /* One layer's counters of this worker, for telemetry. */
-struct worker_counters_view {
-	const char *layer; /* "net", "http2", "grpc", "balance", "shepherd", "worker"; static */
+struct worker_counter_block {
+	const char *layer; /* "net", "http2", "grpc", "balance", "worker", …; static */
 	const struct counter_desc *desc;
-	size_t count;
+	size_t n;
 	const uint64_t *values; /* read with relaxed loads; lives as long as the worker */
 };
 
-/* Fill at most `max` views, return how many. Any thread; the set never changes after create. */
-size_t worker_counters(const struct worker *worker, struct worker_counters_view *out, size_t max);
+/* Fill at most `max` blocks, return how many. Any thread; the set never changes after create. */
+size_t worker_counters(const struct worker *worker, struct worker_counter_block *out, size_t max);
 
 /* Gauges at this moment, for telemetry and tests. Any thread; values may be of different instants. */
 struct worker_gauges {
