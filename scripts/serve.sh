@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Bring splitd and one example service up in a network namespace of their own, and keep them up.
+#
+#   scripts/serve.sh EXAMPLE [--port tap|af_packet|af_xdp] [--config FILE] [--daemon-core N] [--host-core N]
+#
+# Prints one line `ready netns=… address=… port=… splitd=PID host=PID socket=… prefix=…` once a call would be
+# answered, runs until SIGTERM or SIGINT, and leaves nothing behind. `socket` is where further hosts attach,
+# `prefix` what splitctl finds this splitd by. Point any client in that namespace at the address:
+#   ip netns exec NETNS h2load …
+set -u
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage() {
+	cat <<-'END'
+	usage: scripts/serve.sh EXAMPLE [options]
+	  EXAMPLE                         echo, greeter: a program of examples/ (build/examples/EXAMPLE)
+	  --port tap|af_packet|af_xdp     how splitd reaches the namespace (default tap)
+	  --config FILE                   splitd configuration (default config/demo.json); device, sockets and
+	                                  prefix are set by this script, the rest is taken as it is
+	  --daemon-core N                 core of splitd's first worker (default: as in the configuration)
+	  --host-core N                   core of the example (default: the last one)
+	  --host-workers N                worker threads of the example (default 1)
+	  --build DIR                     build folder to run from (default build/)
+	  --no-setup                      neither install nor build; the build folder is ready
+	  --log FILE                      where splitd's and the example's messages go (default: standard error)
+	END
+}
+
+example= port=tap config=$root/config/demo.json daemon_core= host_core=$(($(nproc) - 1)) host_workers=1 setup=1 log=
+need() { [ $# -ge 2 ] || { usage >&2; die "$1 needs a value"; }; }
+while [ $# -gt 0 ]; do
+	case $1 in
+	--port) need "$@"; port=$2; shift ;;
+	--config) need "$@"; config=$2; shift ;;
+	--daemon-core) need "$@"; daemon_core=$2; shift ;;
+	--host-core) need "$@"; host_core=$2; shift ;;
+	--host-workers) need "$@"; host_workers=$2; shift ;;
+	--build) need "$@"; build=$(realpath -m "$2"); shift ;;
+	--log) need "$@"; log=$2; shift ;;
+	--no-setup) setup= ;;
+	-h | --help) usage; exit 0 ;;
+	-*) usage >&2; die "unknown option $1" ;;
+	*) [ -z "$example" ] || die "one example at a time: $example or $1"; example=$1 ;;
+	esac
+	shift
+done
+[ -n "$example" ] || { usage >&2; die "name an example: echo, greeter"; }
+case $port in tap | af_packet | af_xdp) ;; *) die "--port $port: expected tap, af_packet or af_xdp" ;; esac
+[ -r "$config" ] || die "--config $config: no such file, or not readable"
+need_root
+
+if [ -n "$setup" ]; then
+	packages_install build
+	build_tree "$build"
+fi
+splitd=$build/daemon/splitd
+service=$build/examples/$example
+[ -x "$splitd" ] || die "$splitd is missing: build first, or leave --no-setup away"
+[ -x "$service" ] || die "no example named $example (looked for $service)"
+
+ns=splitd-$$
+work=$(mktemp -d /tmp/splitd-serve.XXXXXX)
+address=198.18.0.2 client_address=198.18.0.1 tcp_port=
+splitd_pid= host_pid=
+cleaned=
+cleanup() {
+	[ -z "$cleaned" ] || return
+	cleaned=1
+	trap '' INT TERM HUP
+	stop_pid "$host_pid" 5
+	stop_pid "$splitd_pid" 20
+	ip netns del "$ns" 2>/dev/null
+	rm -rf "$work"
+	hugepages_restore
+}
+trap cleanup EXIT
+trap 'exit 0' INT TERM HUP
+
+[ -z "$log" ] || exec 2>>"$log"
+hugepages=1
+hugepages_reserve 768 || hugepages=0
+
+ip netns add "$ns" || die "cannot make a network namespace"
+ip -n "$ns" link set lo up
+case $port in
+tap) device="net_tap0,iface=sd0" client_if=sd0 ;;
+*)
+	ip -n "$ns" link add cl0 type veth peer name sd0 || die "cannot make a veth pair"
+	for i in cl0 sd0; do
+		ip netns exec "$ns" sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null
+		ip netns exec "$ns" ethtool -K "$i" tx off >/dev/null 2>&1
+		ip -n "$ns" link set "$i" up
+	done
+	client_if=cl0
+	case $port in
+	af_packet) device="net_af_packet0,iface=sd0" ;;
+	af_xdp) device="net_af_xdp0,iface=sd0,start_queue=0,queue_count=1" ;;
+	esac
+	ip -n "$ns" addr add "$client_address/24" dev cl0
+	;;
+esac
+
+# The demo's configuration, bound to this namespace.
+"$python" - "$config" "$work/splitd.json" "$device" "$work" "splitd-$$" "$hugepages" "$daemon_core" >"$work/port" <<'END' || die "cannot use $config"
+import json, sys
+source, target, device, work, prefix, hugepages, core = sys.argv[1:]
+try:
+    with open(source) as f:
+        config = json.load(f)
+except ValueError as e:
+    sys.exit(f"{source}: not JSON: {e}")
+config.setdefault("eal", {}).update(devices=[device], file_prefix=prefix)
+for port in config.get("ports", [])[:1]:
+    port["device"] = device.split(",")[0]
+config.setdefault("control", {})["socket"] = work + "/host.sock"
+if hugepages == "0":
+    config["eal"]["hugepages"] = False
+    for host in config.get("hosts", []):
+        host["hugepages"] = False
+if core:
+    config["workers"][0]["core"] = int(core)
+    config["eal"]["main_core"] = int(core)
+with open(target, "w") as f:
+    json.dump(config, f, indent=2)
+print(config["listeners"][0]["port"])
+END
+tcp_port=$(cat "$work/port")
+
+ip netns exec "$ns" "$splitd" -c "$work/splitd.json" >"$work/splitd.out" &
+splitd_pid=$!
+# wait_for FILE WORD PID WHAT: until WORD stands in FILE, at most 60 s, while PID lives.
+wait_for() {
+	local left=600
+	until grep -q "$2" "$1" 2>/dev/null; do
+		kill -0 "$3" 2>/dev/null || die "$4 ended before it was ready"
+		left=$((left - 1))
+		[ "$left" -gt 0 ] || die "$4 was not ready within 60 s"
+		sleep 0.1
+	done
+}
+wait_for "$work/splitd.out" '^splitd: ready' "$splitd_pid" splitd
+if [ "$port" = tap ]; then
+	ip netns exec "$ns" sysctl -qw net.ipv6.conf.sd0.disable_ipv6=1 2>/dev/null
+	ip netns exec "$ns" ethtool -K sd0 tx off >/dev/null 2>&1
+	ip -n "$ns" addr add "$client_address/24" dev sd0
+	ip -n "$ns" link set sd0 up
+fi
+"$service" --socket "$work/host.sock" --name "$example" --workers "$host_workers" --cores "$host_core" >"$work/host.out" &
+host_pid=$!
+wait_for "$work/host.out" '^attached' "$host_pid" "$example"
+ip netns exec "$ns" "$python" "$root/tests/e2e/probe.py" "$address:$tcp_port" "$example" || die "no answer from $address:$tcp_port"
+
+printf 'ready netns=%s address=%s port=%s splitd=%s host=%s socket=%s prefix=%s\n' \
+	"$ns" "$address" "$tcp_port" "$splitd_pid" "$host_pid" "$work/host.sock" "splitd-$$"
+wait -n "$splitd_pid" "$host_pid"
+die "splitd or $example ended by itself"

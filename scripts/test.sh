@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Set-up and every test. The last line is `N passed, N failed, N skipped`.
+#
+#   scripts/test.sh            all of it: unit, end to end, the same under ASan and UBSan (about 15 minutes)
+#   scripts/test.sh --unit     the unit suite alone (under two minutes)
+#   scripts/test.sh --long     all, and the minute- and hour-long ones
+set -u
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+tier=all
+case ${1-} in
+'') ;;
+--unit) tier=unit ;;
+--long) tier=long ;;
+*) die "usage: scripts/test.sh [--unit | --long]" ;;
+esac
+need_root
+packages_install build test
+trap hugepages_restore EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+# Two instances of the demo's configuration beside each other, and what unit tests map.
+hugepages_reserve 2048
+
+asan=$root/build-asan
+logs=()
+# run_suite LOGNAME DIR [meson test arguments...]
+run_suite() {
+	local name=$1 dir=$2
+	shift 2
+	say "running: $name"
+	meson test -C "$dir" --no-rebuild --logbase "$name" --print-errorlogs "$@" 2>&1 | tail -n +2
+	logs+=("$dir/meson-logs/$name.json")
+}
+
+build_tree "$build"
+run_suite unit "$build" --suite unit
+if [ "$tier" != unit ]; then
+	run_suite e2e "$build" --suite e2e
+	build_tree "$asan" -Db_sanitize=address,undefined -Db_lundef=false -Dfuzz=true
+	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+	run_suite unit-asan "$asan" --suite unit --timeout-multiplier 4
+	run_suite e2e-asan "$asan" --suite e2e --timeout-multiplier 4
+	run_suite fuzz "$asan" --suite fuzz
+fi
+[ "$tier" != long ] || run_suite long "$build" --suite long --timeout-multiplier 0
+"$python" "$root/scripts/test_summary.py" "${logs[@]}"
