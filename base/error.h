@@ -34,7 +34,18 @@
 
 #define LINEARIZE_ERRORS(X) X(LINEARIZE_NOMEM, 300, "no room in the receiver's segment")
 
-#define NET_ERRORS(X) X(NET_MALFORMED, 400, "malformed packet")
+#define NET_ERRORS(X)                                                                              \
+	X(NET_MALFORMED, 400, "malformed packet")                                                  \
+	X(NET_FULL, 401, "send buffer is full")                                                    \
+	X(NET_IN_USE, 402, "address is in use")                                                    \
+	X(NET_NOMEM, 403, "no packet buffer")                                                      \
+	X(NET_LIMIT, 404, "too many connections")                                                  \
+	X(NET_NO_ROUTE, 405, "no route to the destination")                                        \
+	X(NET_CLOSED, SPLIT_E_FATAL + 400, "connection does not send any more")                    \
+	X(NET_RESET, SPLIT_E_FATAL + 401, "connection reset by the peer")                          \
+	X(NET_REFUSED, SPLIT_E_FATAL + 402, "connection refused by the peer")                      \
+	X(NET_TIMEOUT, SPLIT_E_FATAL + 403, "connection timed out")                                \
+	X(NET_UNREACHABLE, SPLIT_E_FATAL + 404, "peer is unreachable")
 
 #define HTTP2_ERRORS(X) X(HTTP2_STREAM, 600, "HTTP/2 stream error")
 
