@@ -15,11 +15,6 @@ struct list {
 	struct list *next;
 };
 
-#define LIST_INIT(name)                                                                            \
-	{                                                                                          \
-		&(name), &(name)                                                                   \
-	}
-
 /* The object of `type` whose member `member` is at `ptr`. */
 #ifndef container_of
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))

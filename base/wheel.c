@@ -110,8 +110,8 @@ static bool wheel_step(struct wheel *w, uint64_t target)
 	}
 	w->now_tick = tick;
 	w->occupied[slot / WHEEL_SLOTS] &= ~(UINT64_C(1) << (slot % WHEEL_SLOTS));
-	list_for_each (node, &w->slots[slot])
-		list_entry(node, struct wheel_timer, link)->slot = SLOT_NONE;
+	/* The timers keep the slot's index, which now names an empty list; wheel_cancel bears that.
+	 */
 	list_splice_tail(&w->cascade, &w->slots[slot]);
 	return true;
 }
