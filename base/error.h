@@ -32,7 +32,31 @@
 
 #define SHEPHERD_ERRORS(X) X(SHEPHERD_FULL, 200, "ring or segment is full")
 
-#define LINEARIZE_ERRORS(X) X(LINEARIZE_NOMEM, 300, "no room in the receiver's segment")
+#define LINEARIZE_ERRORS(X)                                                                        \
+	X(LINEARIZE_NOMEM, 300, "no room in the receiver's segment")                               \
+	X(LINEARIZE_TRUNCATED, 301, "message ends inside a field")                                 \
+	X(LINEARIZE_VARINT, 302, "varint is longer than its kind allows")                          \
+	X(LINEARIZE_TAG_ZERO, 303, "field number 0")                                               \
+	X(LINEARIZE_FIELD_NUMBER, 304, "field number out of range")                                \
+	X(LINEARIZE_WIRE_RESERVED, 305, "reserved wire type 6 or 7")                               \
+	X(LINEARIZE_WIRE_TYPE, 306, "wire type does not fit the field's type")                     \
+	X(LINEARIZE_GROUP, 307, "group end without its start, or the reverse")                     \
+	X(LINEARIZE_PACKED, 308, "packed field is no whole number of elements")                    \
+	X(LINEARIZE_UTF8, 309, "string is not valid UTF-8")                                        \
+	X(LINEARIZE_REQUIRED, 310, "a required field is missing")                                  \
+	X(LINEARIZE_DEPTH, 311, "messages are nested too deep")                                    \
+	X(LINEARIZE_LIMIT_LINEAR, 312, "message needs too much linear memory")                     \
+	X(LINEARIZE_LIMIT_ELEMENTS, 313, "message has too many elements")                          \
+	X(LINEARIZE_LIMIT_WIRE, 314, "encoded message is too large")                               \
+	X(LINEARIZE_LIMIT_WORK, 315, "message needs too much work")                                \
+	X(LINEARIZE_POINTER, 316, "message points outside its segment")                            \
+	X(LINEARIZE_SOURCE, 317, "message in shared memory is malformed")                          \
+	X(LINEARIZE_SCHEMA, 318, "schema is malformed")                                            \
+	X(LINEARIZE_SCHEMA_VERSION, 319, "schema version is unknown")                              \
+	X(LINEARIZE_SCHEMA_LAYOUT, 320, "schema is for another pointer size or byte order")        \
+	X(LINEARIZE_SCHEMA_LIMIT, 321, "schema exceeds a limit")                                   \
+	X(LINEARIZE_DESCRIPTOR, 322, "message descriptor is unusable")                             \
+	X(LINEARIZE_CHUNKS, 323, "more chunks than asked for")
 
 #define NET_ERRORS(X)                                                                              \
 	X(NET_MALFORMED, 400, "malformed packet")                                                  \
