@@ -71,9 +71,18 @@
 	X(NET_TIMEOUT, SPLIT_E_FATAL + 403, "connection timed out")                                \
 	X(NET_UNREACHABLE, SPLIT_E_FATAL + 404, "peer is unreachable")
 
-#define HTTP2_ERRORS(X) X(HTTP2_STREAM, 600, "HTTP/2 stream error")
+#define HTTP2_ERRORS(X)                                                                            \
+	X(HTTP2_STREAM, 600, "HTTP/2 stream error")                                                \
+	X(HTTP2_STATE, 601, "the stream does not allow that now")                                  \
+	X(HTTP2_PROTOCOL, SPLIT_E_FATAL + 600, "the peer broke HTTP/2")                            \
+	X(HTTP2_FLOOD, SPLIT_E_FATAL + 601, "the peer sent too many frames without effect")        \
+	X(HTTP2_NOMEM, SPLIT_E_FATAL + 602, "no memory left for the HTTP/2 session")               \
+	X(HTTP2_CLOSED, SPLIT_E_FATAL + 603, "the HTTP/2 session has ended")
 
-#define GRPC_ERRORS(X) X(GRPC_MALFORMED, 700, "malformed gRPC request")
+#define GRPC_ERRORS(X)                                                                             \
+	X(GRPC_MALFORMED, 700, "malformed gRPC request")                                           \
+	X(GRPC_STATE, 701, "the call does not allow that now")                                     \
+	X(GRPC_METADATA, 702, "metadata that cannot be sent")
 
 #define BALANCE_ERRORS(X) X(BALANCE_NONE, 800, "no endpoint serves the method")
 
