@@ -84,7 +84,12 @@
 	X(GRPC_STATE, 701, "the call does not allow that now")                                     \
 	X(GRPC_METADATA, 702, "metadata that cannot be sent")
 
-#define BALANCE_ERRORS(X) X(BALANCE_NONE, 800, "no endpoint serves the method")
+#define BALANCE_ERRORS(X)                                                                          \
+	X(BALANCE_NONE, 800, "no endpoint serves the method")                                      \
+	X(BALANCE_UNKNOWN, 801, "no configuration names the service")                              \
+	X(BALANCE_METHOD, 802, "the service's endpoints do not serve the method")                  \
+	X(BALANCE_ELSEWHERE, 803, "the service is not placed on this worker")                      \
+	X(BALANCE_FULL, 804, "the service's queue is full")
 
 #define HOST_ERRORS(X) X(HOST_REFUSED, 900, "splitd refused the attach")
 
