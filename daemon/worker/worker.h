@@ -39,8 +39,8 @@ struct worker;
 struct worker_params {
 	const struct config *config;
 	struct port_set *ports; /* started; the worker takes its queue of each */
-	unsigned index;         /* in config->workers; it will run on lcore port_worker_lcore(index) */
-	unsigned workers_n;     /* all workers of this splitd */
+	unsigned index;     /* in config->workers; it will run on lcore port_worker_lcore(index) */
+	unsigned workers_n; /* all workers of this splitd */
 	/* Hosts write it to wake a sleeping worker (handed over at attach), worker_post does too.
 	 * Made by the control thread: eventfd(0, EFD_NONBLOCK|EFD_CLOEXEC), closed by it after
 	 * worker_destroy. */
@@ -51,7 +51,8 @@ struct worker_params {
 
 enum worker_msg_kind {
 	WORKER_MSG_ENDPOINT_ADD,    /* endpoint: active; the worker begins to send it calls */
-	WORKER_MSG_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, say QUIET */
+	WORKER_MSG_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, say QUIET
+				     */
 	WORKER_MSG_DRAIN,           /* stop accepting, GOAWAY, let calls finish, say DRAINED */
 	WORKER_MSG_STOP,            /* abort what is left; worker_run returns; no report */
 };
@@ -65,7 +66,7 @@ struct worker_msg {
 enum worker_report_kind {
 	WORKER_REPORT_ENDPOINT_FAULT, /* endpoint broke the protocol or a promise; cause says how */
 	WORKER_REPORT_ENDPOINT_QUIET, /* endpoint: this worker holds nothing of it any more */
-	WORKER_REPORT_DRAINED,        /* no call is left; cause -SPLIT_E_BASE_LIMIT if some were cut */
+	WORKER_REPORT_DRAINED, /* no call is left; cause -SPLIT_E_BASE_LIMIT if some were cut */
 };
 
 struct worker_report {
@@ -99,13 +100,14 @@ struct log_ring *worker_log(struct worker *worker);
 /* The loop's stages, whose cycles are counted when stage counting is on. `idle` is everything spent
  * in polls that found nothing, and in sleep. */
 #define WORKER_STAGES(X)                                                                           \
-	X(port) X(net) X(tls) X(http2) X(grpc) X(decode) X(ring) X(encode) X(send) X(control) X(idle)
+	X(port)                                                                                    \
+	X(net) X(tls) X(http2) X(grpc) X(decode) X(ring) X(encode) X(send) X(control) X(idle)
 
 enum worker_stage {
 #define X(name) WORKER_STAGE_##name,
 	WORKER_STAGES(X)
 #undef X
-	WORKER_STAGE_COUNT
+		WORKER_STAGE_COUNT
 };
 
 /* Name of a stage ("port"); static. */
@@ -114,7 +116,8 @@ const char *worker_stage_name(enum worker_stage stage);
 /* Cycles spent in each stage since start or since stages were last switched on. Any thread. */
 void worker_stages_read(const struct worker *worker, uint64_t cycles_out[WORKER_STAGE_COUNT]);
 
-/* Switch stage counting (off at start; telemetry.stages in the config switches it on). Any thread. */
+/* Switch stage counting (off at start; telemetry.stages in the config switches it on). Any thread.
+ */
 void worker_stages_enable(struct worker *worker, bool on);
 
 /* One layer's counters of this worker, for telemetry. */
@@ -128,7 +131,8 @@ struct worker_counter_block {
 /* Fill at most `max` blocks, return how many. Any thread; the set never changes after create. */
 size_t worker_counters(const struct worker *worker, struct worker_counter_block *out, size_t max);
 
-/* Gauges at this moment, for telemetry and tests. Any thread; values may be of different instants. */
+/* Gauges at this moment, for telemetry and tests. Any thread; values may be of different instants.
+ */
 struct worker_gauges {
 	uint64_t connections, calls, calls_queued, endpoints, encode_bytes, blocks_held, sleep_ns;
 };

@@ -1,0 +1,196 @@
+/* Balance: which endpoint gets a call, and which of its workers.
+ *
+ * One `struct balance` for each daemon worker, used by that worker only; no lock, no clock, no
+ * DPDK. Two decisions are taken at two moments:
+ *
+ *   balance_pick   when a call's first message announces itself: the endpoint, because the message
+ *                  is decoded into that endpoint's segment. Round robin or least outstanding, by
+ *                  service, over the attached endpoints that serve the method and are not ejected.
+ *   balance_place  when the request is ready: the lane (host worker), by what the host's workers
+ *                  say of themselves (Lauberhorn): one that polls and has nothing ahead of it; else
+ *                  one that runs and has less than `lane_depth` ahead; else a parked one, which the
+ *                  caller wakes. A lane whose oldest slot has waited longer than `lane_patience_ns`
+ *                  is used only after the parked ones, so that a short call does not wait behind a
+ *                  long handler while another worker sleeps. When no lane has room the call joins
+ *                  the endpoint's queue, which each service may fill up to its `queue_max`.
+ *
+ * Call protocol: lookup → pick → place (0, or queued and later handed out by balance_next) → done.
+ * `balance_done` ends a picked call in any state, exactly once. The caller embeds struct
+ * balance_call in its call and keeps it still while picked.
+ *
+ * A lane that does not take a published slot within the endpoint's stall_timeout is passed over;
+ * when no lane of an endpoint is usable the endpoint is ejected: not picked any more, and its
+ * queued calls are given back to the caller to be ended (none of them was handed over). It returns
+ * by itself as soon as one lane moves.
+ *
+ * Bounds: services, methods, routes and endpoints are limited at create; nothing is allocated
+ * later. Names are hashed with a random key (they come from peers).
+ */
+#ifndef SPLITD_DAEMON_BALANCE_BALANCE_H
+#define SPLITD_DAEMON_BALANCE_BALANCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/counter.h"
+#include "base/error.h"
+#include "base/list.h"
+#include "base/siphash.h"
+
+struct balance;
+struct balance_endpoint;
+struct balance_method;
+struct balance_service;
+
+enum balance_policy {
+	BALANCE_ROUND_ROBIN,
+	BALANCE_LEAST_OUTSTANDING,
+};
+
+enum balance_lane_state {
+	BALANCE_LANE_POLLING, /* looks at its rings right now */
+	BALANCE_LANE_RUNNING, /* in a handler */
+	BALANCE_LANE_PARKED,  /* sleeps; must be woken after a publish */
+	BALANCE_LANE_RETIRED, /* takes no calls */
+};
+
+struct balance_lane {
+	enum balance_lane_state state;
+	uint32_t ahead; /* slots published and not yet taken */
+	uint64_t taken; /* slots taken since attach; only its changes matter */
+	bool full;      /* the ring has no free slot */
+};
+
+/* What balance asks of an endpoint. Must be cheap: it is called for every lane of every placed
+ * call. What it reports comes from the host and need not be true; nothing here depends on it. */
+struct balance_lanes {
+	void (*lane_get)(void *endpoint, unsigned lane, struct balance_lane *out);
+};
+
+struct balance_service_config {
+	const char *name; /* "package.Service" */
+	enum balance_policy policy;
+	uint32_t queue_max; /* calls of this service that may wait in queues of this worker */
+	bool placed_here;   /* false: this worker refuses its calls */
+};
+
+struct balance_config {
+	const struct balance_service_config *services;
+	size_t services_n;
+	uint32_t endpoints_max;
+	uint32_t routes_max; /* sum of all methods of all endpoints */
+	uint64_t lane_patience_ns;
+	struct siphash_key hash_key;
+	void *ctx;
+	/* A queued call is given back because its endpoint was ejected; it is off the queue and
+	 * stays picked: call balance_done. Not from inside pick or place. */
+	void (*dropped)(void *ctx, void *call);
+};
+
+/* Lives in the caller's call. Zero it before the first pick. */
+struct balance_call {
+	struct list link; /* on its endpoint's queue while queued */
+	struct balance_endpoint *endpoint;
+	struct balance_service *service;
+	void *user;
+	bool queued;
+};
+
+#define BALANCE_COUNTERS(X)                                                                        \
+	X(picked, "calls for which an endpoint was chosen")                                        \
+	X(unknown_service, "calls to services that no configuration names")                        \
+	X(unknown_method, "calls to methods that no attached endpoint serves")                     \
+	X(not_placed_here, "calls to services that are not placed on this worker")                 \
+	X(no_endpoint, "calls to services that nobody attached serves")                            \
+	X(placed_polling, "calls published to a polling host worker")                              \
+	X(placed_running, "calls published ahead of a running host worker")                        \
+	X(placed_parked, "calls published to a parked host worker, which was woken")               \
+	X(placed_late, "calls published to a lane that had not moved for long: none better")       \
+	X(queued, "calls that waited in a service queue")                                          \
+	X(queue_full, "calls refused: the service queue was full")                                 \
+	X(ejected, "times an endpoint was ejected for not taking slots")                           \
+	X(restored, "times an ejected endpoint came back")                                         \
+	X(dropped, "queued calls given back because their endpoint was ejected")                   \
+	X(routes_refused,                                                                          \
+	  "methods of attached endpoints that were ignored: limits or unknown service")
+
+COUNTER_DECLARE(balance, BALANCE_COUNTERS);
+
+/* Create; `cfg` and its strings are copied. 0, -SPLIT_E_BASE_NOMEM, -SPLIT_E_BASE_INVALID. */
+int balance_create(const struct balance_config *cfg, struct balance **out) SPLIT_MUST_USE;
+
+/* No call may be picked and no endpoint added any more. NULL is fine. */
+void balance_destroy(struct balance *b);
+
+struct balance_route_config {
+	const char *service, *method; /* NUL-terminated; copied */
+	void *user;                   /* given back by balance_pick: the endpoint's own method */
+};
+
+struct balance_endpoint_config {
+	void *user; /* handed to lane_get */
+	const struct balance_lanes *ops;
+	unsigned lanes; /* 1 .. BALANCE_LANES_MAX */
+	uint32_t lane_depth;
+	uint64_t stall_timeout_ns;
+	const struct balance_route_config *routes;
+	size_t routes_n;
+};
+
+#define BALANCE_LANES_MAX 64
+
+/* Add an attached endpoint; from now on it is picked. Routes to services that the configuration
+ * does not name, and those past routes_max, are left out and counted. 0, -SPLIT_E_BASE_LIMIT
+ * (endpoints_max), -SPLIT_E_BASE_INVALID. */
+int balance_endpoint_add(struct balance *b, const struct balance_endpoint_config *cfg,
+			 struct balance_endpoint **out) SPLIT_MUST_USE;
+
+/* Not picked any more, by nobody; calls already picked stay valid until balance_done. */
+void balance_endpoint_close(struct balance *b, struct balance_endpoint *e);
+
+/* Free it. Closed before, and balance_done was called for all its calls. */
+void balance_endpoint_remove(struct balance *b, struct balance_endpoint *e);
+
+/* Find the method of an HTTP/2 :path ("/package.Service/Method", not NUL-terminated). 0 and the
+ * method, or -SPLIT_E_BALANCE_UNKNOWN (no configuration names the service), -SPLIT_E_BALANCE_METHOD
+ * (its endpoints do not serve the method), -SPLIT_E_BALANCE_NONE (nobody is attached for it),
+ * -SPLIT_E_BALANCE_ELSEWHERE (not placed on this worker). The method pointer is valid until the
+ * next endpoint is removed: do not keep it, keep the service and look up again. */
+int balance_lookup(struct balance *b, const char *path, size_t len,
+		   struct balance_method **method_out) SPLIT_MUST_USE;
+
+/* Choose an endpoint for `call`. 0 and the route's user pointer, or -SPLIT_E_BALANCE_NONE (all are
+ * ejected or closed; `call` is untouched). */
+int balance_pick(struct balance *b, struct balance_method *m, struct balance_call *call,
+		 void **route_out) SPLIT_MUST_USE;
+
+/* Choose a lane for a picked call. 0 and the lane: the caller publishes at once. SPLIT_AGAIN: the
+ * call is queued. -SPLIT_E_BALANCE_FULL: the service's queue is full; the call stays picked. */
+int balance_place(struct balance *b, struct balance_call *call, uint64_t now_ns,
+		  unsigned *lane_out) SPLIT_MUST_USE;
+
+/* The oldest queued call of `e` if a lane has room now, taken off the queue; else NULL. The caller
+ * publishes it at once. Call until NULL after completions came in. */
+struct balance_call *balance_next(struct balance *b, struct balance_endpoint *e, uint64_t now_ns,
+				  unsigned *lane_out);
+
+/* A placed call could not be published after all (ring full): put it back to the queue's head. */
+void balance_unplace(struct balance *b, struct balance_call *call);
+
+/* A picked call has ended, in whatever state. */
+void balance_done(struct balance *b, struct balance_call *call);
+
+/* Look after stalled lanes and endpoints; about once a millisecond. */
+void balance_tick(struct balance *b, uint64_t now_ns);
+
+/* Calls waiting in all queues; calls picked and not done for one endpoint; whether it is ejected.
+ */
+uint32_t balance_queued(const struct balance *b);
+uint32_t balance_endpoint_queued(const struct balance_endpoint *e);
+uint32_t balance_endpoint_outstanding(const struct balance_endpoint *e);
+bool balance_endpoint_ejected(const struct balance_endpoint *e);
+
+const struct balance_counters *balance_counters_get(const struct balance *b);
+
+#endif

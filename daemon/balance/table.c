@@ -1,0 +1,257 @@
+#include "daemon/balance/balance_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+COUNTER_DEFINE(balance, BALANCE_COUNTERS);
+
+static int services_copy(struct balance *b, const struct balance_config *cfg)
+{
+	b->services = calloc(cfg->services_n + 1, sizeof(*b->services));
+	if (b->services == NULL)
+		return -SPLIT_E_BASE_NOMEM;
+	for (size_t i = 0; i < cfg->services_n; i++) {
+		struct balance_service *s = &b->services[i];
+
+		s->name = strdup(cfg->services[i].name);
+		if (s->name == NULL)
+			return -SPLIT_E_BASE_NOMEM;
+		s->name_len = strlen(s->name);
+		s->policy = cfg->services[i].policy;
+		s->queue_max = cfg->services[i].queue_max;
+		s->placed_here = cfg->services[i].placed_here;
+		b->services_n++;
+	}
+	return 0;
+}
+
+int balance_create(const struct balance_config *cfg, struct balance **out)
+{
+	struct balance *b;
+	uint32_t buckets;
+	int err;
+
+	if (cfg->endpoints_max == 0 || cfg->routes_max == 0 || cfg->routes_max > (1u << 20) ||
+	    cfg->dropped == NULL)
+		return -SPLIT_E_BASE_INVALID;
+	b = aligned_alloc(BITS_CACHE_LINE, align_up(sizeof(*b), BITS_CACHE_LINE));
+	if (b == NULL)
+		return -SPLIT_E_BASE_NOMEM;
+	memset(b, 0, sizeof(*b));
+	list_init(&b->endpoints);
+	b->key = cfg->hash_key;
+	b->lane_patience_ns = cfg->lane_patience_ns;
+	b->ctx = cfg->ctx;
+	b->dropped = cfg->dropped;
+	buckets = (uint32_t)pow2_up(cfg->routes_max * 2u);
+	b->buckets_mask = buckets - 1;
+	b->buckets = calloc(buckets, sizeof(struct balance_method *));
+	err = b->buckets == NULL ? -SPLIT_E_BASE_NOMEM : services_copy(b, cfg);
+	if (err == 0)
+		err = pool_init(&b->methods, sizeof(struct balance_method), cfg->routes_max, NULL);
+	if (err == 0)
+		err = pool_init(&b->routes, sizeof(struct balance_route), cfg->routes_max, NULL);
+	if (err == 0)
+		err = pool_init(&b->endpoints_pool, sizeof(struct balance_endpoint),
+				cfg->endpoints_max, NULL);
+	if (err != 0) {
+		balance_destroy(b);
+		return err;
+	}
+	*out = b;
+	return 0;
+}
+
+void balance_destroy(struct balance *b)
+{
+	if (b == NULL)
+		return;
+	pool_fini(&b->endpoints_pool);
+	pool_fini(&b->routes);
+	pool_fini(&b->methods);
+	for (size_t i = 0; b->services != NULL && i < b->services_n; i++)
+		free(b->services[i].name);
+	free(b->services);
+	free(b->buckets);
+	free(b);
+}
+
+static struct balance_service *service_find(struct balance *b, const char *name, size_t len)
+{
+	for (size_t i = 0; i < b->services_n; i++) {
+		struct balance_service *s = &b->services[i];
+
+		if (s->name_len == len && memcmp(s->name, name, len) == 0)
+			return s;
+	}
+	return NULL;
+}
+
+static struct balance_method **method_slot(struct balance *b, const char *path, size_t len,
+					   uint64_t hash)
+{
+	struct balance_method **at = &b->buckets[hash & b->buckets_mask];
+
+	while (*at != NULL && ((*at)->hash != hash || (*at)->path_len != len ||
+			       memcmp((*at)->path, path, len) != 0))
+		at = &(*at)->hash_next;
+	return at;
+}
+
+static struct balance_method *method_get(struct balance *b, struct balance_service *s,
+					 const char *path, size_t len)
+{
+	uint64_t hash = siphash24(&b->key, path, len);
+	struct balance_method **at = method_slot(b, path, len, hash);
+	struct balance_method *m = *at;
+
+	if (m != NULL)
+		return m;
+	m = pool_get(&b->methods);
+	if (m == NULL)
+		return NULL;
+	m->service = s;
+	list_init(&m->routes);
+	m->hash_next = NULL;
+	m->hash = hash;
+	m->path_len = (uint32_t)len;
+	memcpy(m->path, path, len);
+	s->methods++;
+	*at = m;
+	return m;
+}
+
+static void method_put(struct balance *b, struct balance_method *m)
+{
+	if (!list_empty(&m->routes))
+		return;
+	*method_slot(b, m->path, m->path_len, m->hash) = m->hash_next;
+	m->service->methods--;
+	pool_put(&b->methods, m);
+}
+
+static bool route_add(struct balance *b, struct balance_endpoint *e,
+		      const struct balance_route_config *rc)
+{
+	size_t service_len = strlen(rc->service), method_len = strlen(rc->method);
+	struct balance_service *s = service_find(b, rc->service, service_len);
+	size_t len = service_len + method_len + 2;
+	char path[BALANCE_PATH_MAX];
+	struct balance_route *r;
+
+	if (s == NULL || len > sizeof(path))
+		return false;
+	path[0] = '/';
+	memcpy(path + 1, rc->service, service_len);
+	path[1 + service_len] = '/';
+	memcpy(path + 2 + service_len, rc->method, method_len);
+
+	r = pool_get(&b->routes);
+	if (r == NULL)
+		return false;
+	r->method = method_get(b, s, path, len);
+	if (r->method == NULL) {
+		pool_put(&b->routes, r);
+		return false;
+	}
+	r->endpoint = e;
+	r->user = rc->user;
+	list_init(&r->in_method);
+	list_init(&r->in_endpoint);
+	list_add_tail(&r->method->routes, &r->in_method);
+	list_add_tail(&e->routes, &r->in_endpoint);
+	return true;
+}
+
+int balance_endpoint_add(struct balance *b, const struct balance_endpoint_config *cfg,
+			 struct balance_endpoint **out)
+{
+	struct balance_endpoint *e;
+
+	if (cfg->lanes == 0 || cfg->lanes > BALANCE_LANES_MAX || cfg->lane_depth == 0 ||
+	    cfg->ops == NULL)
+		return -SPLIT_E_BASE_INVALID;
+	e = pool_get_zero(&b->endpoints_pool);
+	if (e == NULL)
+		return -SPLIT_E_BASE_LIMIT;
+	list_init(&e->link);
+	list_init(&e->routes);
+	list_init(&e->queue);
+	e->ops = cfg->ops;
+	e->user = cfg->user;
+	e->stall_timeout_ns = cfg->stall_timeout_ns;
+	e->lane_depth = cfg->lane_depth;
+	e->lanes = cfg->lanes;
+	list_add_tail(&b->endpoints, &e->link);
+	for (size_t i = 0; i < cfg->routes_n; i++) {
+		if (!route_add(b, e, &cfg->routes[i]))
+			counter_inc(&b->counters.routes_refused);
+	}
+	*out = e;
+	return 0;
+}
+
+void balance_endpoint_close(struct balance *b, struct balance_endpoint *e)
+{
+	e->closed = true;
+	list_for_each_safe (pos, &e->routes) {
+		struct balance_route *r = list_entry(pos, struct balance_route, in_endpoint);
+
+		list_del(&r->in_endpoint);
+		list_del(&r->in_method);
+		method_put(b, r->method);
+		pool_put(&b->routes, r);
+	}
+}
+
+void balance_endpoint_remove(struct balance *b, struct balance_endpoint *e)
+{
+	if (!e->closed)
+		balance_endpoint_close(b, e);
+	list_del(&e->link);
+	pool_put(&b->endpoints_pool, e);
+}
+
+/* Why no method of this path is served: by the service's name, which ends at the last slash. */
+static int lookup_failure(struct balance *b, const char *path, size_t len)
+{
+	const char *slash = len > 1 ? memrchr(path + 1, '/', len - 1) : NULL;
+	struct balance_service *s = NULL;
+
+	if (path[0] == '/' && slash != NULL)
+		s = service_find(b, path + 1, (size_t)(slash - path) - 1);
+	if (s == NULL) {
+		counter_inc(&b->counters.unknown_service);
+		return -SPLIT_E_BALANCE_UNKNOWN;
+	}
+	if (!s->placed_here) {
+		counter_inc(&b->counters.not_placed_here);
+		return -SPLIT_E_BALANCE_ELSEWHERE;
+	}
+	if (s->methods != 0) {
+		counter_inc(&b->counters.unknown_method);
+		return -SPLIT_E_BALANCE_METHOD;
+	}
+	counter_inc(&b->counters.no_endpoint);
+	return -SPLIT_E_BALANCE_NONE;
+}
+
+int balance_lookup(struct balance *b, const char *path, size_t len,
+		   struct balance_method **method_out)
+{
+	struct balance_method *m = NULL;
+
+	if (len == 0 || len > BALANCE_PATH_MAX) {
+		counter_inc(&b->counters.unknown_service);
+		return -SPLIT_E_BALANCE_UNKNOWN;
+	}
+	m = *method_slot(b, path, len, siphash24(&b->key, path, len));
+	if (m == NULL)
+		return lookup_failure(b, path, len);
+	if (!m->service->placed_here) {
+		counter_inc(&b->counters.not_placed_here);
+		return -SPLIT_E_BALANCE_ELSEWHERE;
+	}
+	*method_out = m;
+	return 0;
+}

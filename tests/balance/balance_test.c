@@ -1,0 +1,415 @@
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/balance/balance.h"
+
+#define MS UINT64_C(1000000)
+
+/* An endpoint whose lanes the test sets by hand. */
+struct fake {
+	struct balance_lane lanes[8];
+	int route; /* its address is the route's user pointer */
+};
+
+static void fake_lane_get(void *endpoint, unsigned lane, struct balance_lane *out)
+{
+	*out = ((struct fake *)endpoint)->lanes[lane];
+}
+
+static const struct balance_lanes fake_ops = {.lane_get = fake_lane_get};
+
+static struct balance *b;
+static struct balance_call *dropped[64];
+static size_t dropped_n;
+
+static void on_dropped(void *ctx, void *call)
+{
+	(void)ctx;
+	dropped[dropped_n++] = call;
+	balance_done(b, call);
+}
+
+static const struct balance_service_config services[] = {
+	{.name = "t.Rr", .policy = BALANCE_ROUND_ROBIN, .queue_max = 3, .placed_here = true},
+	{.name = "t.Least",
+	 .policy = BALANCE_LEAST_OUTSTANDING,
+	 .queue_max = 3,
+	 .placed_here = true},
+	{.name = "t.Away", .policy = BALANCE_ROUND_ROBIN, .queue_max = 3, .placed_here = false},
+	{.name = "t.Nobody", .policy = BALANCE_ROUND_ROBIN, .queue_max = 3, .placed_here = true},
+};
+
+static void setup(void)
+{
+	const struct balance_config cfg = {
+		.services = services,
+		.services_n = 4,
+		.endpoints_max = 4,
+		.routes_max = 16,
+		.lane_patience_ns = MS,
+		.hash_key = {1, 2},
+		.dropped = on_dropped,
+	};
+
+	dropped_n = 0;
+	ck_assert_int_eq(balance_create(&cfg, &b), 0);
+}
+
+static void teardown(void)
+{
+	balance_destroy(b);
+}
+
+static struct balance_endpoint *add(struct fake *f, unsigned lanes)
+{
+	const struct balance_route_config routes[] = {
+		{"t.Rr", "A", &f->route},           {"t.Rr", "B", &f->route},
+		{"t.Least", "A", &f->route},        {"t.Away", "A", &f->route},
+		{"t.Unconfigured", "A", &f->route},
+	};
+	const struct balance_endpoint_config cfg = {
+		.user = f,
+		.ops = &fake_ops,
+		.lanes = lanes,
+		.lane_depth = 2,
+		.stall_timeout_ns = 10 * MS,
+		.routes = routes,
+		.routes_n = 5,
+	};
+	struct balance_endpoint *e = NULL;
+
+	memset(f, 0, sizeof(*f));
+	ck_assert_int_eq(balance_endpoint_add(b, &cfg, &e), 0);
+	return e;
+}
+
+static int lookup(const char *path, struct balance_method **m)
+{
+	return balance_lookup(b, path, strlen(path), m);
+}
+
+static void *pick(const char *path, struct balance_call *call)
+{
+	struct balance_method *m = NULL;
+	void *route = NULL;
+
+	memset(call, 0, sizeof(*call));
+	call->user = call;
+	ck_assert_int_eq(lookup(path, &m), 0);
+	if (balance_pick(b, m, call, &route) != 0)
+		return NULL;
+	return route;
+}
+
+START_TEST(lookup_tells_why_not)
+{
+	struct balance_method *m = NULL;
+	struct fake f;
+	struct balance_endpoint *e;
+
+	ck_assert_int_eq(lookup("/t.Rr/A", &m), -SPLIT_E_BALANCE_NONE);
+	e = add(&f, 1);
+	ck_assert_uint_eq(balance_counters_get(b)->routes_refused, 1);
+	ck_assert_int_eq(lookup("/t.Rr/A", &m), 0);
+	ck_assert_int_eq(lookup("/t.Rr/C", &m), -SPLIT_E_BALANCE_METHOD);
+	ck_assert_int_eq(lookup("/t.Nobody/A", &m), -SPLIT_E_BALANCE_NONE);
+	ck_assert_int_eq(lookup("/t.Away/A", &m), -SPLIT_E_BALANCE_ELSEWHERE);
+	ck_assert_int_eq(lookup("/t.Unconfigured/A", &m), -SPLIT_E_BALANCE_UNKNOWN);
+	ck_assert_int_eq(lookup("/", &m), -SPLIT_E_BALANCE_UNKNOWN);
+	ck_assert_int_eq(lookup("", &m), -SPLIT_E_BALANCE_UNKNOWN);
+	ck_assert_int_eq(lookup("x", &m), -SPLIT_E_BALANCE_UNKNOWN);
+	ck_assert_int_eq(lookup("//", &m), -SPLIT_E_BALANCE_UNKNOWN);
+	balance_endpoint_remove(b, e);
+	ck_assert_int_eq(lookup("/t.Rr/A", &m), -SPLIT_E_BALANCE_NONE);
+	ck_assert_int_eq(lookup("/t.Rr/C", &m), -SPLIT_E_BALANCE_NONE);
+}
+END_TEST
+
+START_TEST(round_robin_takes_turns)
+{
+	struct fake f[3];
+	struct balance_endpoint *e[3];
+	struct balance_call c[9];
+
+	for (int i = 0; i < 3; i++)
+		e[i] = add(&f[i], 1);
+	for (int i = 0; i < 9; i++)
+		ck_assert_ptr_eq(pick("/t.Rr/B", &c[i]), &f[i % 3].route);
+	for (int i = 0; i < 3; i++)
+		ck_assert_uint_eq(balance_endpoint_outstanding(e[i]), 3);
+	for (int i = 0; i < 9; i++)
+		balance_done(b, &c[i]);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_uint_eq(balance_endpoint_outstanding(e[i]), 0);
+		balance_endpoint_remove(b, e[i]);
+	}
+}
+END_TEST
+
+START_TEST(least_outstanding_evens_out)
+{
+	struct fake f[2];
+	struct balance_endpoint *e[2] = {add(&f[0], 1), add(&f[1], 1)};
+	struct balance_call c[4];
+
+	(void)pick("/t.Least/A", &c[0]);
+	(void)pick("/t.Least/A", &c[1]);
+	ck_assert_ptr_ne(c[0].endpoint, c[1].endpoint);
+	balance_done(b, &c[1]);
+	for (int i = 1; i < 3; i++) {
+		(void)pick("/t.Least/A", &c[i]);
+		if (i == 1)
+			ck_assert_ptr_ne(c[0].endpoint, c[1].endpoint);
+	}
+	ck_assert_uint_eq(balance_endpoint_outstanding(e[0]) + balance_endpoint_outstanding(e[1]),
+			  3);
+	for (int i = 0; i < 3; i++)
+		balance_done(b, &c[i]);
+	balance_done(b, &c[0]); /* a second time changes nothing */
+	ck_assert_uint_eq(balance_endpoint_outstanding(e[0]), 0);
+	ck_assert_uint_eq(balance_endpoint_outstanding(e[1]), 0);
+}
+END_TEST
+
+START_TEST(polling_then_running_then_parked)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 3);
+	struct balance_call c;
+	unsigned lane = 99;
+
+	(void)e;
+	f.lanes[0].state = BALANCE_LANE_PARKED;
+	f.lanes[1].state = BALANCE_LANE_RUNNING;
+	f.lanes[2].state = BALANCE_LANE_POLLING;
+	(void)pick("/t.Rr/A", &c);
+	ck_assert_int_eq(balance_place(b, &c, MS, &lane), 0);
+	ck_assert_uint_eq(lane, 2);
+	f.lanes[2] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	ck_assert_int_eq(balance_place(b, &c, MS, &lane), 0);
+	ck_assert_uint_eq(lane, 1);
+	f.lanes[1].ahead = 2;
+	ck_assert_int_eq(balance_place(b, &c, MS, &lane), 0);
+	ck_assert_uint_eq(lane, 0);
+	f.lanes[0].state = BALANCE_LANE_RETIRED;
+	ck_assert_int_eq(balance_place(b, &c, MS, &lane), SPLIT_AGAIN);
+	f.lanes[1].ahead = 1;
+	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c);
+	ck_assert_uint_eq(lane, 1);
+	ck_assert_ptr_null(balance_next(b, e, MS, &lane));
+	balance_done(b, &c);
+}
+END_TEST
+
+START_TEST(a_full_ring_is_not_chosen)
+{
+	struct fake f;
+	struct balance_call c;
+	unsigned lane = 99;
+
+	(void)add(&f, 2);
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_POLLING, .full = true};
+	f.lanes[1] = (struct balance_lane){.state = BALANCE_LANE_PARKED};
+	(void)pick("/t.Rr/A", &c);
+	ck_assert_int_eq(balance_place(b, &c, MS, &lane), 0);
+	ck_assert_uint_eq(lane, 1);
+	balance_done(b, &c);
+}
+END_TEST
+
+START_TEST(impatience_wakes_a_parked_worker)
+{
+	struct fake f;
+	struct balance_call c;
+	unsigned lane = 99;
+
+	(void)add(&f, 2);
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 1, .taken = 7};
+	f.lanes[1] = (struct balance_lane){.state = BALANCE_LANE_PARKED};
+	(void)pick("/t.Rr/A", &c);
+	ck_assert_int_eq(balance_place(b, &c, 1 * MS, &lane), 0);
+	ck_assert_uint_eq(lane, 0);
+	ck_assert_int_eq(balance_place(b, &c, 3 * MS, &lane), 0);
+	ck_assert_uint_eq(lane, 1);
+	/* Nobody better: the late lane is still used, up to its depth. */
+	f.lanes[1].state = BALANCE_LANE_RETIRED;
+	ck_assert_int_eq(balance_place(b, &c, 3 * MS, &lane), 0);
+	ck_assert_uint_eq(lane, 0);
+	ck_assert_uint_eq(balance_counters_get(b)->placed_late, 1);
+	f.lanes[0].taken = 8; /* it moved */
+	f.lanes[1].state = BALANCE_LANE_PARKED;
+	ck_assert_int_eq(balance_place(b, &c, 4 * MS, &lane), 0);
+	ck_assert_uint_eq(lane, 0);
+	balance_done(b, &c);
+}
+END_TEST
+
+START_TEST(queue_is_bounded_by_service_and_in_order)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 1);
+	struct balance_call c[6];
+	unsigned lane;
+
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	for (int i = 0; i < 3; i++) {
+		(void)pick("/t.Rr/A", &c[i]);
+		ck_assert_int_eq(balance_place(b, &c[i], MS, &lane), SPLIT_AGAIN);
+	}
+	(void)pick("/t.Rr/A", &c[3]);
+	ck_assert_int_eq(balance_place(b, &c[3], MS, &lane), -SPLIT_E_BALANCE_FULL);
+	balance_done(b, &c[3]);
+	(void)pick("/t.Least/A", &c[4]);
+	ck_assert_int_eq(balance_place(b, &c[4], MS, &lane), SPLIT_AGAIN);
+	ck_assert_uint_eq(balance_queued(b), 4);
+
+	balance_done(b, &c[1]); /* cancelled while it waited */
+	f.lanes[0].ahead = 0;
+	(void)pick("/t.Rr/A", &c[5]); /* does not overtake */
+	ck_assert_int_eq(balance_place(b, &c[5], MS, &lane), SPLIT_AGAIN);
+	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[0]);
+	balance_unplace(b, &c[0]);
+	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[0]);
+	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[2]);
+	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[4]);
+	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[5]);
+	ck_assert_ptr_null(balance_next(b, e, MS, &lane));
+	ck_assert_uint_eq(balance_queued(b), 0);
+	balance_done(b, &c[0]);
+	balance_done(b, &c[2]);
+	balance_done(b, &c[4]);
+	balance_done(b, &c[5]);
+	ck_assert_uint_eq(balance_endpoint_outstanding(e), 0);
+}
+END_TEST
+
+START_TEST(a_stalled_endpoint_is_ejected_and_returns)
+{
+	struct fake f[2];
+	struct balance_endpoint *e[2] = {add(&f[0], 2), add(&f[1], 1)};
+	struct balance_call c[3], d;
+	unsigned lane;
+
+	f[0].lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	f[0].lanes[1] = (struct balance_lane){.state = BALANCE_LANE_PARKED, .ahead = 2};
+	for (int i = 0; i < 3; i++)
+		(void)pick("/t.Rr/A", &c[i]); /* e0, e1, e0 */
+	ck_assert_ptr_eq(c[0].endpoint, e[0]);
+	ck_assert_int_eq(balance_place(b, &c[0], MS, &lane), SPLIT_AGAIN);
+	balance_tick(b, MS);
+	balance_tick(b, 10 * MS);
+	ck_assert(!balance_endpoint_ejected(e[0]));
+	f[0].lanes[1].taken++; /* one lane moves: the endpoint stays */
+	balance_tick(b, 12 * MS);
+	ck_assert(!balance_endpoint_ejected(e[0]));
+	balance_tick(b, 23 * MS);
+	ck_assert(balance_endpoint_ejected(e[0]));
+	ck_assert_uint_eq(dropped_n, 1);
+	ck_assert_ptr_eq(dropped[0], &c[0]);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_ptr_eq(pick("/t.Rr/A", &d), &f[1].route);
+		balance_done(b, &d);
+	}
+	f[0].lanes[0].taken++;
+	f[0].lanes[0].ahead = 0;
+	balance_tick(b, 24 * MS);
+	ck_assert(!balance_endpoint_ejected(e[0]));
+	ck_assert_uint_eq(balance_counters_get(b)->restored, 1);
+	balance_done(b, &c[1]);
+	balance_done(b, &c[2]);
+}
+END_TEST
+
+START_TEST(all_ejected_is_unavailable)
+{
+	struct fake f;
+	struct balance_call c;
+
+	(void)add(&f, 1);
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_POLLING, .ahead = 1};
+	balance_tick(b, MS);
+	balance_tick(b, 20 * MS);
+	ck_assert_ptr_null(pick("/t.Rr/A", &c));
+}
+END_TEST
+
+START_TEST(an_idle_parked_endpoint_is_never_ejected)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 1);
+
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_PARKED};
+	for (uint64_t t = 1; t < 100; t++)
+		balance_tick(b, t * 10 * MS);
+	ck_assert(!balance_endpoint_ejected(e));
+}
+END_TEST
+
+START_TEST(limits_refuse_and_nothing_leaks)
+{
+	struct fake f[5];
+	struct balance_endpoint *e[4];
+	struct balance_endpoint_config cfg = {
+		.user = &f[4], .ops = &fake_ops, .lanes = 1, .lane_depth = 2};
+	struct balance_endpoint *none = NULL;
+	struct balance_method *m;
+
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 4; i++)
+			e[i] = add(&f[i], 1); /* 4 × 4 routes = routes_max */
+		ck_assert_int_eq(balance_endpoint_add(b, &cfg, &none), -SPLIT_E_BASE_LIMIT);
+		ck_assert_ptr_null(none);
+		ck_assert_int_eq(lookup("/t.Rr/B", &m), 0);
+		for (int i = 0; i < 4; i++)
+			balance_endpoint_remove(b, e[i]);
+	}
+	ck_assert_uint_eq(balance_counters_get(b)->routes_refused, 12);
+	cfg.lanes = BALANCE_LANES_MAX + 1;
+	ck_assert_int_eq(balance_endpoint_add(b, &cfg, &none), -SPLIT_E_BASE_INVALID);
+}
+END_TEST
+
+START_TEST(closed_endpoint_gets_nothing_but_keeps_its_calls)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 1);
+	struct balance_method *m;
+	struct balance_call c;
+
+	(void)pick("/t.Rr/A", &c);
+	balance_endpoint_close(b, e);
+	ck_assert_int_eq(lookup("/t.Rr/A", &m), -SPLIT_E_BALANCE_NONE);
+	ck_assert_uint_eq(balance_endpoint_outstanding(e), 1);
+	balance_done(b, &c);
+	balance_endpoint_remove(b, e);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("balance");
+	TCase *tc = tcase_create("balance");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, lookup_tells_why_not);
+	tcase_add_test(tc, round_robin_takes_turns);
+	tcase_add_test(tc, least_outstanding_evens_out);
+	tcase_add_test(tc, polling_then_running_then_parked);
+	tcase_add_test(tc, a_full_ring_is_not_chosen);
+	tcase_add_test(tc, impatience_wakes_a_parked_worker);
+	tcase_add_test(tc, queue_is_bounded_by_service_and_in_order);
+	tcase_add_test(tc, a_stalled_endpoint_is_ejected_and_returns);
+	tcase_add_test(tc, all_ejected_is_unavailable);
+	tcase_add_test(tc, an_idle_parked_endpoint_is_never_ejected);
+	tcase_add_test(tc, limits_refuse_and_nothing_leaks);
+	tcase_add_test(tc, closed_endpoint_gets_nothing_but_keeps_its_calls);
+	suite_add_tcase(s, tc);
+	runner = srunner_create(s);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
