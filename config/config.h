@@ -1,0 +1,368 @@
+/* The configuration: one JSON file in, one tree of plain validated values out.
+ *
+ * Thread rule: control thread loads; afterwards the tree is read-only and may be read by any
+ * thread. Ownership: config_load allocates everything, config_free frees it. Strings are
+ * NUL-terminated, inside the structs. Sizes are bytes, durations nanoseconds, whatever unit the
+ * file used. What is in the tree has been checked: ranges, references (indices instead of names),
+ * contradictions and, when asked for, that cores and memory nodes exist on this machine.
+ *
+ * The file is hostile input: its size, depth, element counts and string lengths are bounded below;
+ * every finding is reported with file, line and the key's path, all of them at once.
+ *
+ * The keys, their units, ranges and defaults are one table (config_table.c); the JSON Schema
+ * (splitd.schema.json) and docs/CONFIG.md are generated from it.
+ */
+#ifndef SPLITD_CONFIG_CONFIG_H
+#define SPLITD_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* Bounds on the text itself. */
+#define CONFIG_FILE_BYTES_MAX (1024u * 1024u)
+#define CONFIG_DEPTH_MAX      16
+#define CONFIG_NODES_MAX      65536 /* values in the whole document */
+#define CONFIG_FINDINGS_MAX   256   /* further ones are counted, not kept */
+
+/* Bounds on what it may say. */
+#define CONFIG_CORE_MAX         1023
+#define CONFIG_NUMA_MAX         63
+#define CONFIG_WORKERS_MAX      64
+#define CONFIG_PORTS_MAX        16
+#define CONFIG_PORT_QUEUES_MAX  64
+#define CONFIG_ADDRESSES_MAX    8
+#define CONFIG_LISTENERS_MAX    32
+#define CONFIG_HOSTS_MAX        64
+#define CONFIG_HOST_UIDS_MAX    32
+#define CONFIG_HOST_WORKERS_MAX 64
+#define CONFIG_SERVICES_MAX     256
+#define CONFIG_EAL_ITEMS_MAX    64
+
+#define CONFIG_NAME_MAX    63  /* ports, listeners, hosts */
+#define CONFIG_SERVICE_MAX 255 /* package.Service */
+#define CONFIG_ITEM_MAX    255 /* EAL devices and arguments, device names */
+#define CONFIG_PATH_MAX    107 /* sun_path */
+
+/* "No node given" for numa_node members, "no core given" for eal.main_core. */
+#define CONFIG_NONE (-1)
+
+/* Family 0: not given. IPv4 in bytes[0..3]; network order. `prefix` only where a CIDR is asked for.
+ */
+struct config_address {
+	uint8_t family; /* 0, 4 or 6 */
+	uint8_t prefix;
+	uint8_t bytes[16];
+};
+
+struct config_item {
+	char text[CONFIG_ITEM_MAX + 1];
+};
+
+struct config_eal {
+	int32_t main_core;       /* of the control thread; CONFIG_NONE: let the kernel place it */
+	uint64_t memory;         /* bytes for DPDK's heap (mbufs, rings), all nodes */
+	bool hugepages;          /* DPDK's memory on hugepages */
+	bool hugepages_fallback; /* normal pages with one line in the log where there are none */
+	char file_prefix[CONFIG_NAME_MAX + 1];
+	struct config_item *devices; /* "net_tap0,iface=sd0" or a PCI address, as EAL takes it */
+	uint32_t devices_n;
+	struct config_item *args; /* further EAL arguments, verbatim, last */
+	uint32_t args_n;
+};
+
+struct config_worker {
+	uint32_t core;
+	int32_t numa_node; /* of its pools; CONFIG_NONE in the file: the core's own node */
+};
+
+enum config_idle_mode { CONFIG_IDLE_POLL, CONFIG_IDLE_ADAPTIVE };
+
+struct config_idle {
+	int mode; /* enum config_idle_mode */
+	uint64_t spin_ns;
+	uint64_t sleep_max_ns;
+};
+
+enum config_checksum {
+	CONFIG_CHECKSUM_AUTO,       /* by device where it can, else by software */
+	CONFIG_CHECKSUM_SOFTWARE,   /* by software both ways, whatever the device says */
+	CONFIG_CHECKSUM_DEVICE,     /* by device or start fails */
+	CONFIG_CHECKSUM_UNVERIFIED, /* as auto, but received sums are not verified */
+};
+
+struct config_port {
+	char name[CONFIG_NAME_MAX + 1];
+	char device[CONFIG_ITEM_MAX + 1];
+	uint32_t mtu;
+	uint32_t rx_queues; /* at most workers_n; fewer: software hand-over */
+	uint32_t tx_queues;
+	uint32_t rx_descriptors;
+	uint32_t tx_descriptors;
+	uint32_t mbufs;     /* of each queue's or worker's pool */
+	uint64_t mbuf_room; /* data room of one mbuf, headroom included */
+	int checksum;       /* enum config_checksum */
+	bool promiscuous;
+	uint64_t link_timeout_ns; /* start waits so long for the link; 0: does not wait */
+	struct config_address addresses[CONFIG_ADDRESSES_MAX]; /* with prefix */
+	uint32_t addresses_n;
+	struct config_address gateway; /* family 0: none */
+	uint8_t mac[6];
+	bool mac_given;                                 /* false: the device's own */
+	uint32_t queue_workers[CONFIG_PORT_QUEUES_MAX]; /* rx queue i belongs to this worker */
+	uint32_t queue_workers_n;                       /* == rx_queues */
+	int32_t numa_node; /* of its pools; CONFIG_NONE: the device's */
+};
+
+/* Neighbour table and ICMP. */
+struct config_ip {
+	uint32_t arp_entries_max;
+	uint32_t arp_pending_max;
+	uint64_t arp_reachable_ns;
+	uint32_t icmp_per_second;
+};
+
+/* Each worker's own TCP stack. */
+struct config_tcp {
+	uint32_t connections_max;
+	uint32_t backlog;
+	uint32_t time_wait_max;
+	uint64_t receive_buffer;
+	uint64_t send_buffer;
+	uint32_t ooo_ranges_max;
+	uint32_t ooo_mbufs_max;
+	uint64_t copy_bytes_max;
+	uint32_t initial_window;
+	uint32_t syn_retries;
+	uint64_t half_open_timeout_ns;
+	uint64_t time_wait_ns;
+	uint64_t fin_wait_2_timeout_ns;
+	uint64_t orphan_timeout_ns;
+	uint64_t user_timeout_ns;
+	uint64_t keepalive_idle_ns;
+	uint64_t keepalive_interval_ns;
+	uint32_t keepalive_probes;
+	uint64_t rto_min_ns;
+	uint64_t rto_max_ns;
+	uint64_t rto_initial_ns;
+	uint64_t delayed_ack_ns;
+	bool nagle;
+	bool timestamps;
+	bool window_scaling;
+	bool sack;
+};
+
+struct config_listener {
+	char name[CONFIG_NAME_MAX + 1];
+	struct config_address address; /* all zero bytes: every address of the ports */
+	uint32_t port;
+	bool all_services;                      /* "*" */
+	uint32_t services[CONFIG_SERVICES_MAX]; /* indices into config->services, else */
+	uint32_t services_n;
+};
+
+struct config_budget {
+	uint32_t burst;
+	uint32_t per_second;
+};
+
+struct config_http2 {
+	uint32_t streams_max;       /* of one connection */
+	uint32_t streams_total_max; /* of one worker */
+	uint64_t window_stream;
+	uint64_t window_connection;
+	uint64_t frame_bytes_max;
+	uint64_t header_bytes_max;
+	uint32_t headers_max;
+	uint64_t header_table_bytes;
+	uint64_t memory;                /* of one worker's HTTP/2 engine, preallocated */
+	uint64_t session_bytes_max;     /* of that, for one connection */
+	uint64_t idle_timeout_ns;       /* a connection without streams; 0: never */
+	uint64_t settings_timeout_ns;   /* preface and SETTINGS must be there by then */
+	uint64_t keepalive_interval_ns; /* PING when nothing was heard; 0: never */
+	uint64_t keepalive_timeout_ns;
+	struct config_budget resets, pings, settings, empty, windows;
+};
+
+struct config_grpc {
+	uint64_t message_bytes_max;      /* received; RESOURCE_EXHAUSTED past it */
+	uint64_t send_message_bytes_max; /* answers */
+	uint64_t metadata_bytes_max;
+	uint32_t metadata_entries_max;
+	uint32_t calls_max;            /* of one worker, all kinds, at once */
+	uint32_t queue_max;            /* calls of one worker that wait for a host */
+	uint64_t queue_timeout_ns;     /* such a call ends with RESOURCE_EXHAUSTED then; 0: only its
+					  deadline */
+	uint64_t deadline_max_ns;      /* cap for (and default of) grpc-timeout; 0: none */
+	uint64_t send_queue_bytes_max; /* encoded answer bytes of one call that may wait */
+};
+
+struct config_linearize {
+	uint64_t linear_bytes_max;
+	uint32_t depth_max;
+	uint32_t elements_max;
+	uint32_t work_quantum;
+	uint32_t schema_messages_max;
+	uint32_t schema_fields_max;
+	uint64_t schema_bytes_max;
+};
+
+struct config_control {
+	char socket[CONFIG_PATH_MAX + 1];
+	uint32_t socket_mode; /* permission bits */
+	uint32_t pending_max; /* attaches under way */
+	uint64_t attach_timeout_ns;
+};
+
+struct config_host {
+	char name[CONFIG_NAME_MAX + 1];
+	uint32_t uids[CONFIG_HOST_UIDS_MAX];
+	uint32_t uids_n;
+	uint32_t endpoints_max; /* processes attached under this name at once */
+	uint32_t workers_max;   /* of one process */
+	uint64_t to_host;       /* segment sizes of one process, bytes */
+	uint64_t to_daemon;
+	bool hugepages;
+	bool hugepages_fallback;
+	int32_t numa_node; /* of the segments; CONFIG_NONE: no policy */
+	uint32_t lane_slots;
+	uint32_t lane_depth;
+	uint64_t stall_timeout_ns;
+	uint64_t release_timeout_ns;
+	uint32_t calls_max;      /* of one process and daemon worker */
+	uint64_t held_bytes_max; /* response blocks the daemon holds of one process; 0: to_daemon */
+};
+
+enum config_balance { CONFIG_BALANCE_ROUND_ROBIN, CONFIG_BALANCE_LEAST_OUTSTANDING };
+
+struct config_service_limits {
+	uint64_t message_bytes_max; /* defaults: those of grpc and linearize */
+	uint64_t send_message_bytes_max;
+	uint64_t linear_bytes_max;
+	uint32_t queue_max;
+	uint32_t calls_max;
+	uint64_t queue_timeout_ns;
+	uint64_t deadline_max_ns;
+};
+
+struct config_service {
+	char name[CONFIG_SERVICE_MAX + 1];
+	uint32_t hosts[CONFIG_HOSTS_MAX]; /* indices into config->hosts: who may serve it */
+	uint32_t hosts_n;
+	int balance;                          /* enum config_balance */
+	uint32_t workers[CONFIG_WORKERS_MAX]; /* indices into config->workers; empty in the file:
+						 all */
+	uint32_t workers_n;
+	struct config_service_limits limits;
+};
+
+struct config_shutdown {
+	uint64_t drain_timeout_ns;
+};
+
+struct config_log {
+	int level; /* enum log_level */
+	uint32_t ring_records;
+};
+
+struct config_telemetry {
+	bool enabled;
+	bool stages; /* count cycles of each stage of a call */
+};
+
+struct config {
+	struct config_eal eal;
+	struct config_worker *workers;
+	uint32_t workers_n;
+	struct config_idle idle;
+	struct config_port *ports;
+	uint32_t ports_n;
+	struct config_ip ip;
+	struct config_tcp tcp;
+	struct config_listener *listeners;
+	uint32_t listeners_n;
+	struct config_http2 http2;
+	struct config_grpc grpc;
+	struct config_linearize linearize;
+	struct config_control control;
+	struct config_host *hosts;
+	uint32_t hosts_n;
+	struct config_service *services;
+	uint32_t services_n;
+	struct config_shutdown shutdown;
+	struct config_log log;
+	struct config_telemetry telemetry;
+};
+
+/* ---- findings ------------------------------------------------------------------------------- */
+
+/* One finding, ready to print: `file:line: key.path: what is wrong, expected ...`. */
+struct config_finding {
+	unsigned line; /* 1-based; 0: the file as a whole */
+	char *text;
+};
+
+/* Init with config_report_init, or zero. Reusable after config_report_fini. */
+struct config_report {
+	struct config_finding *findings; /* in order of lines */
+	size_t count;                    /* kept */
+	size_t dropped;                  /* past CONFIG_FINDINGS_MAX */
+	bool out_of_memory;              /* a finding could not be kept */
+};
+
+void config_report_init(struct config_report *rep);
+void config_report_fini(struct config_report *rep);
+
+/* ---- loading -------------------------------------------------------------------------------- */
+
+/* What there is to place things on. Filled from libnuma by config_machine_get(). */
+struct config_machine {
+	uint64_t cores[(CONFIG_CORE_MAX + 1 + 63) / 64]; /* bit per core this process may use */
+	int8_t node_of_core[CONFIG_CORE_MAX + 1];        /* -1: unknown */
+	uint64_t nodes;                                  /* bit per memory node */
+};
+
+int config_machine_get(struct config_machine *out) SPLIT_MUST_USE;
+
+/* Read, check and convert the file, for this machine. 0 and *out, to be freed with config_free; or
+ * -SPLIT_E_CONFIG_INVALID (report filled), -SPLIT_E_BASE_NOMEM, -SPLIT_E_BASE_SYSTEM (cannot be
+ * read; reported too), and *out = NULL. `rep` is initialised by the caller and freed by him in any
+ * case. */
+int config_load(const char *path, struct config **out, struct config_report *rep) SPLIT_MUST_USE;
+
+/* The same from memory; `name` stands for the file in findings. `machine` NULL: does not check
+ * whether cores and nodes exist (a configuration for another machine). */
+int config_parse(const char *text, size_t len, const char *name,
+		 const struct config_machine *machine, struct config **out,
+		 struct config_report *rep) SPLIT_MUST_USE;
+
+/* NULL is ignored. */
+void config_free(struct config *cfg);
+
+/* ---- small helpers -------------------------------------------------------------------------- */
+
+/* Index of a host or service by name, or -1. Linear: for the control thread. */
+int config_host_find(const struct config *cfg, const char *name);
+int config_service_find(const struct config *cfg, const char *name);
+
+/* Whether `host` (index) may serve `service` (index); whether `worker` serves it; whether the
+ * listener offers it. */
+bool config_service_has_host(const struct config_service *service, uint32_t host);
+bool config_service_has_worker(const struct config_service *service, uint32_t worker);
+bool config_listener_has_service(const struct config_listener *listener, uint32_t service);
+
+/* Whether `uid` may attach as this host. */
+bool config_host_has_uid(const struct config_host *host, uint32_t uid);
+
+/* "64MiB" and "15ms" to bytes and nanoseconds. 0, or -SPLIT_E_CONFIG_INVALID: not a number with a
+ * unit, or past UINT64_MAX. "0" needs no unit. */
+int config_size_parse(const char *text, uint64_t *bytes_out) SPLIT_MUST_USE;
+int config_duration_parse(const char *text, uint64_t *ns_out) SPLIT_MUST_USE;
+
+/* The largest unit that fits without a remainder: "64MiB", "15ms", "0". `buf` of 32 bytes. */
+const char *config_size_format(uint64_t bytes, char buf[32]);
+const char *config_duration_format(uint64_t ns, char buf[32]);
+
+#endif
