@@ -30,7 +30,31 @@
 
 #define CONFIG_ERRORS(X) X(CONFIG_INVALID, 100, "invalid configuration")
 
-#define SHEPHERD_ERRORS(X) X(SHEPHERD_FULL, 200, "ring or segment is full")
+#define SHEPHERD_ERRORS(X)                                                                         \
+	X(SHEPHERD_FULL, 200, "ring or segment is full")                                           \
+	X(SHEPHERD_QUOTA, 201, "the host holds as many blocks as it may")                          \
+	X(SHEPHERD_HOLDS, 202, "the host holds as many messages as it may")                        \
+	X(SHEPHERD_CALLS, 203, "the endpoint's call table is full")                                \
+	X(SHEPHERD_STALE, 204, "the call has ended")                                               \
+	X(SHEPHERD_BLOCK, 205, "not a block that is held")                                         \
+	X(SHEPHERD_ADDRESS, 206, "address outside the host's arena")                               \
+	X(SHEPHERD_MEMORY, 210, "no memory (or hugepages) for a segment")                          \
+	X(SHEPHERD_SEAL, 211, "a segment could not be sealed")                                     \
+	X(SHEPHERD_GEOMETRY, 212, "segment sizes and slot counts do not fit together")             \
+	X(SHEPHERD_ATTACH_VERSION, 220, "attach: another version of the memory format")            \
+	X(SHEPHERD_ATTACH_LAYOUT, 221, "attach: another pointer size or byte order")               \
+	X(SHEPHERD_ATTACH_UID, 222, "attach: this uid may not use that name")                      \
+	X(SHEPHERD_ATTACH_NAME, 223, "attach: no such host in the configuration")                  \
+	X(SHEPHERD_ATTACH_LIMIT, 224, "attach: too many hosts, methods or bytes")                  \
+	X(SHEPHERD_ATTACH_MALFORMED, 225, "attach: malformed message")                             \
+	X(SHEPHERD_ATTACH_ORDER, 226, "attach: message out of order")                              \
+	X(SHEPHERD_ATTACH_CLOSED, 227, "attach: the peer closed the socket")                       \
+	X(SHEPHERD_ATTACH_TIMEOUT, 228, "attach: no answer in time")                               \
+	X(SHEPHERD_ATTACH_REFUSED, 229, "attach: refused")                                         \
+	X(SHEPHERD_ATTACH_SCHEMA, 230, "attach: the schema is not valid")                          \
+	X(SHEPHERD_PROTOCOL, SPLIT_E_FATAL + 200, "the host wrote nonsense into its segment")      \
+	X(SHEPHERD_GONE, SPLIT_E_FATAL + 201, "the host or its segment is gone")                   \
+	X(SHEPHERD_RELEASE, SPLIT_E_FATAL + 202, "the host did not give blocks back in time")
 
 #define LINEARIZE_ERRORS(X)                                                                        \
 	X(LINEARIZE_NOMEM, 300, "no room in the receiver's segment")                               \
