@@ -1,0 +1,338 @@
+/* libsplit-host: what a service links to be served by splitd.
+ *
+ * splitd owns the network, HTTP/2, gRPC and protobuf; this library hands each request to a handler
+ * as a ready protobuf-c struct in shared memory and takes the answer back. No DPDK and no root are
+ * needed in the process that links it.
+ *
+ *     static void say_hello(Greeter_Service *self, const HelloRequest *req,
+ *                           HelloReply_Closure reply, void *call) { ... reply(&out, call); }
+ *
+ *     struct split_host *host = split_host_attach(NULL, "greeter", NULL);
+ *     split_host_serve(host, &greeter.base);
+ *     return split_host_run(host, 0) == 0 ? 0 : 1;
+ *
+ * Call protocol: attach; serve every service; run (returns after stop); detach.
+ *
+ * Threads. split_host_attach, _serve, _serve_method, _run and _detach belong to one thread at a
+ * time. split_host_stop may be called from any thread and from a signal handler. Handlers run on
+ * the workers that split_host_run starts, several at a time when there are several. split_call_*
+ * functions may be called from any thread, for one call from one thread at a time (answering
+ * and split_call_cancelled excepted: these may race with anything). A handler must not fork and go
+ * on using the segments in the child: they are not mapped there.
+ *
+ * A call. Each call is answered exactly once: by the closure that protobuf-c hands to the handler,
+ * or by split_call_answer or split_call_fail. A second answer is refused (SPLIT_E_ANSWERED),
+ * counted and harmless, whenever and from wherever it comes: closure data is a handle with a
+ * generation, never a pointer that could dangle.
+ *
+ *   - The request message is valid until the handler returns; between split_call_retain and
+ *     split_call_release also after it.
+ *   - An answer may be given later and from any thread. What that asks for depends on the
+ *     interface. protobuf-c's closure says nothing about "later", so a call of a protobuf-c service
+ *     whose handler has returned without answering counts as to be answered later: it stays open
+ *     until its closure runs (SPLIT_SERVE_ANSWERS_NOW is for services that never do that). A
+ *     handler of split_host_serve_method which returns having neither answered nor retained its
+ *     call has forgotten it: INTERNAL is answered for it. So it is at the last split_call_release.
+ *   - An answer given inside the handler, to a request too large for its slot, leaves when the
+ *     handler returns, so that answer and release are one slot; split_call_flush sends it at once.
+ *   - A call that the client gave up (or whose splitd is gone) must still be answered and released;
+ *     the answer goes nowhere and costs nothing.
+ *
+ * Replies. Any protobuf-c message does; it is copied once into shared memory, and may be freed as
+ * soon as the closure has returned. What was allocated by the call's allocator
+ * (split_call_allocator) lies there already and is not copied; it belongs to the call, is never
+ * freed by the handler, and must not be touched after the answer.
+ *
+ * Errors are negative numbers, split_host_error_text names them. */
+#ifndef SPLIT_HOST_H
+#define SPLIT_HOST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <protobuf-c/protobuf-c.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SPLIT_API __attribute__((visibility("default")))
+
+/* Path of splitd's attach socket when the caller names none: this variable, then the default. */
+#define SPLIT_HOST_SOCKET_ENV     "SPLITD_SOCKET"
+#define SPLIT_HOST_SOCKET_DEFAULT "/run/splitd/host.sock"
+
+struct split_host;
+struct split_call;
+
+/* gRPC's status codes. */
+enum split_status {
+	SPLIT_OK = 0,
+	SPLIT_CANCELLED = 1,
+	SPLIT_UNKNOWN = 2,
+	SPLIT_INVALID_ARGUMENT = 3,
+	SPLIT_DEADLINE_EXCEEDED = 4,
+	SPLIT_NOT_FOUND = 5,
+	SPLIT_ALREADY_EXISTS = 6,
+	SPLIT_PERMISSION_DENIED = 7,
+	SPLIT_RESOURCE_EXHAUSTED = 8,
+	SPLIT_FAILED_PRECONDITION = 9,
+	SPLIT_ABORTED = 10,
+	SPLIT_OUT_OF_RANGE = 11,
+	SPLIT_UNIMPLEMENTED = 12,
+	SPLIT_INTERNAL = 13,
+	SPLIT_UNAVAILABLE = 14,
+	SPLIT_DATA_LOSS = 15,
+	SPLIT_UNAUTHENTICATED = 16,
+};
+
+/* What the event callback is told. */
+enum split_host_event {
+	SPLIT_HOST_ATTACHED = 1, /* active: calls may come */
+	SPLIT_HOST_LOST = 2,     /* splitd is gone or let us go; attaching again, with backoff */
+	SPLIT_HOST_REFUSED = 3,  /* splitd refused the attach; text says why */
+};
+
+/* Options. Start from SPLIT_HOST_OPTIONS_INIT; a zero means the default. */
+struct split_host_options {
+	size_t size;           /* sizeof(struct split_host_options): how old the caller is */
+	unsigned workers;      /* when split_host_run is given 0; default: cores_n, else 1 */
+	const unsigned *cores; /* worker i is pinned to cores[i % cores_n]; copied */
+	size_t cores_n;        /* 0: not pinned */
+	uint64_t spin_ns; /* a worker looks this long before it parks; default 20 us; UINT64_MAX
+			     never parks */
+	uint64_t room_wait_ns; /* an answer waits this long for room in the to-daemon segment before
+				  it becomes RESOURCE_EXHAUSTED; default 30 s */
+	uint64_t backoff_min_ns; /* first pause before attaching again; default 20 ms, doubling up
+				    to */
+	uint64_t backoff_max_ns; /* default 1 s */
+	uint32_t calls_max; /* calls open in this process; more are given back to splitd (REFUSE);
+			       default 65536 */
+	bool attach_once;   /* return from split_host_run when splitd is lost or absent */
+	/* Called on the thread that is in split_host_run. May be NULL. `text` lives for the call.
+	 */
+	void (*event)(struct split_host *host, enum split_host_event event, const char *text,
+		      void *event_arg);
+	void *event_arg;
+};
+
+#define SPLIT_HOST_OPTIONS_INIT                                                                    \
+	{                                                                                          \
+		.size = sizeof(struct split_host_options)                                          \
+	}
+
+/* Make a host that will attach under `name` (as in splitd's "hosts") at the socket `path` (NULL:
+ * see SPLIT_HOST_SOCKET_ENV). `options` may be NULL; it is copied. Connects to nothing yet: the
+ * services must be known first. NULL when out of memory or an argument is invalid (errno says
+ * which). */
+SPLIT_API struct split_host *split_host_attach(const char *path, const char *name,
+					       const struct split_host_options *options);
+
+/* Serve every method of a protobuf-c service, unchanged, through service->invoke. `service` and its
+ * descriptors must outlive the host. Before split_host_run only. 0, or SPLIT_E_* (also for a NULL
+ * host, so that a caller may check once, at the end). */
+SPLIT_API int split_host_serve(struct split_host *host, ProtobufCService *service);
+
+/* As split_host_serve; flags: SPLIT_SERVE_*. */
+SPLIT_API int split_host_serve_flags(struct split_host *host, ProtobufCService *service,
+				     unsigned flags);
+
+/* The service's handlers never answer after they return: one that does has forgotten its call, and
+ * INTERNAL is answered for it, unless it retained the call. */
+#define SPLIT_SERVE_ANSWERS_NOW 0x1u
+
+enum split_method_kind {
+	SPLIT_UNARY = 0,
+	SPLIT_CLIENT_STREAM = 1,
+	SPLIT_SERVER_STREAM = 2,
+	SPLIT_BIDI_STREAM = 3,
+};
+
+/* One method, served by callbacks of its own. All run on workers; those of one call never run at
+ * the same time. `data` is the method's. Callbacks a kind does not need may be NULL. */
+struct split_method {
+	const char *service; /* full name, "package.Service"; copied */
+	const char *name;    /* copied */
+	enum split_method_kind kind;
+	const ProtobufCMessageDescriptor *input;  /* must outlive the host */
+	const ProtobufCMessageDescriptor *output; /* must outlive the host */
+	void *data;
+	/* The request of a unary or server-streaming call; each message of the other kinds. */
+	void (*message)(struct split_call *call, const ProtobufCMessage *message, void *data);
+	/* A client- or bidi-streaming call began. */
+	void (*open)(struct split_call *call, void *data);
+	/* The client sends no more messages. */
+	void (*half_close)(struct split_call *call, void *data);
+	/* split_call_send would block before; there is room again. */
+	void (*writable)(struct split_call *call, void *data);
+	/* Nobody waits for the answer any more. The call must be answered all the same. */
+	void (*cancelled)(struct split_call *call, void *data);
+};
+
+/* Serve one method. `method` is copied. A kind other than SPLIT_UNARY is SPLIT_E_KIND: splitd does
+ * not carry streams in this version. 0 or SPLIT_E_*. Before split_host_run only. */
+SPLIT_API int split_host_serve_method(struct split_host *host, const struct split_method *method);
+
+/* Attach, start the workers, and serve until split_host_stop. n_workers 0: see options. After a
+ * restart of splitd attaches again by itself, without end. Returns 0 after split_host_stop, with
+ * all workers ended (handlers that run are waited for); SPLIT_E_REFUSED when splitd refuses the
+ * first attach for a reason that waiting does not mend; SPLIT_E_LOST with attach_once; other
+ * SPLIT_E_* when it cannot begin. May be called again. */
+SPLIT_API int split_host_run(struct split_host *host, unsigned n_workers);
+
+/* Make split_host_run return, now or as soon as it is called. Any thread; async-signal-safe. */
+SPLIT_API void split_host_stop(struct split_host *host);
+
+/* Free the host; split_host_run must have returned. Waits until no closure is running. Calls that
+ * are still open end at their client with UNAVAILABLE; their closures may still be called later and
+ * do nothing, but struct split_call pointers and retained messages are invalid. NULL is ignored. */
+SPLIT_API void split_host_detach(struct split_host *host);
+
+/* Counters since split_host_attach. Any thread. */
+struct split_host_stats {
+	uint64_t calls;           /* requests handed to handlers */
+	uint64_t answers;         /* answers sent, of any status */
+	uint64_t answers_async;   /* of these, from threads that are no worker */
+	uint64_t answers_twice;   /* second answers refused */
+	uint64_t answers_late;    /* answers to calls that nobody waited for */
+	uint64_t answers_missing; /* INTERNAL answered for a forgetful handler */
+	uint64_t cancels;         /* calls cancelled */
+	uint64_t refused;         /* calls given back: calls_max, or an unknown method */
+	uint64_t retained;        /* messages retained */
+	uint64_t replies_inline;  /* replies that fitted their slot */
+	uint64_t replies_copied;  /* bytes of replies copied into the segment */
+	uint64_t heap_fallback;  /* allocations of split_call_alloc that the segment had no room for
+				  */
+	uint64_t room_waits;     /* times an answer had to wait for room */
+	uint64_t room_exhausted; /* answers that became RESOURCE_EXHAUSTED */
+	uint64_t parks;          /* times a worker parked */
+	uint64_t attaches;       /* times attached */
+	uint64_t protocol_errors; /* slots that made no sense; ignored */
+};
+SPLIT_API void split_host_stats_get(const struct split_host *host, struct split_host_stats *out);
+
+/* Errors. */
+#define SPLIT_E_NOMEM     (-1)   /* out of memory, or no room in the segment */
+#define SPLIT_E_ARGUMENT  (-2)   /* an argument is invalid, or comes at the wrong time */
+#define SPLIT_E_SYSTEM    (-4)   /* a system call failed */
+#define SPLIT_E_REFUSED   (-900) /* splitd refused the attach */
+#define SPLIT_E_LOST      (-901) /* splitd is not there, or is gone */
+#define SPLIT_E_KIND      (-902) /* this kind of method is not carried by this version */
+#define SPLIT_E_DUPLICATE (-903) /* the method is served already */
+#define SPLIT_E_ANSWERED  (-904) /* the call was answered before */
+#define SPLIT_E_SCHEMA    (-905) /* the message descriptors cannot be described to splitd */
+#define SPLIT_E_METADATA  (-906) /* metadata is malformed or too much */
+
+/* One line of text for an error; never NULL; static. */
+SPLIT_API const char *split_host_error_text(int error);
+
+/* ---- a call ---- */
+
+/* The call that this thread's handler was called for; NULL outside a handler. */
+SPLIT_API struct split_call *split_call_current(void);
+
+/* The call behind a protobuf-c handler's closure data. NULL once it has been answered and is
+ * neither retained nor in its handler. Any thread. */
+SPLIT_API struct split_call *split_call_of(void *closure_data);
+
+/* The request message. Valid as described above. */
+SPLIT_API const ProtobufCMessage *split_call_message(const struct split_call *call);
+
+/* Keep the request message, the metadata and the call itself valid beyond the handler, until as
+ * many split_call_release. Returns the message to be used from here on. From the handler only, or
+ * from whoever holds a retain. */
+SPLIT_API const ProtobufCMessage *split_call_retain(struct split_call *call);
+SPLIT_API void split_call_release(struct split_call *call);
+
+/* Metadata of the request: `*count_out` entries, valid as long as the message. Names are lower
+ * case; both strings are NUL-terminated, values of "-bin" names are bytes, decoded. */
+struct split_metadata {
+	const char *name;
+	const char *value;
+	uint32_t name_bytes; /* without the NUL */
+	uint32_t value_bytes;
+};
+SPLIT_API const struct split_metadata *split_call_metadata(const struct split_call *call,
+							   size_t *count_out);
+/* First entry of that name, or NULL. */
+SPLIT_API const struct split_metadata *split_call_metadata_find(const struct split_call *call,
+								const char *name);
+
+/* The deadline on CLOCK_MONOTONIC in ns; 0: none. What is left of it: negative when past, INT64_MAX
+ * without a deadline. */
+SPLIT_API uint64_t split_call_deadline_ns(const struct split_call *call);
+SPLIT_API int64_t split_call_time_left_ns(const struct split_call *call);
+
+/* Who calls. */
+struct split_peer {
+	uint8_t family; /* 4, 6, or 0: not known */
+	uint16_t port;
+	uint8_t address[16]; /* network order; IPv4 in the first four */
+};
+SPLIT_API void split_call_peer(const struct split_call *call, struct split_peer *out);
+/* As gRPC writes it, "ipv4:198.18.0.1:4000", NUL-terminated. Returns the length it has, or would
+ * have had, as snprintf. */
+SPLIT_API int split_call_peer_text(const struct split_call *call, char *buf, size_t bytes);
+
+/* "package.Service/Method"; valid as long as the host. The method's kind. */
+SPLIT_API const char *split_call_method(const struct split_call *call);
+SPLIT_API enum split_method_kind split_call_kind(const struct split_call *call);
+
+/* Whether nobody waits for the answer: cancelled, past its deadline, connection or splitd gone. Any
+ * thread, any time while the call is valid. */
+SPLIT_API bool split_call_cancelled(const struct split_call *call);
+
+/* Status of the answer to come; default SPLIT_OK. `message` (UTF-8, copied, cut at 1 KiB) may be
+ * NULL. With a code other than SPLIT_OK the reply message is not sent. 0, SPLIT_E_ANSWERED or
+ * SPLIT_E_ARGUMENT. */
+SPLIT_API int split_call_set_status(struct split_call *call, enum split_status code,
+				    const char *message);
+
+/* A serialised google.rpc.Status, sent as "grpc-status-details-bin". Copied; at most 4 KiB. */
+SPLIT_API int split_call_set_status_details(struct split_call *call, const void *bytes, size_t len);
+
+/* Add to the metadata sent before the reply, or after it. Copied. `name`: lower case, [a-z0-9_.-],
+ * not "grpc-…"; values of "-bin" names are bytes (splitd encodes them), others printable ASCII. At
+ * most 64 entries and 8 KiB each way. 0, SPLIT_E_METADATA, SPLIT_E_ANSWERED or SPLIT_E_NOMEM. */
+SPLIT_API int split_call_add_initial_metadata(struct split_call *call, const char *name,
+					      const void *value, size_t len);
+SPLIT_API int split_call_add_trailing_metadata(struct split_call *call, const char *name,
+					       const void *value, size_t len);
+
+/* Memory for the reply, in the segment that splitd reads: what a reply built of it needs no copy.
+ * 16-byte aligned, not zeroed; freed with the call. Falls back to the heap, with the same rules,
+ * while the segment has no room (the reply is then copied). NULL only when that fails too. One
+ * thread at a time for each call, before the answer. The allocator's `free` does nothing. */
+SPLIT_API void *split_call_alloc(struct split_call *call, size_t bytes);
+SPLIT_API ProtobufCAllocator *split_call_allocator(struct split_call *call);
+
+/* Answer: `reply` of the method's output type, or NULL for the status that was set (INTERNAL when
+ * none was). The same as calling the closure. 0, SPLIT_E_ANSWERED (counted), SPLIT_E_LOST (nobody
+ * waits any more), SPLIT_E_NOMEM (no room within room_wait_ns; the client got RESOURCE_EXHAUSTED)
+ * or SPLIT_E_SCHEMA (the reply cannot be sent as it is: too deep, or not of the method's output
+ * type; the client got INTERNAL). But for SPLIT_E_ANSWERED the call is over in each case. */
+SPLIT_API int split_call_answer(struct split_call *call, const ProtobufCMessage *reply);
+
+/* split_call_set_status and split_call_answer(call, NULL) in one. */
+SPLIT_API int split_call_fail(struct split_call *call, enum split_status code, const char *message);
+
+/* Send an answer that waits for its handler's return now. Harmless otherwise. Handler's thread
+ * only. */
+SPLIT_API void split_call_flush(struct split_call *call);
+
+/* Streams: one message of a server- or bidi-streaming call; and room for `messages` more of a
+ * client- or bidi-streaming one. SPLIT_E_KIND on other kinds; and on all in this version, which has
+ * no streams. */
+SPLIT_API int split_call_send(struct split_call *call, const ProtobufCMessage *message);
+SPLIT_API int split_call_credit(struct split_call *call, uint32_t messages);
+
+/* A pointer of the caller's that goes with the call; NULL at first. */
+SPLIT_API void split_call_set_user(struct split_call *call, void *user);
+SPLIT_API void *split_call_user(const struct split_call *call);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
