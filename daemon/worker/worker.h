@@ -29,9 +29,12 @@
 #include "base/counter.h"
 #include "base/error.h"
 
+struct attach_method;
 struct config;
+struct config_host;
 struct endpoint;
 struct log_ring;
+struct schema;
 struct port_set;
 struct worker;
 
@@ -49,6 +52,17 @@ struct worker_params {
 	int report_fd;
 };
 
+/* What workers must know of one attached host. Made by the control thread before ENDPOINT_ADD, the
+ * same for all workers, unchanged and alive until the last of them has said QUIET. */
+struct worker_endpoint {
+	struct endpoint *endpoint;
+	const struct config_host *host;      /* lane_depth, stall_timeout, … */
+	const struct schema *schema;         /* parsed from the attach's blob */
+	const struct attach_method *methods; /* by the index that slots carry; schema indices
+					      * checked: schema_message_at() finds both */
+	size_t methods_n;
+};
+
 enum worker_msg_kind {
 	WORKER_MSG_ENDPOINT_ADD,    /* endpoint: active; the worker begins to send it calls */
 	WORKER_MSG_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, say QUIET
@@ -59,8 +73,8 @@ enum worker_msg_kind {
 
 struct worker_msg {
 	enum worker_msg_kind kind;
-	struct endpoint *endpoint; /* ENDPOINT_* */
-	uint64_t deadline_ns;      /* DRAIN: clock_ns() at which what is left is aborted */
+	const struct worker_endpoint *endpoint; /* ENDPOINT_* */
+	uint64_t deadline_ns; /* DRAIN: clock_ns() at which what is left is aborted */
 };
 
 enum worker_report_kind {
@@ -72,7 +86,7 @@ enum worker_report_kind {
 struct worker_report {
 	enum worker_report_kind kind;
 	unsigned worker; /* its index */
-	struct endpoint *endpoint;
+	const struct worker_endpoint *endpoint;
 	int cause; /* negative code or 0 */
 };
 
