@@ -113,7 +113,9 @@
 	X(BALANCE_UNKNOWN, 801, "no configuration names the service")                              \
 	X(BALANCE_METHOD, 802, "the service's endpoints do not serve the method")                  \
 	X(BALANCE_ELSEWHERE, 803, "the service is not placed on this worker")                      \
-	X(BALANCE_FULL, 804, "the service's queue is full")
+	X(BALANCE_FULL, 804, "the service's queue is full")                                        \
+	X(BALANCE_CALLS, 805, "the service has all the calls it may have")                         \
+	X(BALANCE_TIMEOUT, 806, "the call waited too long for a host worker")
 
 #define HOST_ERRORS(X) X(HOST_REFUSED, 900, "splitd refused the attach")
 

@@ -21,7 +21,7 @@
  * A lane that does not take a published slot within the endpoint's stall_timeout is passed over;
  * when no lane of an endpoint is usable the endpoint is ejected: not picked any more, and its
  * queued calls are given back to the caller to be ended (none of them was handed over). It returns
- * by itself as soon as one lane moves.
+ * by itself as soon as one lane is usable again.
  *
  * Bounds: services, methods, routes and endpoints are limited at create; nothing is allocated
  * later. Names are hashed with a random key (they come from peers).
@@ -57,9 +57,9 @@ enum balance_lane_state {
 
 struct balance_lane {
 	enum balance_lane_state state;
-	uint32_t ahead; /* slots published and not yet taken */
-	uint64_t taken; /* slots taken since attach; only its changes matter */
-	bool full;      /* the ring has no free slot */
+	uint32_t ahead;     /* slots published and not yet taken */
+	uint64_t oldest_ns; /* when the oldest slot that nobody has begun was published; 0: none */
+	bool full;          /* the ring has no free slot */
 };
 
 /* What balance asks of an endpoint. Must be cheap: it is called for every lane of every placed
@@ -72,7 +72,9 @@ struct balance_service_config {
 	const char *name; /* "package.Service" */
 	enum balance_policy policy;
 	uint32_t queue_max; /* calls of this service that may wait in queues of this worker */
-	bool placed_here;   /* false: this worker refuses its calls */
+	uint32_t calls_max; /* picked and not done, on this worker */
+	uint64_t queue_timeout_ns; /* a call that waited so long is given back; 0: never */
+	bool placed_here;          /* false: this worker refuses its calls */
 };
 
 struct balance_config {
@@ -83,9 +85,11 @@ struct balance_config {
 	uint64_t lane_patience_ns;
 	struct siphash_key hash_key;
 	void *ctx;
-	/* A queued call is given back because its endpoint was ejected; it is off the queue and
-	 * stays picked: call balance_done. Not from inside pick or place. */
-	void (*dropped)(void *ctx, void *call);
+	/* A queued call is given back, from inside balance_tick: its endpoint was ejected (cause
+	 * -SPLIT_E_BALANCE_NONE) or it waited for queue_timeout_ns (-SPLIT_E_BALANCE_TIMEOUT). It
+	 * is off the queue and stays picked: call balance_done, for this call only. `call` is its
+	 * user pointer. */
+	void (*dropped)(void *ctx, void *call, int cause);
 };
 
 /* Lives in the caller's call. Zero it before the first pick. */
@@ -94,6 +98,7 @@ struct balance_call {
 	struct balance_endpoint *endpoint;
 	struct balance_service *service;
 	void *user;
+	uint64_t queued_ns;
 	bool queued;
 };
 
@@ -112,6 +117,8 @@ struct balance_call {
 	X(ejected, "times an endpoint was ejected for not taking slots")                           \
 	X(restored, "times an ejected endpoint came back")                                         \
 	X(dropped, "queued calls given back because their endpoint was ejected")                   \
+	X(queue_timeouts, "queued calls given back because they waited too long")                  \
+	X(calls_full, "calls refused: the service had calls_max")                                  \
 	X(routes_refused,                                                                          \
 	  "methods of attached endpoints that were ignored: limits or unknown service")
 
@@ -160,8 +167,11 @@ void balance_endpoint_remove(struct balance *b, struct balance_endpoint *e);
 int balance_lookup(struct balance *b, const char *path, size_t len,
 		   struct balance_method **method_out) SPLIT_MUST_USE;
 
+/* Index of the method's service in balance_config.services. */
+size_t balance_method_service(const struct balance *b, const struct balance_method *m);
+
 /* Choose an endpoint for `call`. 0 and the route's user pointer, or -SPLIT_E_BALANCE_NONE (all are
- * ejected or closed; `call` is untouched). */
+ * ejected), -SPLIT_E_BALANCE_CALLS (the service has calls_max); `call` is then untouched. */
 int balance_pick(struct balance *b, struct balance_method *m, struct balance_call *call,
 		 void **route_out) SPLIT_MUST_USE;
 

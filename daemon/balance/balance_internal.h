@@ -11,8 +11,9 @@ struct balance_service {
 	char *name;
 	size_t name_len;
 	enum balance_policy policy;
-	uint32_t queue_max;
-	uint32_t queued;
+	uint32_t queue_max, calls_max;
+	uint32_t queued, calls;
+	uint64_t queue_timeout_ns;
 	uint32_t methods; /* methods that an attached endpoint serves */
 	bool placed_here;
 };
@@ -34,12 +35,6 @@ struct balance_route {
 	void *user;
 };
 
-struct balance_lane_watch {
-	uint64_t taken;
-	uint64_t since_ns; /* when `taken` last moved, or when the lane last had nothing ahead */
-	bool stalled;
-};
-
 struct balance_endpoint {
 	struct list link;   /* in balance.endpoints */
 	struct list routes; /* struct balance_route by `in_endpoint` */
@@ -54,7 +49,6 @@ struct balance_endpoint {
 	uint32_t outstanding;
 	bool closed;
 	bool ejected;
-	struct balance_lane_watch watch[BALANCE_LANES_MAX];
 };
 
 struct balance {
@@ -69,7 +63,7 @@ struct balance {
 	uint64_t lane_patience_ns;
 	uint32_t queued;
 	void *ctx;
-	void (*dropped)(void *ctx, void *call);
+	void (*dropped)(void *ctx, void *call, int cause);
 };
 
 #endif

@@ -31,9 +31,14 @@ static struct balance_route *route_first(struct balance_method *m)
 int balance_pick(struct balance *b, struct balance_method *m, struct balance_call *call,
 		 void **route_out)
 {
-	struct balance_route *r =
-		m->service->policy == BALANCE_LEAST_OUTSTANDING ? route_least(m) : route_first(m);
+	struct balance_service *s = m->service;
+	struct balance_route *r;
 
+	if (s->calls >= s->calls_max) {
+		counter_inc(&b->counters.calls_full);
+		return -SPLIT_E_BALANCE_CALLS;
+	}
+	r = s->policy == BALANCE_LEAST_OUTSTANDING ? route_least(m) : route_first(m);
 	if (r == NULL) {
 		counter_inc(&b->counters.no_endpoint);
 		return -SPLIT_E_BALANCE_NONE;
@@ -44,27 +49,19 @@ int balance_pick(struct balance *b, struct balance_method *m, struct balance_cal
 	list_add_tail(&m->routes, &r->in_method);
 	list_init(&call->link);
 	call->endpoint = r->endpoint;
-	call->service = m->service;
+	call->service = s;
 	call->queued = false;
+	s->calls++;
 	r->endpoint->outstanding++;
 	counter_inc(&b->counters.picked);
 	*route_out = r->user;
 	return 0;
 }
 
-/* Note whether the lane moved; how long its oldest slot has waited, 0 when nothing waits. */
-static uint64_t lane_waited(struct balance_endpoint *e, unsigned lane, const struct balance_lane *l,
-			    uint64_t now_ns)
+/* How long the lane's oldest slot has waited for its worker. */
+static uint64_t lane_waited(const struct balance_lane *l, uint64_t now_ns)
 {
-	struct balance_lane_watch *w = &e->watch[lane];
-
-	if (l->ahead == 0 || l->taken != w->taken || w->since_ns == 0) {
-		w->taken = l->taken;
-		w->since_ns = now_ns;
-		w->stalled = false;
-		return 0;
-	}
-	return now_ns > w->since_ns ? now_ns - w->since_ns : 0;
+	return l->oldest_ns != 0 && now_ns > l->oldest_ns ? now_ns - l->oldest_ns : 0;
 }
 
 enum lane_class {
@@ -75,15 +72,15 @@ enum lane_class {
 	LANE_NONE,
 };
 
-static enum lane_class lane_classify(struct balance *b, struct balance_endpoint *e, unsigned lane,
+static enum lane_class lane_classify(const struct balance *b, const struct balance_endpoint *e,
 				     const struct balance_lane *l, uint64_t now_ns)
 {
-	uint64_t waited = lane_waited(e, lane, l, now_ns);
+	uint64_t waited = lane_waited(l, now_ns);
 
 	if (l->state == BALANCE_LANE_RETIRED || l->full || l->ahead >= e->lane_depth ||
-	    e->watch[lane].stalled)
+	    waited > e->stall_timeout_ns)
 		return LANE_NONE;
-	if (l->ahead != 0 && waited > b->lane_patience_ns)
+	if (waited > b->lane_patience_ns)
 		return LANE_LATE;
 	switch (l->state) {
 	case BALANCE_LANE_POLLING:
@@ -111,7 +108,7 @@ static enum lane_class lane_choose(struct balance *b, struct balance_endpoint *e
 		enum lane_class class;
 
 		e->ops->lane_get(e->user, lane, &l);
-		class = lane_classify(b, e, lane, &l, now_ns);
+		class = lane_classify(b, e, &l, now_ns);
 		if (class < best || (class == best && class != LANE_NONE && l.ahead < best_ahead)) {
 			best = class;
 			best_ahead = l.ahead;
@@ -176,6 +173,7 @@ int balance_place(struct balance *b, struct balance_call *call, uint64_t now_ns,
 		counter_inc(&b->counters.queue_full);
 		return -SPLIT_E_BALANCE_FULL;
 	}
+	call->queued_ns = now_ns;
 	enqueue(b, call, false);
 	counter_inc(&b->counters.queued);
 	return SPLIT_AGAIN;
@@ -212,6 +210,7 @@ void balance_done(struct balance *b, struct balance_call *call)
 	if (call->queued)
 		dequeue(b, call);
 	call->endpoint->outstanding--;
+	call->service->calls--;
 	call->endpoint = NULL;
 }
 
@@ -224,7 +223,22 @@ static void endpoint_drop_queue(struct balance *b, struct balance_endpoint *e)
 
 		dequeue(b, call);
 		counter_inc(&b->counters.dropped);
-		b->dropped(b->ctx, call->user);
+		b->dropped(b->ctx, call->user, -SPLIT_E_BALANCE_NONE);
+	}
+}
+
+/* The queue is in order of arrival but services differ in patience, so all of it is looked at. */
+static void endpoint_expire_queue(struct balance *b, struct balance_endpoint *e, uint64_t now_ns)
+{
+	list_for_each_safe (pos, &e->queue) {
+		struct balance_call *call = list_entry(pos, struct balance_call, link);
+		uint64_t timeout_ns = call->service->queue_timeout_ns;
+
+		if (timeout_ns == 0 || now_ns - call->queued_ns < timeout_ns)
+			continue;
+		dequeue(b, call);
+		counter_inc(&b->counters.queue_timeouts);
+		b->dropped(b->ctx, call->user, -SPLIT_E_BALANCE_TIMEOUT);
 	}
 }
 
@@ -237,10 +251,10 @@ static void endpoint_tick(struct balance *b, struct balance_endpoint *e, uint64_
 		struct balance_lane l = {0};
 
 		e->ops->lane_get(e->user, lane, &l);
-		if (lane_waited(e, lane, &l, now_ns) > e->stall_timeout_ns)
-			e->watch[lane].stalled = true;
-		stalled |= e->watch[lane].stalled;
-		usable += !e->watch[lane].stalled && l.state != BALANCE_LANE_RETIRED;
+		if (lane_waited(&l, now_ns) > e->stall_timeout_ns)
+			stalled = true;
+		else
+			usable += l.state != BALANCE_LANE_RETIRED;
 	}
 	if (!e->ejected && stalled && usable == 0) {
 		e->ejected = true;
@@ -250,6 +264,7 @@ static void endpoint_tick(struct balance *b, struct balance_endpoint *e, uint64_
 		e->ejected = false;
 		counter_inc(&b->counters.restored);
 	}
+	endpoint_expire_queue(b, e, now_ns);
 }
 
 void balance_tick(struct balance *b, uint64_t now_ns)

@@ -19,6 +19,8 @@ static int services_copy(struct balance *b, const struct balance_config *cfg)
 		s->name_len = strlen(s->name);
 		s->policy = cfg->services[i].policy;
 		s->queue_max = cfg->services[i].queue_max;
+		s->calls_max = cfg->services[i].calls_max;
+		s->queue_timeout_ns = cfg->services[i].queue_timeout_ns;
 		s->placed_here = cfg->services[i].placed_here;
 		b->services_n++;
 	}
@@ -254,4 +256,9 @@ int balance_lookup(struct balance *b, const char *path, size_t len,
 	}
 	*method_out = m;
 	return 0;
+}
+
+size_t balance_method_service(const struct balance *b, const struct balance_method *m)
+{
+	return (size_t)(m->service - b->services);
 }

@@ -23,21 +23,41 @@ static struct balance *b;
 static struct balance_call *dropped[64];
 static size_t dropped_n;
 
-static void on_dropped(void *ctx, void *call)
+static int dropped_cause;
+
+static void on_dropped(void *ctx, void *call, int cause)
 {
 	(void)ctx;
+	dropped_cause = cause;
 	dropped[dropped_n++] = call;
 	balance_done(b, call);
 }
 
 static const struct balance_service_config services[] = {
-	{.name = "t.Rr", .policy = BALANCE_ROUND_ROBIN, .queue_max = 3, .placed_here = true},
+	{.name = "t.Rr",
+	 .policy = BALANCE_ROUND_ROBIN,
+	 .queue_max = 3,
+	 .calls_max = 20,
+	 .queue_timeout_ns = 100 * MS,
+	 .placed_here = true},
 	{.name = "t.Least",
 	 .policy = BALANCE_LEAST_OUTSTANDING,
 	 .queue_max = 3,
+	 .calls_max = 20,
+	 .queue_timeout_ns = 100 * MS,
 	 .placed_here = true},
-	{.name = "t.Away", .policy = BALANCE_ROUND_ROBIN, .queue_max = 3, .placed_here = false},
-	{.name = "t.Nobody", .policy = BALANCE_ROUND_ROBIN, .queue_max = 3, .placed_here = true},
+	{.name = "t.Away",
+	 .policy = BALANCE_ROUND_ROBIN,
+	 .queue_max = 3,
+	 .calls_max = 20,
+	 .queue_timeout_ns = 100 * MS,
+	 .placed_here = false},
+	{.name = "t.Nobody",
+	 .policy = BALANCE_ROUND_ROBIN,
+	 .queue_max = 3,
+	 .calls_max = 20,
+	 .queue_timeout_ns = 100 * MS,
+	 .placed_here = true},
 };
 
 static void setup(void)
@@ -225,7 +245,8 @@ START_TEST(impatience_wakes_a_parked_worker)
 	unsigned lane = 99;
 
 	(void)add(&f, 2);
-	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 1, .taken = 7};
+	f.lanes[0] =
+		(struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 1, .oldest_ns = MS};
 	f.lanes[1] = (struct balance_lane){.state = BALANCE_LANE_PARKED};
 	(void)pick("/t.Rr/A", &c);
 	ck_assert_int_eq(balance_place(b, &c, 1 * MS, &lane), 0);
@@ -237,7 +258,7 @@ START_TEST(impatience_wakes_a_parked_worker)
 	ck_assert_int_eq(balance_place(b, &c, 3 * MS, &lane), 0);
 	ck_assert_uint_eq(lane, 0);
 	ck_assert_uint_eq(balance_counters_get(b)->placed_late, 1);
-	f.lanes[0].taken = 8; /* it moved */
+	f.lanes[0].oldest_ns = 4 * MS; /* it moved */
 	f.lanes[1].state = BALANCE_LANE_PARKED;
 	ck_assert_int_eq(balance_place(b, &c, 4 * MS, &lane), 0);
 	ck_assert_uint_eq(lane, 0);
@@ -291,8 +312,10 @@ START_TEST(a_stalled_endpoint_is_ejected_and_returns)
 	struct balance_call c[3], d;
 	unsigned lane;
 
-	f[0].lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
-	f[0].lanes[1] = (struct balance_lane){.state = BALANCE_LANE_PARKED, .ahead = 2};
+	f[0].lanes[0] =
+		(struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2, .oldest_ns = MS};
+	f[0].lanes[1] =
+		(struct balance_lane){.state = BALANCE_LANE_PARKED, .ahead = 2, .oldest_ns = MS};
 	for (int i = 0; i < 3; i++)
 		(void)pick("/t.Rr/A", &c[i]); /* e0, e1, e0 */
 	ck_assert_ptr_eq(c[0].endpoint, e[0]);
@@ -300,7 +323,7 @@ START_TEST(a_stalled_endpoint_is_ejected_and_returns)
 	balance_tick(b, MS);
 	balance_tick(b, 10 * MS);
 	ck_assert(!balance_endpoint_ejected(e[0]));
-	f[0].lanes[1].taken++; /* one lane moves: the endpoint stays */
+	f[0].lanes[1].oldest_ns = 12 * MS; /* one lane moves: the endpoint stays */
 	balance_tick(b, 12 * MS);
 	ck_assert(!balance_endpoint_ejected(e[0]));
 	balance_tick(b, 23 * MS);
@@ -311,7 +334,7 @@ START_TEST(a_stalled_endpoint_is_ejected_and_returns)
 		ck_assert_ptr_eq(pick("/t.Rr/A", &d), &f[1].route);
 		balance_done(b, &d);
 	}
-	f[0].lanes[0].taken++;
+	f[0].lanes[0].oldest_ns = 0;
 	f[0].lanes[0].ahead = 0;
 	balance_tick(b, 24 * MS);
 	ck_assert(!balance_endpoint_ejected(e[0]));
@@ -327,7 +350,8 @@ START_TEST(all_ejected_is_unavailable)
 	struct balance_call c;
 
 	(void)add(&f, 1);
-	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_POLLING, .ahead = 1};
+	f.lanes[0] =
+		(struct balance_lane){.state = BALANCE_LANE_POLLING, .ahead = 1, .oldest_ns = MS};
 	balance_tick(b, MS);
 	balance_tick(b, 20 * MS);
 	ck_assert_ptr_null(pick("/t.Rr/A", &c));
@@ -370,6 +394,46 @@ START_TEST(limits_refuse_and_nothing_leaks)
 }
 END_TEST
 
+START_TEST(a_queued_call_is_given_back_after_its_timeout)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 1);
+	struct balance_call c[2];
+	unsigned lane;
+
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	for (uint64_t i = 0; i < 2; i++) {
+		(void)pick("/t.Rr/A", &c[i]);
+		ck_assert_int_eq(balance_place(b, &c[i], MS + i * 50 * MS, &lane), SPLIT_AGAIN);
+	}
+	balance_tick(b, 100 * MS);
+	ck_assert_uint_eq(dropped_n, 0);
+	balance_tick(b, 101 * MS);
+	ck_assert_uint_eq(dropped_n, 1);
+	ck_assert_ptr_eq(dropped[0], &c[0]);
+	ck_assert_int_eq(dropped_cause, -SPLIT_E_BALANCE_TIMEOUT);
+	ck_assert_uint_eq(balance_endpoint_queued(e), 1);
+	balance_done(b, &c[1]);
+}
+END_TEST
+
+START_TEST(a_service_has_at_most_calls_max)
+{
+	struct fake f;
+	struct balance_call c[20], one_more;
+
+	(void)add(&f, 1);
+	for (int i = 0; i < 20; i++)
+		ck_assert_ptr_nonnull(pick("/t.Rr/A", &c[i]));
+	ck_assert_ptr_null(pick("/t.Rr/A", &one_more));
+	ck_assert_uint_eq(balance_counters_get(b)->calls_full, 1);
+	ck_assert_ptr_nonnull(pick("/t.Least/A", &one_more));
+	for (int i = 0; i < 20; i++)
+		balance_done(b, &c[i]);
+	balance_done(b, &one_more);
+}
+END_TEST
+
 START_TEST(closed_endpoint_gets_nothing_but_keeps_its_calls)
 {
 	struct fake f;
@@ -405,6 +469,8 @@ int main(void)
 	tcase_add_test(tc, all_ejected_is_unavailable);
 	tcase_add_test(tc, an_idle_parked_endpoint_is_never_ejected);
 	tcase_add_test(tc, limits_refuse_and_nothing_leaks);
+	tcase_add_test(tc, a_queued_call_is_given_back_after_its_timeout);
+	tcase_add_test(tc, a_service_has_at_most_calls_max);
 	tcase_add_test(tc, closed_endpoint_gets_nothing_but_keeps_its_calls);
 	suite_add_tcase(s, tc);
 	runner = srunner_create(s);
