@@ -45,13 +45,7 @@ struct worker;
 	X(worker_post_full, "messages that found a worker's ring full and were tried again")       \
 	X(log_lines, "log records written for workers")
 
-struct control_counters {
-#define X(name, text) uint64_t name;
-	CONTROL_COUNTERS(X)
-#undef X
-};
-extern const struct counter_desc control_counter_table[];
-extern const size_t control_counter_count;
+COUNTER_DECLARE(control, CONTROL_COUNTERS);
 
 struct control_params {
 	const struct config *config;

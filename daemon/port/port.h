@@ -12,11 +12,10 @@
  * before port_set_destroy.
  *
  * Hand-over. Where a port has fewer queues than workers, or no RSS (AF_PACKET, AF_XDP), the worker
- * that owns a queue spreads arriving frames to the workers in software, inside port_rx_burst: a
- * symmetric hash of addresses and TCP/UDP ports says whose flow it is, ARP replies go to everybody
- * (copies), the rest goes to worker 0. A worker without a TX queue of its own hands frames to the
- * owner of queue 0 through a ring. All of that is invisible to the caller and costs nothing with
- * one worker.
+ * that owns a queue spreads arriving frames to the workers in software, inside port_rx_burst, by
+ * the function given to port_set_steer (net_steer's rule: ARP goes to everybody, a flow to worker
+ * hash % workers). A worker without a TX queue of its own hands frames to the owner of TX queue 0
+ * through a ring. All of that is invisible to the caller and costs nothing with one worker.
  *
  * Chains. Where the device can't send a chain of mbufs, port_tx_burst copies the chain into one
  * mbuf (counter tx_linearized). The same goes for AF_XDP and cloned or external mbufs, which that
@@ -58,8 +57,8 @@ struct port_error {
  * can't be had, falls back to normal pages when cfg allows that, and says so through the log;
  * else fails.
  * Once in a process: DPDK can't start twice. 0, -SPLIT_E_PORT_EAL, -SPLIT_E_PORT_HUGEPAGES. */
-int port_eal_start(const struct config *cfg, const char *program, struct port_error *err)
-	SPLIT_MUST_USE;
+int port_eal_start(const struct config *cfg, const char *program,
+		   struct port_error *err) SPLIT_MUST_USE;
 void port_eal_stop(void);
 
 /* The lcore of worker `worker`, for rte_eal_remote_launch. */
@@ -75,22 +74,33 @@ bool port_eal_hugepages(void);
 
 /* Create and configure every port in cfg (devices, pools, queues), stopped. On failure nothing is
  * left and *out is NULL. 0, -SPLIT_E_PORT_DEVICE, -SPLIT_E_PORT_MEMORY. */
-int port_set_create(const struct config *cfg, struct port_set **out, struct port_error *err)
-	SPLIT_MUST_USE;
+int port_set_create(const struct config *cfg, struct port_set **out,
+		    struct port_error *err) SPLIT_MUST_USE;
 int port_set_start(struct port_set *set, struct port_error *err) SPLIT_MUST_USE;
 void port_set_stop(struct port_set *set);
 void port_set_destroy(struct port_set *set);
 unsigned port_set_count(const struct port_set *set);
 
+/* Whose frame is it? true: worker *hash_out % workers; false: every worker gets a copy. Pure;
+ * called on the data path of any worker. */
+typedef bool (*port_steer_fn)(const struct rte_mbuf *pkt, uint32_t *hash_out);
+
+/* Before the workers run. Needed where workers_n > 1; without it worker 0 gets all frames of queues
+ * that the device doesn't spread itself. */
+void port_set_steer(struct port_set *set, port_steer_fn steer);
+
 /* What the device does. Whatever is not set here, net/ does in software. */
-#define PORT_RX_IP_CHECKED  (1u << 0) /* ol_flags tell of the IPv4 header checksum */
-#define PORT_RX_L4_CHECKED  (1u << 1) /* ol_flags tell of the TCP/UDP checksum */
-#define PORT_TX_IP_CKSUM    (1u << 2) /* fills the IPv4 checksum when RTE_MBUF_F_TX_IP_CKSUM is set */
-#define PORT_TX_TCP_CKSUM   (1u << 3) /* fills TCP's, from the pseudo header's (l2_len, l3_len set) */
-#define PORT_TX_UDP_CKSUM   (1u << 4)
-#define PORT_TX_MULTI_SEGS  (1u << 5) /* takes chains; else port_tx_burst copies them together */
-#define PORT_TX_TSO         (1u << 6) /* could cut TCP segments */
-#define PORT_RX_NO_CKSUM    (1u << 7) /* config says: don't verify (kernel peers' partial checksums) */
+#define PORT_RX_IP_CHECKED (1u << 0) /* ol_flags tell of the IPv4 header checksum */
+#define PORT_RX_L4_CHECKED (1u << 1) /* ol_flags tell of the TCP/UDP checksum */
+#define PORT_TX_IP_CKSUM   (1u << 2) /* fills the IPv4 checksum when RTE_MBUF_F_TX_IP_CKSUM is set \
+				      */
+#define PORT_TX_TCP_CKSUM (1u << 3)  /* fills TCP's, from the pseudo header's (l2_len, l3_len set) \
+				      */
+#define PORT_TX_UDP_CKSUM  (1u << 4)
+#define PORT_TX_MULTI_SEGS (1u << 5) /* takes chains; else port_tx_burst copies them together */
+#define PORT_TX_TSO        (1u << 6) /* could cut TCP segments */
+#define PORT_RX_NO_CKSUM   (1u << 7) /* config says: don't verify (kernel peers' partial checksums) \
+				      */
 
 struct port_info {
 	const char *name;   /* from the config */
@@ -100,8 +110,8 @@ struct port_info {
 	struct rte_ether_addr mac;
 	uint16_t mtu;
 	uint16_t rx_queues, tx_queues;
-	int numa_node; /* -1 when it has none */
-	uint32_t flags; /* PORT_* above */
+	int numa_node;      /* -1 when it has none */
+	uint32_t flags;     /* PORT_* above */
 	uint16_t data_room; /* bytes of payload room in an mbuf of port_pool, without headroom */
 };
 
@@ -133,11 +143,7 @@ void port_link_get(const struct port_set *set, unsigned index, struct port_link 
 	X(tx_prepare_drops, "frames the driver refused to prepare")                                \
 	X(tx_handed_over, "frames passed to the worker that has the transmit queue")
 
-struct port_counters {
-#define X(name, text) uint64_t name;
-	PORT_COUNTERS(X)
-#undef X
-};
+COUNTER_DECLARE(port, PORT_COUNTERS);
 
 /* Never NULL for index < port_set_count and worker < number of workers: a worker without a queue
  * of its own gets an end that works by hand-over. Belongs to the set. */
@@ -149,7 +155,8 @@ uint16_t port_rx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
 
 /* Send up to n (<= PORT_BURST_MAX) frames, in order. Returns how many were taken: those belong to
  * the port now; the rest stay the caller's, who may try again. Frames that can never be sent
- * (a chain too large to linearize) are freed and count as taken. That worker only.
+ * (a chain too large to linearize) are freed and count as taken. Entries of pkts may be replaced by
+ * linearized copies, also those that are not taken. That worker only.
  * Note: a taken mbuf may be read by the device until it is freed; don't write into it. */
 uint16_t port_tx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
 
@@ -163,8 +170,6 @@ int port_queue_fd(const struct port_queue *q);
 
 /* Single writer (the worker), relaxed; any thread may read each word. */
 const struct port_counters *port_queue_counters(const struct port_queue *q);
-extern const struct counter_desc port_counter_table[];
-extern const size_t port_counter_count;
 
 /* Mbufs in use now / in all, of the receive pool and of port_queue_pool. Any thread; slow (walks
  * per-lcore caches), for telemetry. */

@@ -1,0 +1,125 @@
+/* The two burst functions: what every frame passes. */
+#include "daemon/port/port_internal.h"
+
+COUNTER_DEFINE(port, PORT_COUNTERS);
+
+static inline uint64_t frames_bytes(struct rte_mbuf *const *pkts, uint16_t n)
+{
+	uint64_t bytes = 0;
+
+	for (uint16_t i = 0; i < n; i++)
+		bytes += pkts[i]->pkt_len;
+	return bytes;
+}
+
+uint16_t port_rx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	uint16_t got;
+
+	if (n > PORT_BURST_MAX)
+		n = PORT_BURST_MAX;
+	if (__builtin_expect(q->steers, 0))
+		got = port_steer_rx(q, pkts, n);
+	else
+		got = rte_eth_rx_burst(q->port_id, q->rx_queue, pkts, n);
+	if (got == 0) {
+		counter_inc(&q->counters.rx_polls_empty);
+		return 0;
+	}
+	counter_add(&q->counters.rx_frames, got);
+	counter_add(&q->counters.rx_bytes, frames_bytes(pkts, got));
+	return got;
+}
+
+static inline bool must_copy(const struct port_queue *q, const struct rte_mbuf *pkt)
+{
+	return (q->copies_chains && pkt->nb_segs > 1) ||
+	       (q->copies_clones && !RTE_MBUF_DIRECT(pkt));
+}
+
+/* Put one frame into a shape the device takes. False: it can't be sent, and is gone. */
+static bool shape_frame(struct port_queue *q, struct rte_mbuf **pkt)
+{
+	if (!must_copy(q, *pkt))
+		return true;
+	*pkt = port_linearize(q->linear_pool, *pkt);
+	if (*pkt == NULL) {
+		counter_inc(&q->counters.tx_linearize_drops);
+		return false;
+	}
+	counter_inc(&q->counters.tx_linearized);
+	return true;
+}
+
+/* Shapes the frames in place, closing the gaps of those that are gone; returns how many are left.
+ */
+static uint16_t shape_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	uint16_t kept = 0;
+
+	for (uint16_t i = 0; i < n; i++) {
+		struct rte_mbuf *pkt = pkts[i];
+
+		if (shape_frame(q, &pkt))
+			pkts[kept++] = pkt;
+	}
+	return kept;
+}
+
+uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	struct rte_mbuf *frames[PORT_BURST_MAX];
+	uint64_t bytes[PORT_BURST_MAX];
+	uint16_t sent = 0;
+
+	/* The device may free what it takes at once: lengths are read before. */
+	for (uint16_t i = 0; i < n; i++) {
+		frames[i] = pkts[i];
+		bytes[i] = pkts[i]->pkt_len;
+	}
+	while (sent < n) {
+		uint16_t ready = n - sent, took;
+
+		if (q->prepares)
+			ready = rte_eth_tx_prepare(q->port_id, q->tx_queue, frames + sent, ready);
+		took = ready == 0 ? 0
+				  : rte_eth_tx_burst(q->port_id, q->tx_queue, frames + sent, ready);
+		for (uint16_t i = sent; i < sent + took; i++)
+			counter_add(&q->counters.tx_bytes, bytes[i]);
+		counter_add(&q->counters.tx_frames, took);
+		sent += took;
+		if (took < ready) {
+			counter_inc(&q->counters.tx_full);
+			break;
+		}
+		if (sent < n) { /* prepare stopped here: no later try would be better */
+			rte_pktmbuf_free(frames[sent++]);
+			counter_inc(&q->counters.tx_prepare_drops);
+		}
+	}
+	return sent;
+}
+
+uint16_t port_tx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	uint16_t kept, gone, sent;
+
+	if (n > PORT_BURST_MAX)
+		n = PORT_BURST_MAX;
+	if (n == 0)
+		return 0;
+	kept = n;
+	if (q->copies_chains || q->copies_clones)
+		kept = shape_burst(q, pkts, n);
+	gone = n - kept;
+	if (__builtin_expect(q->tx_queue == PORT_QUEUE_NONE, 0))
+		sent = port_steer_tx(q, pkts, kept);
+	else
+		sent = port_device_tx(q, pkts, kept);
+	/* Frames that are gone count as taken: move what is left to the array's end, so that the
+	 * caller finds it behind the number returned. */
+	if (gone != 0)
+		for (uint16_t i = kept; i > sent; i--)
+			pkts[i - 1 + gone] = pkts[i - 1];
+	return sent + gone;
+}

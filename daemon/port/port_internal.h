@@ -1,0 +1,88 @@
+/* Inside daemon/port only. */
+#ifndef SPLITD_DAEMON_PORT_PORT_INTERNAL_H
+#define SPLITD_DAEMON_PORT_PORT_INTERNAL_H
+
+#include <rte_ethdev.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+
+#include "daemon/port/port.h"
+
+#define PORT_QUEUE_NONE UINT16_MAX
+
+/* Frames a worker may be behind in taking what others hand over to it. Power of two. */
+#define PORT_HANDOVER_SLOTS 1024
+
+struct port_dev;
+
+/* One worker's end. Grouped by use: the first lines are all that a burst touches. */
+struct port_queue {
+	uint16_t port_id;
+	uint16_t rx_queue; /* or PORT_QUEUE_NONE */
+	uint16_t tx_queue; /* or PORT_QUEUE_NONE: frames go by tx_ring */
+	uint16_t worker;
+	bool steers;        /* this port spreads in software: not the plain way */
+	bool prepares;      /* the driver must see frames before they are sent (checksums) */
+	bool copies_chains; /* the driver takes one segment only */
+	bool copies_clones; /* the driver takes only mbufs that hold their own data */
+	struct port_dev *dev;
+	struct rte_mempool *tx_pool;
+	struct rte_mempool *linear_pool; /* where linearized copies come from */
+	struct rte_ring *rx_ring; /* many producers (queue owners), one consumer: this worker */
+	struct rte_ring
+		*tx_ring; /* many producers (workers without a queue), one consumer: its owner */
+	struct port_counters counters;
+
+	struct rte_mbuf *tx_held[PORT_BURST_MAX]; /* owner: taken from tx_ring, not yet sent */
+	uint16_t tx_held_n;
+
+	struct rte_mempool *rx_pool; /* NULL without an rx queue */
+	int rx_fd;
+};
+
+struct port_dev {
+	uint16_t port_id;
+	uint16_t rx_queues, tx_queues, mtu, data_room;
+	uint32_t flags;
+	int numa_node;
+	uint64_t link_timeout_ns;
+	bool configured; /* has to be closed */
+	bool started;
+	bool spreads; /* the device spreads flows over its queues itself (RSS) */
+	struct rte_ether_addr mac;
+	char name[64];
+	char device[256];
+	char driver[32];
+	port_steer_fn steer;
+	unsigned workers_n;
+	struct port_queue **queues; /* [workers_n] */
+	struct rte_ring *tx_ring;   /* NULL when each worker has a tx queue */
+};
+
+struct port_set {
+	unsigned count, workers_n;
+	struct port_dev *devs;
+};
+
+/* linear.c: one mbuf with pkt's bytes and offload flags; frees pkt. NULL (pkt freed too) when it
+ * doesn't fit or there is no mbuf. */
+struct rte_mbuf *port_linearize(struct rte_mempool *pool, struct rte_mbuf *pkt);
+
+/* steer.c: the hand-over, called from the burst functions of ports that need it. */
+uint16_t port_steer_rx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
+uint16_t port_steer_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
+void port_steer_tx_drain(struct port_queue *q);
+
+/* burst.c: straight to the device, with its counters. */
+uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
+
+/* error text, printf-like, always terminated */
+void port_error_set(struct port_error *err, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* eal_log.c: DPDK's log goes through base/log, its last complaint can be asked for. */
+int port_eal_log_open(void);
+void port_eal_log_close(void);
+const char *port_eal_log_last(void);
+
+#endif
