@@ -117,7 +117,17 @@
 	X(BALANCE_CALLS, 805, "the service has all the calls it may have")                         \
 	X(BALANCE_TIMEOUT, 806, "the call waited too long for a host worker")
 
-#define HOST_ERRORS(X) X(HOST_REFUSED, 900, "splitd refused the attach")
+/* Those up to 906 are in host-lib's public header under shorter names. */
+#define HOST_ERRORS(X)                                                                             \
+	X(HOST_REFUSED, 900, "splitd refused the attach")                                          \
+	X(HOST_LOST, 901, "splitd is not there, or is gone")                                       \
+	X(HOST_KIND, 902, "this kind of method is not carried by this version")                    \
+	X(HOST_DUPLICATE, 903, "the method is served already")                                     \
+	X(HOST_ANSWERED, 904, "the call was answered before")                                      \
+	X(HOST_SCHEMA, 905, "the message cannot be described or sent")                             \
+	X(HOST_METADATA, 906, "metadata is malformed or too much")                                 \
+	X(HOST_ROOM, 907, "no room in the to-daemon segment in time")                              \
+	X(HOST_SLOT, 908, "the message does not fit its slot")
 
 #define PORT_ERRORS(X)                                                                             \
 	X(PORT_EAL, 1000, "DPDK could not be started")                                             \
