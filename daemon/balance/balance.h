@@ -162,10 +162,15 @@ void balance_endpoint_remove(struct balance *b, struct balance_endpoint *e);
 /* Find the method of an HTTP/2 :path ("/package.Service/Method", not NUL-terminated). 0 and the
  * method, or -SPLIT_E_BALANCE_UNKNOWN (no configuration names the service), -SPLIT_E_BALANCE_METHOD
  * (its endpoints do not serve the method), -SPLIT_E_BALANCE_NONE (nobody is attached for it),
- * -SPLIT_E_BALANCE_ELSEWHERE (not placed on this worker). The method pointer is valid until the
- * next endpoint is removed: do not keep it, keep the service and look up again. */
+ * -SPLIT_E_BALANCE_ELSEWHERE (not placed on this worker). On success the caller holds a reference
+ * to the method until balance_method_put; its endpoints may come and go meanwhile. */
 int balance_lookup(struct balance *b, const char *path, size_t len,
 		   struct balance_method **method_out) SPLIT_MUST_USE;
+void balance_method_put(struct balance *b, struct balance_method *m);
+
+/* User pointer of one route of the method, whichever: what all its endpoints should agree on may be
+ * read from it. NULL when no endpoint serves it any more. */
+void *balance_method_any(const struct balance_method *m);
 
 /* Index of the method's service in balance_config.services. */
 size_t balance_method_service(const struct balance *b, const struct balance_method *m);

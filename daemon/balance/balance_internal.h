@@ -23,6 +23,8 @@ struct balance_method {
 	struct list routes; /* struct balance_route by `in_method`; round robin rotates it */
 	struct balance_method *hash_next;
 	uint64_t hash;
+	uint32_t refs;   /* held by balance_lookup's callers */
+	uint32_t served; /* routes */
 	uint32_t path_len;
 	char path[BALANCE_PATH_MAX];
 };

@@ -116,20 +116,34 @@ static struct balance_method *method_get(struct balance *b, struct balance_servi
 	list_init(&m->routes);
 	m->hash_next = NULL;
 	m->hash = hash;
+	m->refs = 0;
+	m->served = 0;
 	m->path_len = (uint32_t)len;
 	memcpy(m->path, path, len);
-	s->methods++;
 	*at = m;
 	return m;
 }
 
-static void method_put(struct balance *b, struct balance_method *m)
+/* Free a method that no endpoint serves and no caller holds. */
+static void method_reap(struct balance *b, struct balance_method *m)
 {
-	if (!list_empty(&m->routes))
+	if (m->served != 0 || m->refs != 0)
 		return;
 	*method_slot(b, m->path, m->path_len, m->hash) = m->hash_next;
-	m->service->methods--;
 	pool_put(&b->methods, m);
+}
+
+static void method_serve(struct balance_method *m)
+{
+	if (m->served++ == 0)
+		m->service->methods++;
+}
+
+static void method_unserve(struct balance *b, struct balance_method *m)
+{
+	if (--m->served == 0)
+		m->service->methods--;
+	method_reap(b, m);
 }
 
 static bool route_add(struct balance *b, struct balance_endpoint *e,
@@ -160,6 +174,7 @@ static bool route_add(struct balance *b, struct balance_endpoint *e,
 	r->user = rc->user;
 	list_init(&r->in_method);
 	list_init(&r->in_endpoint);
+	method_serve(r->method);
 	list_add_tail(&r->method->routes, &r->in_method);
 	list_add_tail(&e->routes, &r->in_endpoint);
 	return true;
@@ -201,7 +216,7 @@ void balance_endpoint_close(struct balance *b, struct balance_endpoint *e)
 
 		list_del(&r->in_endpoint);
 		list_del(&r->in_method);
-		method_put(b, r->method);
+		method_unserve(b, r->method);
 		pool_put(&b->routes, r);
 	}
 }
@@ -248,14 +263,28 @@ int balance_lookup(struct balance *b, const char *path, size_t len,
 		return -SPLIT_E_BALANCE_UNKNOWN;
 	}
 	m = *method_slot(b, path, len, siphash24(&b->key, path, len));
-	if (m == NULL)
+	if (m == NULL || m->served == 0)
 		return lookup_failure(b, path, len);
 	if (!m->service->placed_here) {
 		counter_inc(&b->counters.not_placed_here);
 		return -SPLIT_E_BALANCE_ELSEWHERE;
 	}
+	m->refs++;
 	*method_out = m;
 	return 0;
+}
+
+void balance_method_put(struct balance *b, struct balance_method *m)
+{
+	m->refs--;
+	method_reap(b, m);
+}
+
+void *balance_method_any(const struct balance_method *m)
+{
+	struct list *first = list_first(&m->routes);
+
+	return first == NULL ? NULL : list_entry(first, struct balance_route, in_method)->user;
 }
 
 size_t balance_method_service(const struct balance *b, const struct balance_method *m)

@@ -106,7 +106,11 @@ static struct balance_endpoint *add(struct fake *f, unsigned lanes)
 
 static int lookup(const char *path, struct balance_method **m)
 {
-	return balance_lookup(b, path, strlen(path), m);
+	int err = balance_lookup(b, path, strlen(path), m);
+
+	if (err == 0)
+		balance_method_put(b, *m);
+	return err;
 }
 
 static void *pick(const char *path, struct balance_call *call)
@@ -434,6 +438,31 @@ START_TEST(a_service_has_at_most_calls_max)
 }
 END_TEST
 
+START_TEST(a_held_method_outlives_its_endpoints)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 1);
+	struct balance_method *m = NULL, *again = NULL;
+	struct balance_call c = {.user = &c};
+	void *route = NULL;
+
+	ck_assert_int_eq(balance_lookup(b, "/t.Rr/A", 7, &m), 0);
+	ck_assert_ptr_eq(balance_method_any(m), &f.route);
+	ck_assert_uint_eq(balance_method_service(b, m), 0);
+	balance_endpoint_remove(b, e);
+	ck_assert_ptr_null(balance_method_any(m));
+	ck_assert_int_eq(balance_pick(b, m, &c, &route), -SPLIT_E_BALANCE_NONE);
+	ck_assert_int_eq(lookup("/t.Rr/A", &again), -SPLIT_E_BALANCE_NONE);
+	e = add(&f, 1);
+	ck_assert_int_eq(lookup("/t.Rr/A", &again), 0);
+	ck_assert_ptr_eq(again, m);
+	ck_assert_int_eq(balance_pick(b, m, &c, &route), 0);
+	balance_done(b, &c);
+	balance_endpoint_remove(b, e);
+	balance_method_put(b, m);
+}
+END_TEST
+
 START_TEST(closed_endpoint_gets_nothing_but_keeps_its_calls)
 {
 	struct fake f;
@@ -471,6 +500,7 @@ int main(void)
 	tcase_add_test(tc, limits_refuse_and_nothing_leaks);
 	tcase_add_test(tc, a_queued_call_is_given_back_after_its_timeout);
 	tcase_add_test(tc, a_service_has_at_most_calls_max);
+	tcase_add_test(tc, a_held_method_outlives_its_endpoints);
 	tcase_add_test(tc, closed_endpoint_gets_nothing_but_keeps_its_calls);
 	suite_add_tcase(s, tc);
 	runner = srunner_create(s);
