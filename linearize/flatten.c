@@ -1,0 +1,233 @@
+/* Host side: an ordinary protobuf-c message -> linear memory, by plain copies.
+ *
+ * Every struct, array and string that lies outside the segment is copied; what lies inside stays.
+ * A struct or array inside whose children all stay is not touched, one with a child that had to be
+ * copied is copied too (lazily, at its first such child), since the source is not ours to change.
+ * So a message built in place costs one walk. */
+#include "linearize/linearize_internal.h"
+
+struct flattener {
+	struct linear_bump bump;
+	struct linear_limits limits;
+	int64_t delta;
+	uint64_t inside, inside_bytes;
+	uint64_t elements;
+	int error;
+};
+
+/* A struct or array on its way: read at `from`; writes go to `copy`, made when first needed. */
+struct piece {
+	const uint8_t *from;
+	uint8_t *copy;
+	uint64_t bytes;
+};
+
+static bool fail(struct flattener *f, int error)
+{
+	f->error = -error;
+	return false;
+}
+
+static bool is_inside(const struct flattener *f, const void *p)
+{
+	return (uintptr_t)p - f->inside < f->inside_bytes;
+}
+
+static uint8_t *get(struct flattener *f, uint64_t bytes, unsigned align)
+{
+	return bump_get(&f->bump, bytes, align, f->bump.used + 1024, &f->error);
+}
+
+static bool element_count(struct flattener *f, uint64_t n)
+{
+	if (n > f->limits.elements_max - f->elements)
+		return fail(f, SPLIT_E_LINEARIZE_LIMIT_ELEMENTS);
+	f->elements += n;
+	return true;
+}
+
+static bool piece_copy(struct flattener *f, struct piece *p)
+{
+	if (p->copy)
+		return true;
+	p->copy = get(f, p->bytes, 8);
+	if (!p->copy)
+		return false;
+	memcpy(p->copy, p->from, p->bytes);
+	return true;
+}
+
+static bool piece_open(struct flattener *f, struct piece *p, const void *from, uint64_t bytes)
+{
+	*p = (struct piece){.from = from, .bytes = bytes};
+	return is_inside(f, from) || piece_copy(f, p);
+}
+
+/* The address to point to: of the copy, or of the original when it stayed. */
+static uint64_t piece_address(const struct flattener *f, const struct piece *p)
+{
+	return p->copy ? (uintptr_t)p->copy + (uint64_t)f->delta : (uintptr_t)p->from;
+}
+
+/* Let the pointer at `at` of the piece be `address`. */
+static bool piece_set(struct flattener *f, struct piece *p, uint64_t at, uint64_t address)
+{
+	if (load64(p->from + at) == address)
+		return true;
+	if (!piece_copy(f, p))
+		return false;
+	store64(p->copy + at, address);
+	return true;
+}
+
+/* Copy `len` bytes that the pointer at `at` points to, unless they may stay. */
+static bool data_flatten(struct flattener *f, struct piece *p, uint64_t at, uint64_t len)
+{
+	const uint8_t *from = (const uint8_t *)(uintptr_t)load64(p->from + at);
+	uint8_t *to;
+
+	if (is_inside(f, from))
+		return true;
+	to = get(f, len, 1);
+	if (!to)
+		return false;
+	memcpy(to, from, len);
+	return piece_set(f, p, at, (uintptr_t)to + (uint64_t)f->delta);
+}
+
+static bool message_flatten(struct flattener *f, const ProtobufCMessage *msg, uint32_t depth,
+			    uint64_t *address_out);
+
+/* The string, bytes or message whose member or element lies at `at` of the piece. */
+static bool value_flatten(struct flattener *f, struct piece *p, uint64_t at,
+			  const ProtobufCFieldDescriptor *field, uint32_t depth)
+{
+	uint64_t address = load64(p->from + at), sub;
+	const char *string = (const char *)(uintptr_t)address;
+
+	switch (field->type) {
+	case PROTOBUF_C_TYPE_STRING:
+		if (!string || string == field->default_value || string == protobuf_c_empty_string)
+			return true;
+		return data_flatten(f, p, at, strlen(string) + 1);
+	case PROTOBUF_C_TYPE_BYTES: {
+		const ProtobufCBinaryData *def = field->default_value;
+		uint64_t data = load64(p->from + at + 8);
+
+		if (address == 0) /* the length */
+			return true;
+		if (!data)
+			return fail(f, SPLIT_E_LINEARIZE_SOURCE);
+		if (def && data == (uintptr_t)def->data && address <= def->len)
+			return true;
+		return data_flatten(f, p, at + 8, address);
+	}
+	default:
+		if (!address || string == field->default_value)
+			return true;
+		return message_flatten(f, (const ProtobufCMessage *)(const void *)string, depth + 1,
+				       &sub) &&
+		       piece_set(f, p, at, sub);
+	}
+}
+
+static bool repeated_flatten(struct flattener *f, struct piece *msg,
+			     const ProtobufCFieldDescriptor *field, uint32_t depth)
+{
+	uint64_t n = load64(msg->from + field->quantifier_offset), i;
+	uint64_t array = load64(msg->from + field->offset);
+	uint64_t bytes = type_bytes[field->type];
+	struct piece p;
+
+	if (n == 0)
+		return true;
+	if (!array || n > INT64_MAX / bytes)
+		return fail(f, SPLIT_E_LINEARIZE_SOURCE);
+	if (!element_count(f, n) || !piece_open(f, &p, (const void *)(uintptr_t)array, n * bytes))
+		return false;
+	if (!type_is_packable(field->type))
+		for (i = 0; i < n; i++)
+			if (!value_flatten(f, &p, i * bytes, field, depth))
+				return false;
+	return piece_set(f, msg, field->offset, piece_address(f, &p));
+}
+
+static bool unknown_flatten(struct flattener *f, struct piece *msg)
+{
+	uint64_t n = load32(msg->from + BASE_N_UNKNOWN), i;
+	uint64_t array = load64(msg->from + BASE_UNKNOWN);
+	const uint64_t bytes = sizeof(ProtobufCMessageUnknownField);
+	struct piece p;
+
+	if (n == 0)
+		return true;
+	if (!array)
+		return fail(f, SPLIT_E_LINEARIZE_SOURCE);
+	if (!element_count(f, n) || !piece_open(f, &p, (const void *)(uintptr_t)array, n * bytes))
+		return false;
+	for (i = 0; i < n; i++) {
+		uint64_t len = load64(p.from + i * bytes + 8);
+
+		if (len && !load64(p.from + i * bytes + 16))
+			return fail(f, SPLIT_E_LINEARIZE_SOURCE);
+		if (len && !data_flatten(f, &p, i * bytes + 16, len))
+			return false;
+	}
+	return piece_set(f, msg, BASE_UNKNOWN, piece_address(f, &p));
+}
+
+/* Is the member there? What is not is neither followed nor encoded. */
+static bool field_is_set(const uint8_t *msg, const ProtobufCFieldDescriptor *field)
+{
+	if (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
+		return load32(msg + field->quantifier_offset) == field->id;
+	if (field->label == PROTOBUF_C_LABEL_OPTIONAL && field->type == PROTOBUF_C_TYPE_BYTES)
+		return load32(msg + field->quantifier_offset) != 0;
+	return true;
+}
+
+static bool message_flatten(struct flattener *f, const ProtobufCMessage *msg, uint32_t depth,
+			    uint64_t *address_out)
+{
+	const ProtobufCMessageDescriptor *d = msg->descriptor;
+	struct piece p;
+	unsigned i;
+
+	if (depth > f->limits.depth_max)
+		return fail(f, SPLIT_E_LINEARIZE_DEPTH);
+	if (!d || d->magic != PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC)
+		return fail(f, SPLIT_E_LINEARIZE_SOURCE);
+	if (!element_count(f, 1) || !piece_open(f, &p, msg, d->sizeof_message))
+		return false;
+	for (i = 0; i < d->n_fields; i++) {
+		const ProtobufCFieldDescriptor *field = &d->fields[i];
+		bool good = true;
+
+		if (field->label == PROTOBUF_C_LABEL_REPEATED)
+			good = repeated_flatten(f, &p, field, depth);
+		else if (!type_is_packable(field->type) && field_is_set(p.from, field))
+			good = value_flatten(f, &p, field->offset, field, depth);
+		if (!good)
+			return false;
+	}
+	if (!unknown_flatten(f, &p))
+		return false;
+	*address_out = piece_address(f, &p);
+	return true;
+}
+
+int flatten(const ProtobufCMessage *msg, const struct linear_target *target, const void *inside,
+	    size_t inside_bytes, const struct linear_limits *limits, uint64_t *root_out)
+{
+	struct flattener f = {
+		.delta = target->delta,
+		.inside = (uintptr_t)inside,
+		.inside_bytes = inside_bytes,
+	};
+
+	if (inside_bytes && target->delta)
+		return -SPLIT_E_BASE_INVALID;
+	linear_limits_resolve(&f.limits, limits);
+	bump_init(&f.bump, target, f.limits.linear_bytes_max);
+	return message_flatten(&f, msg, 0, root_out) ? 0 : f.error;
+}

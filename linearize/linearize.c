@@ -1,0 +1,98 @@
+#include "linearize/linearize_internal.h"
+
+const struct linear_limits linear_limits_default = {
+	.linear_bytes_max = 64u << 20,
+	.elements_max = 4u << 20,
+	.wire_bytes_max = 4u << 20,
+	.depth_max = LINEAR_DEPTH_MAX,
+	.work_quantum = 16384,
+	.work_max = 64u << 20,
+};
+
+#define T(name) [PROTOBUF_C_TYPE_##name]
+
+const uint8_t type_bytes[TYPE_COUNT] = {
+	T(INT32) = 4,    T(SINT32) = 4,  T(SFIXED32) = 4, T(INT64) = 8,  T(SINT64) = 8,
+	T(SFIXED64) = 8, T(UINT32) = 4,  T(FIXED32) = 4,  T(UINT64) = 8, T(FIXED64) = 8,
+	T(FLOAT) = 4,    T(DOUBLE) = 8,  T(BOOL) = 4,     T(ENUM) = 4,   T(STRING) = 8,
+	T(BYTES) = 16,   T(MESSAGE) = 8,
+};
+
+const uint8_t type_wire[TYPE_COUNT] = {
+	T(INT32) = WIRE_VARINT,  T(SINT32) = WIRE_VARINT, T(SFIXED32) = WIRE_32,
+	T(INT64) = WIRE_VARINT,  T(SINT64) = WIRE_VARINT, T(SFIXED64) = WIRE_64,
+	T(UINT32) = WIRE_VARINT, T(FIXED32) = WIRE_32,    T(UINT64) = WIRE_VARINT,
+	T(FIXED64) = WIRE_64,    T(FLOAT) = WIRE_32,      T(DOUBLE) = WIRE_64,
+	T(BOOL) = WIRE_VARINT,   T(ENUM) = WIRE_VARINT,   T(STRING) = WIRE_LEN,
+	T(BYTES) = WIRE_LEN,     T(MESSAGE) = WIRE_LEN,
+};
+
+void linear_limits_resolve(struct linear_limits *out, const struct linear_limits *limits)
+{
+	*out = limits ? *limits : linear_limits_default;
+	if (out->linear_bytes_max == 0)
+		out->linear_bytes_max = UINT64_MAX;
+	if (out->elements_max == 0)
+		out->elements_max = UINT64_MAX;
+	if (out->wire_bytes_max == 0 || out->wire_bytes_max > INT32_MAX)
+		out->wire_bytes_max = INT32_MAX; /* protobuf's own bound on any length */
+	if (out->depth_max == 0 || out->depth_max > LINEAR_DEPTH_MAX)
+		out->depth_max = LINEAR_DEPTH_MAX;
+	if (out->work_quantum == 0)
+		out->work_quantum = UINT32_MAX;
+	if (out->work_max == 0)
+		out->work_max = INT64_MAX;
+}
+
+void bump_init(struct linear_bump *b, const struct linear_target *target, uint64_t most)
+{
+	*b = (struct linear_bump){.target = *target, .most = most};
+}
+
+#define BUMP_HINT_MAX (1u << 20)
+
+uint8_t *bump_get_slow(struct linear_bump *b, uint64_t bytes, uint64_t hint, int *error)
+{
+	struct linear_chunk chunk;
+	int rc;
+
+	if (bytes > b->most - b->used) {
+		*error = -SPLIT_E_LINEARIZE_LIMIT_LINEAR;
+		return NULL;
+	}
+	if (hint > BUMP_HINT_MAX)
+		hint = BUMP_HINT_MAX;
+	rc = b->target.chunk_get(b->target.ctx, bytes, bytes + hint, &chunk);
+	if (rc) {
+		*error = rc < 0 ? rc : -SPLIT_E_LINEARIZE_NOMEM;
+		return NULL;
+	}
+	if (!chunk.mem || chunk.bytes < bytes || (uintptr_t)chunk.mem % 16) {
+		*error = -SPLIT_E_BASE_INTERNAL;
+		return NULL;
+	}
+	b->chunk = chunk.mem;
+	b->end = chunk.mem + chunk.bytes;
+	b->free = chunk.mem + bytes;
+	b->used += bytes;
+	return chunk.mem;
+}
+
+int linearize_map_status(int error)
+{
+	switch (error < 0 ? -error : error) {
+	case 0:
+		return 0;
+	case SPLIT_E_LINEARIZE_NOMEM:
+	case SPLIT_E_LINEARIZE_LIMIT_LINEAR:
+	case SPLIT_E_LINEARIZE_LIMIT_ELEMENTS:
+	case SPLIT_E_LINEARIZE_LIMIT_WIRE:
+	case SPLIT_E_LINEARIZE_LIMIT_WORK:
+	case SPLIT_E_BASE_NOMEM:
+	case SPLIT_E_BASE_LIMIT:
+	case SPLIT_E_SHEPHERD_FULL:
+		return 8; /* RESOURCE_EXHAUSTED */
+	default:
+		return 13; /* INTERNAL */
+	}
+}

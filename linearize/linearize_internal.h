@@ -1,0 +1,280 @@
+/* What the files of linearize/ share: the blob's records, the compiled tables, small helpers.
+ * Not for other folders.
+ *
+ * The blob is a header, then arrays of fixed-size records, then one pool of bytes for names and
+ * default contents. All integers are little endian, all references are indexes or offsets into
+ * the pool. docs/LINEARIZE.md describes it for people; the static_asserts hold it.
+ */
+#ifndef SPLITD_LINEARIZE_INTERNAL_H
+#define SPLITD_LINEARIZE_INTERNAL_H
+
+#include "linearize/linearize.h"
+
+#include <assert.h>
+#include <stdbool.h>
+#include <string.h>
+
+/* --- Blob, version 1 -------------------------------------------------------------------- */
+
+#define SCHEMA_MAGIC      0x534c5053u /* "SPLS" */
+#define SCHEMA_VERSION    1
+#define SCHEMA_NONE       UINT32_MAX /* no message or enum */
+#define SCHEMA_NAME_MAX   512
+#define FIELD_NUMBER_MAX  ((1u << 29) - 1)
+#define SCHEMA_ENDIAN_TAG 0x01020304u /* as the host stores it */
+
+struct blob_header {
+	uint32_t magic;
+	uint16_t version;
+	uint8_t pointer_bytes; /* 8 */
+	uint8_t enum_bytes;    /* 4 */
+	uint32_t endian_tag;
+	uint32_t total_bytes;
+	uint32_t messages, fields, enums, values; /* counts */
+	uint32_t pool_bytes;
+	uint32_t zero;
+	uint64_t empty_string; /* address of protobuf_c_empty_string in the host */
+};
+
+struct blob_message {
+	uint64_t descriptor; /* address in the host, goes to base.descriptor */
+	uint32_t struct_bytes;
+	uint32_t first_field, fields;
+	uint32_t name, name_bytes; /* in the pool, no NUL */
+	uint8_t syntax;            /* enum schema_syntax */
+	uint8_t zero[3];
+};
+
+#define BLOB_FIELD_PACKED     (1u << 0) /* encode packed */
+#define BLOB_FIELD_DEPRECATED (1u << 1)
+#define BLOB_FIELD_ONEOF      (1u << 2)
+#define BLOB_FIELD_DEFAULT    (1u << 3) /* the descriptor names a default */
+#define BLOB_FIELD_FLAGS      15u
+
+struct blob_field {
+	uint32_t number;
+	uint8_t type;  /* ProtobufCType */
+	uint8_t label; /* ProtobufCLabel */
+	uint16_t flags;
+	uint32_t offset, quantifier; /* quantifier 0: none */
+	uint32_t sub;                /* index of the message or enum, else SCHEMA_NONE */
+	uint32_t zero;
+	uint64_t default_address;             /* of string, or of bytes data; 0: none */
+	uint32_t default_pool, default_bytes; /* its content */
+	uint64_t init, init_len;              /* the member after message_init */
+	uint32_t name, name_bytes;
+};
+
+#define BLOB_ENUM_CLOSED (1u << 0)
+
+struct blob_enum {
+	uint32_t first_value, values;
+	uint32_t name, name_bytes;
+	uint32_t flags;
+};
+
+struct blob_value {
+	int32_t number;
+	uint32_t name, name_bytes;
+};
+
+static_assert(sizeof(struct blob_header) == 48, "blob v1");
+static_assert(sizeof(struct blob_message) == 32, "blob v1");
+static_assert(sizeof(struct blob_field) == 64, "blob v1");
+static_assert(sizeof(struct blob_enum) == 20, "blob v1");
+static_assert(sizeof(struct blob_value) == 12, "blob v1");
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || __SIZEOF_POINTER__ != 8
+#error "linearize is written for 64-bit little-endian machines"
+#endif
+
+/* --- The protobuf-c ABI that both sides share (64 bit) ------------------------------------ */
+
+#define BASE_N_UNKNOWN offsetof(ProtobufCMessage, n_unknown_fields)
+#define BASE_UNKNOWN   offsetof(ProtobufCMessage, unknown_fields)
+
+static_assert(sizeof(ProtobufCMessage) == 24 && BASE_N_UNKNOWN == 8 && BASE_UNKNOWN == 16, "ABI");
+static_assert(sizeof(ProtobufCMessageUnknownField) == 24, "ABI");
+static_assert(offsetof(ProtobufCMessageUnknownField, wire_type) == 4, "ABI");
+static_assert(offsetof(ProtobufCMessageUnknownField, len) == 8, "ABI");
+static_assert(offsetof(ProtobufCMessageUnknownField, data) == 16, "ABI");
+static_assert(sizeof(ProtobufCBinaryData) == 16 && offsetof(ProtobufCBinaryData, data) == 8, "ABI");
+static_assert(sizeof(protobuf_c_boolean) == 4 && sizeof(size_t) == 8, "ABI");
+
+enum wire_type {
+	WIRE_VARINT = 0,
+	WIRE_64 = 1,
+	WIRE_LEN = 2,
+	WIRE_GROUP = 3,
+	WIRE_GROUP_END = 4,
+	WIRE_32 = 5,
+};
+
+#define TYPE_COUNT (PROTOBUF_C_TYPE_MESSAGE + 1)
+
+/* Bytes of one element in a struct or array, and its wire type, by ProtobufCType. */
+extern const uint8_t type_bytes[TYPE_COUNT];
+extern const uint8_t type_wire[TYPE_COUNT];
+
+static inline bool type_is_packable(unsigned type)
+{
+	return type != PROTOBUF_C_TYPE_STRING && type != PROTOBUF_C_TYPE_BYTES &&
+	       type != PROTOBUF_C_TYPE_MESSAGE;
+}
+
+/* --- Compiled tables ---------------------------------------------------------------------- */
+
+enum field_card {
+	CARD_PLAIN,    /* no presence: required, proto3, or presence is the pointer */
+	CARD_HAS,      /* has_ word at `quantifier` */
+	CARD_ONEOF,    /* case word at `quantifier` */
+	CARD_REPEATED, /* size_t count at `quantifier`, array at `offset` */
+};
+
+#define FIELD_PACKED      (1u << 0) /* encode packed */
+#define FIELD_PACKABLE    (1u << 1)
+#define FIELD_UTF8        (1u << 2)
+#define FIELD_REQUIRED    (1u << 3) /* must be met on the wire */
+#define FIELD_NONE        (1u << 4) /* LABEL_NONE: zero is not encoded */
+#define FIELD_OPTIONAL    (1u << 5) /* string and message: the default's address means absent */
+#define FIELD_ENUM_CLOSED (1u << 6)
+
+struct schema_enum;
+
+struct schema_field {
+	uint32_t number;
+	uint8_t type;
+	uint8_t wire;
+	uint8_t card;
+	uint8_t flags;
+	uint32_t offset;
+	uint32_t quantifier;
+	uint32_t required_bit;
+	uint8_t bytes;       /* of one element */
+	uint8_t oneof_bytes; /* of the whole union */
+	uint8_t tag_bytes;
+	uint8_t tag[5]; /* as encode writes it */
+	union {
+		const struct schema_message *message;
+		const struct schema_enum *enumeration;
+	} sub;
+	uint64_t default_address;
+	const uint8_t *default_data;
+	uint32_t default_bytes;
+};
+
+static_assert(sizeof(struct schema_field) <= 64, "one cache line");
+
+struct schema_enum {
+	const int32_t *numbers; /* ascending */
+	uint32_t count;
+};
+
+struct schema_message {
+	const struct schema_field *fields; /* by number, ascending */
+	const uint32_t *dense;             /* number -> index + 1, for number < dense_count */
+	const uint8_t *image;              /* struct_bytes, as message_init leaves them */
+	uint32_t field_count;
+	uint32_t dense_count;
+	uint32_t struct_bytes;
+	uint32_t required_count;
+	uint32_t alloc_bytes; /* struct, then the words of required bits; multiple of 8 */
+	uint32_t required_at; /* offset of those words; 0: none */
+	uint64_t empty_string;
+	const char *name;
+};
+
+/* Field by number, or NULL. */
+static inline const struct schema_field *schema_field_find(const struct schema_message *m,
+							   uint32_t number)
+{
+	uint32_t low = 0, high = m->field_count;
+
+	if (number < m->dense_count) {
+		uint32_t index = m->dense[number];
+
+		return index ? &m->fields[index - 1] : NULL;
+	}
+	while (low < high) {
+		uint32_t mid = low + (high - low) / 2;
+
+		if (m->fields[mid].number == number)
+			return &m->fields[mid];
+		if (m->fields[mid].number < number)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return NULL;
+}
+
+bool schema_enum_has(const struct schema_enum *e, int32_t number);
+
+/* --- Small things --------------------------------------------------------------------------- */
+
+static inline uint32_t load32(const void *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+static inline uint64_t load64(const void *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+static inline void store32(void *p, uint32_t v)
+{
+	memcpy(p, &v, sizeof(v));
+}
+
+static inline void store64(void *p, uint64_t v)
+{
+	memcpy(p, &v, sizeof(v));
+}
+
+static inline uint64_t align8(uint64_t n)
+{
+	return (n + 7) & ~(uint64_t)7;
+}
+
+/* Check [p, end) for UTF-8 (RFC 3629: no surrogates, shortest form, up to U+10FFFF). Returns the
+ * end of the last whole character, which is `end` or at most 3 bytes before it when the input
+ * stops inside a so far valid character; NULL for invalid input. */
+const uint8_t *utf8_span(const uint8_t *p, const uint8_t *end);
+
+/* Linear memory, handed out in order from the target's chunks. */
+struct linear_bump {
+	uint8_t *free, *end; /* unused part of the current chunk */
+	uint8_t *chunk;
+	uint64_t used, most; /* bytes, with alignment */
+	struct linear_target target;
+};
+
+void bump_init(struct linear_bump *b, const struct linear_target *target, uint64_t most);
+
+/* bump_get when the chunk does not do. */
+uint8_t *bump_get_slow(struct linear_bump *b, uint64_t bytes, uint64_t hint, int *error);
+
+/* Memory for `bytes` (> 0), at most 2^62; `align` 8 or 1. A new chunk is asked to hold `hint` bytes
+ * more (at most 1 MiB). NULL: `*error` is set. */
+static inline uint8_t *bump_get(struct linear_bump *b, uint64_t bytes, unsigned align,
+				uint64_t hint, int *error)
+{
+	uint64_t all = (-(uintptr_t)b->free & (align - 1)) + bytes;
+
+	if (all > (uint64_t)(b->end - b->free) || all > b->most - b->used)
+		return bump_get_slow(b, bytes, hint, error);
+	b->used += all;
+	b->free += all;
+	return b->free - bytes;
+}
+
+/* Copies `limits` (or the defaults) with zeros replaced by what they mean. */
+void linear_limits_resolve(struct linear_limits *out, const struct linear_limits *limits);
+
+#endif
