@@ -138,6 +138,7 @@ struct grpc_accept {
 	enum grpc_kind kind;
 	uint32_t message_bytes_max; /* 0: the config's */
 	void *user;                 /* grpc_call_user */
+	const char *refusal;        /* grpc-message for a non-zero return; NULL: a plain text */
 };
 
 /* Why a call closed. */
@@ -157,7 +158,7 @@ struct grpc_connection;
 struct grpc_backend {
 	/* 0: taken, `accept` is filled (its user may also be set later). Else a status from 1 to
 	 * GRPC_STATUS_MAX (UNIMPLEMENTED for an unknown method): the call ends at once with it and
-	 * closed is not called. */
+	 * closed is not called. No grpc_send_*, grpc_finish or grpc_call_* from inside open. */
 	int (*open)(void *ctx, struct grpc_call *call, const struct grpc_request_head *head,
 		    struct grpc_accept *accept);
 	/* Room for one message of `bytes` (0 is possible: *buf_out may then be NULL). 0;

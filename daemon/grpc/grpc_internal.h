@@ -1,0 +1,171 @@
+/* Inside of daemon/grpc. Nothing here is seen by another folder. */
+#ifndef SPLITD_DAEMON_GRPC_INTERNAL_H
+#define SPLITD_DAEMON_GRPC_INTERNAL_H
+
+#include "base/bits.h"
+#include "base/list.h"
+#include "base/pool.h"
+#include "base/wheel.h"
+#include "daemon/grpc/grpc.h"
+
+#define GRPC_PREFIX_BYTES 5
+
+/* Bytes of a call that waits for room, in the order they came. */
+struct hold {
+	struct hold *next;
+	uint32_t bytes_max;
+	uint32_t begin, end;
+	uint8_t bytes[];
+};
+
+/* Header fields rendered for the wire: one block of engine memory, kept until the stream closes. */
+struct block {
+	uint32_t count;
+	struct http2_header h[];
+};
+
+enum {
+	CALL_OPEN = 0x0001,        /* the backend has it: closed is owed */
+	CALL_PLAIN = 0x0002,       /* no gRPC: a plain HTTP answer */
+	CALL_RESPONDED = 0x0004,   /* response headers are submitted */
+	CALL_FINISHED = 0x0008,    /* the result is known; no more messages are taken */
+	CALL_ENDED = 0x0010,       /* trailers (or trailers-only) are submitted */
+	CALL_DISCARD = 0x0020,     /* what the client still sends is of no interest */
+	CALL_WAITING = 0x0040,     /* reserve said SPLIT_AGAIN */
+	CALL_PAUSED = 0x0080,      /* grpc_call_pause */
+	CALL_FEEDING = 0x0100,     /* call_feed is on the stack */
+	CALL_IN_MESSAGE = 0x0200,  /* a prefix was read, its message is not whole */
+	CALL_READY = 0x0400,       /* the single request is whole and waits for the half-close */
+	CALL_HALF_CLOSED = 0x0800, /* the client half-closed ... */
+	CALL_IN_DONE = 0x1000,     /* ... and that was handed up */
+	CALL_BLOCKED = 0x2000,     /* grpc_send_message said SPLIT_AGAIN: writable is owed */
+	CALL_ABORT = 0x4000,       /* to be ended as soon as the frame being written is complete */
+};
+
+/* Lives in the user room of its HTTP/2 stream. */
+struct grpc_call {
+	struct grpc_connection *conn;
+	void *user;
+	uint32_t flags;
+	uint8_t kind;
+	uint8_t prefix_len;
+	uint8_t prefix[GRPC_PREFIX_BYTES];
+
+	/* Messages in. */
+	uint8_t *buf;
+	uint32_t message_bytes;
+	uint32_t message_done;
+	uint32_t message_bytes_max;
+	uint32_t messages_in;
+	uint32_t messages_out;
+	struct hold *hold_first, *hold_last;
+
+	/* Messages out: whole chains; the first is sent up to (out_at of prefix, iov, offset). */
+	struct grpc_chain *out_first, *out_last;
+	uint32_t out_prefix; /* prefix bytes of the first that are sent */
+	uint32_t out_iov;
+	size_t out_offset;
+	uint64_t out_queued;   /* bytes not yet copied, prefixes included */
+	uint32_t out_promised; /* of them, promised to the frame being written */
+	const char *plain;
+	uint32_t plain_len;
+
+	/* The end. */
+	uint8_t status;
+	uint8_t why; /* enum grpc_closed */
+	struct block *initial;
+	struct block *trailers;
+	uint64_t deadline_ns;
+	struct wheel_timer deadline;
+	struct list writable_link;
+};
+
+struct grpc_connection {
+	struct grpc_server *server;
+	struct http2_session *session;
+	void *user;
+	uint64_t now_ns;
+	struct list writable;
+	bool destroying;
+};
+
+struct grpc_server {
+	struct grpc_config config;
+	const struct grpc_backend *backend;
+	void *ctx;
+	struct wheel *wheel;
+	struct http2_engine *engine;
+	struct pool connections;
+	unsigned calls_open;
+	uint64_t hold_bytes;
+	struct grpc_metadata *metadata; /* of the request being opened */
+	uint8_t *decoded;               /* its "-bin" values */
+	struct grpc_counters counters;
+};
+
+static inline struct grpc_server *call_server(const struct grpc_call *call)
+{
+	return call->conn->server;
+}
+
+static inline struct http2_stream *call_stream(struct grpc_call *call)
+{
+	return http2_stream_of_user(call);
+}
+
+/* --- grpc_metadata.c: pure functions ------------------------------------------------------------
+ */
+
+/* "8 digits and a unit" to nanoseconds. 0 or -SPLIT_E_GRPC_MALFORMED. */
+int grpc_timeout_parse(const char *p, size_t n, uint64_t *ns_out) SPLIT_MUST_USE;
+/* Base64 (RFC 4648 s4) with or without padding; returns bytes written (at most n/4*3 + 2) or
+ * -SPLIT_E_GRPC_MALFORMED. */
+ssize_t grpc_base64_decode(const char *p, size_t n, uint8_t *dst) SPLIT_MUST_USE;
+/* Without padding; returns grpc_base64_bytes(n). */
+size_t grpc_base64_encode(const uint8_t *p, size_t n, char *dst);
+static inline size_t grpc_base64_bytes(size_t n)
+{
+	return n / 3 * 4 + (n % 3 == 0 ? 0 : n % 3 + 1);
+}
+/* grpc-message; returns bytes written, at most 3 * n and dst_max, never half of an escape. */
+size_t grpc_percent_encode(const char *p, size_t n, char *dst, size_t dst_max);
+bool grpc_name_is_bin(const char *name, size_t n);
+/* May an application send a field of this name, with this value (for "-bin": any value)? */
+bool grpc_metadata_valid(const struct grpc_metadata *md);
+
+/* Fields for the wire: `fixed` ones first, then the message and details if given, then `md`.
+ * NULL: no memory, something invalid or over `bytes_max`. */
+struct block *grpc_block_render(struct grpc_server *server, const struct http2_header *fixed,
+				size_t n, const struct grpc_result *result,
+				const struct grpc_metadata *md, size_t md_n);
+
+/* --- grpc_request.c
+ * ------------------------------------------------------------------------------- */
+
+int grpc_on_headers(void *session_user, struct http2_stream *stream, const struct http2_header *h,
+		    size_t n, unsigned flags);
+
+/* --- grpc_message.c: from the client
+ * ---------------------------------------------------------------- */
+
+void grpc_on_data(struct http2_stream *stream, const uint8_t *p, size_t n);
+void grpc_on_end(struct http2_stream *stream);
+void grpc_hold_drop(struct grpc_call *call);
+
+/* --- grpc_call.c: to the client, and the end
+ * ------------------------------------------------------- */
+
+size_t grpc_on_body_next(struct http2_stream *stream, size_t max, bool *eof_out);
+void grpc_on_body_copy(struct http2_stream *stream, uint8_t *dst, size_t n);
+void grpc_on_closed(struct http2_stream *stream, uint32_t error_code, bool by_peer);
+/* End a call from this layer: status and text to the client, closed(why) to the backend if it has
+ * the call; both at once, unless a frame is half written: then right after it. */
+void grpc_call_abort(struct grpc_call *call, enum grpc_status status, const char *text,
+		     enum grpc_closed why);
+/* Trailers-only for a call that the backend does not have. */
+void grpc_call_refuse(struct grpc_call *call, enum grpc_status status, const char *text);
+void grpc_call_plain(struct grpc_call *call, const struct http2_header *h, size_t n,
+		     const char *body);
+void grpc_deadline_fire(struct wheel_timer *timer, uint64_t now_ns);
+
+#endif

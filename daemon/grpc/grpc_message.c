@@ -1,0 +1,321 @@
+/* Messages from the client: the 5-byte prefix, the room for what follows, the bytes into it.
+ *
+ * DATA frames cut the sequence anywhere. A message's bytes are written once, into the room that the
+ * backend reserved at its prefix. A call that waits for room (or is paused) keeps what comes in
+ * `hold` chunks and gives nothing back to its stream's window, so it never holds more than that
+ * window. */
+#include "daemon/grpc/grpc_internal.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* Whole sizes of a hold chunk, so that many calls that hold little do not take 4 KiB each. */
+#define HOLD_SMALL  256
+#define HOLD_MEDIUM 1024
+#define HOLD_LARGE  4096
+
+static bool call_many_requests(const struct grpc_call *call)
+{
+	return grpc_kind_many_requests((enum grpc_kind)call->kind);
+}
+
+static bool call_takes(const struct grpc_call *call)
+{
+	return (call->flags & (CALL_OPEN | CALL_DISCARD | CALL_FINISHED)) == CALL_OPEN;
+}
+
+/* --- holding -------------------------------------------------------------------------------------
+ */
+
+static void hold_free(struct grpc_server *server, struct hold *hold)
+{
+	server->hold_bytes -= sizeof(*hold) + hold->bytes_max;
+	http2_engine_free(server->engine, hold);
+}
+
+void grpc_hold_drop(struct grpc_call *call)
+{
+	struct grpc_server *server = call_server(call);
+	struct hold *next;
+
+	for (struct hold *hold = call->hold_first; hold != NULL; hold = next) {
+		next = hold->next;
+		hold_free(server, hold);
+	}
+	call->hold_first = NULL;
+	call->hold_last = NULL;
+}
+
+static struct hold *hold_new(struct grpc_call *call, size_t n)
+{
+	struct grpc_server *server = call_server(call);
+	size_t bytes = n + sizeof(struct hold) <= HOLD_SMALL    ? HOLD_SMALL
+		       : n + sizeof(struct hold) <= HOLD_MEDIUM ? HOLD_MEDIUM
+								: HOLD_LARGE;
+	struct hold *hold;
+
+	/* The second chunk of a call and later ones are large: the first small one was a guess. */
+	if (call->hold_last != NULL)
+		bytes = HOLD_LARGE;
+	if (server->hold_bytes + bytes > server->config.hold_bytes_max)
+		return NULL;
+	hold = http2_engine_alloc(server->engine, bytes);
+	if (hold == NULL)
+		return NULL;
+	server->hold_bytes += bytes;
+	hold->next = NULL;
+	hold->bytes_max = (uint32_t)(bytes - sizeof(*hold));
+	hold->begin = 0;
+	hold->end = 0;
+	if (call->hold_last == NULL)
+		call->hold_first = hold;
+	else
+		call->hold_last->next = hold;
+	call->hold_last = hold;
+	return hold;
+}
+
+static bool hold_append(struct grpc_call *call, const uint8_t *p, size_t n)
+{
+	while (n > 0) {
+		struct hold *hold = call->hold_last;
+		size_t part;
+
+		if (hold == NULL || hold->end == hold->bytes_max) {
+			hold = hold_new(call, n);
+			if (hold == NULL)
+				return false;
+		}
+		part = hold->bytes_max - hold->end;
+		if (part > n)
+			part = n;
+		memcpy(hold->bytes + hold->end, p, part);
+		hold->end += (uint32_t)part;
+		p += part;
+		n -= part;
+	}
+	return true;
+}
+
+/* --- framing
+ * -------------------------------------------------------------------------------------- */
+
+static void message_whole(struct grpc_call *call)
+{
+	struct grpc_server *server = call_server(call);
+	uint8_t *buf = call->buf;
+
+	call->flags &= ~(uint32_t)CALL_IN_MESSAGE;
+	call->prefix_len = 0;
+	call->messages_in++;
+	counter_inc(&server->counters.rx_messages);
+	counter_add(&server->counters.rx_message_bytes, call->message_bytes);
+	if (!call_many_requests(call)) {
+		call->flags |= CALL_READY;
+		return;
+	}
+	call->buf = NULL;
+	server->backend->message(server->ctx, call, buf, call->message_bytes, false);
+}
+
+static void message_reserve(struct grpc_call *call)
+{
+	struct grpc_server *server = call_server(call);
+	int rc;
+
+	call->buf = NULL;
+	rc = server->backend->reserve(server->ctx, call, call->message_bytes, &call->buf);
+	if (rc == 0) {
+		call->message_done = 0;
+		call->flags |= CALL_IN_MESSAGE;
+		call->flags &= ~(uint32_t)CALL_WAITING;
+		if (call->message_bytes == 0)
+			message_whole(call);
+		return;
+	}
+	if (rc > 0) {
+		if (!(call->flags & CALL_WAITING))
+			counter_inc(&server->counters.rx_messages_held);
+		call->flags |= CALL_WAITING;
+		return;
+	}
+	grpc_call_abort(call, GRPC_RESOURCE_EXHAUSTED, "no room for the message",
+			GRPC_CLOSED_FAILED);
+}
+
+static void prefix_whole(struct grpc_call *call)
+{
+	struct grpc_server *server = call_server(call);
+
+	call->message_bytes = be32_load(call->prefix + 1);
+	if (unlikely(call->prefix[0] != 0)) {
+		counter_inc(&server->counters.calls_malformed);
+		grpc_call_abort(call, GRPC_INTERNAL,
+				call->prefix[0] == 1 ? "compressed message without grpc-encoding"
+						     : "bad flags in a message's prefix",
+				GRPC_CLOSED_FAILED);
+		return;
+	}
+	if (unlikely(call->message_bytes > call->message_bytes_max)) {
+		counter_inc(&server->counters.rx_messages_over);
+		grpc_call_abort(call, GRPC_RESOURCE_EXHAUSTED,
+				"received message larger than the limit", GRPC_CLOSED_FAILED);
+		return;
+	}
+	if (unlikely(call->messages_in > 0 && !call_many_requests(call))) {
+		counter_inc(&server->counters.calls_malformed);
+		grpc_call_abort(call, GRPC_INTERNAL, "more than one request message",
+				GRPC_CLOSED_FAILED);
+		return;
+	}
+	message_reserve(call);
+}
+
+/* Take from [p, p+n) what can be taken now; returns how much. */
+static size_t call_feed(struct grpc_call *call, const uint8_t *p, size_t n)
+{
+	size_t at = 0;
+
+	call->flags |= CALL_FEEDING;
+	while (at < n && !(call->flags & (CALL_WAITING | CALL_PAUSED))) {
+		size_t part;
+
+		if (!call_takes(call)) {
+			at = n;
+			break;
+		}
+		if (call->flags & CALL_IN_MESSAGE) {
+			part = call->message_bytes - call->message_done;
+			if (part > n - at)
+				part = n - at;
+			memcpy(call->buf + call->message_done, p + at, part);
+			call->message_done += (uint32_t)part;
+			at += part;
+			if (call->message_done == call->message_bytes)
+				message_whole(call);
+			continue;
+		}
+		part = GRPC_PREFIX_BYTES - call->prefix_len;
+		if (part > n - at)
+			part = n - at;
+		memcpy(call->prefix + call->prefix_len, p + at, part);
+		call->prefix_len += (uint8_t)part;
+		at += part;
+		if (call->prefix_len == GRPC_PREFIX_BYTES)
+			prefix_whole(call);
+	}
+	call->flags &= ~(uint32_t)CALL_FEEDING;
+	return at;
+}
+
+void grpc_on_data(struct http2_stream *stream, const uint8_t *p, size_t n)
+{
+	struct grpc_call *call = http2_stream_user(stream);
+	size_t taken = 0;
+
+	if (unlikely(!call_takes(call))) {
+		http2_stream_consume(stream, n);
+		return;
+	}
+	if (likely(call->hold_first == NULL))
+		taken = call_feed(call, p, n);
+	if (taken > 0)
+		http2_stream_consume(stream, taken);
+	if (taken < n && !hold_append(call, p + taken, n - taken)) {
+		counter_inc(&call_server(call)->counters.hold_refused);
+		grpc_call_abort(call, GRPC_RESOURCE_EXHAUSTED, "no memory to hold the message",
+				GRPC_CLOSED_FAILED);
+	}
+}
+
+/* --- the half-close
+ * ------------------------------------------------------------------------------- */
+
+/* Hand the half-close up, once everything before it was. */
+static void end_hand_up(struct grpc_call *call)
+{
+	struct grpc_server *server = call_server(call);
+	uint8_t *buf = call->buf;
+
+	if (!call_takes(call) || (call->flags & CALL_IN_DONE) || call->hold_first != NULL ||
+	    (call->flags & (CALL_WAITING | CALL_PAUSED)))
+		return;
+	call->flags |= CALL_IN_DONE;
+	if (unlikely(call->prefix_len != 0)) {
+		counter_inc(&server->counters.calls_malformed);
+		grpc_call_abort(call, GRPC_INTERNAL, "the stream ended inside a message",
+				GRPC_CLOSED_FAILED);
+	} else if (call_many_requests(call)) {
+		server->backend->half_close(server->ctx, call);
+	} else if (unlikely(!(call->flags & CALL_READY))) {
+		counter_inc(&server->counters.calls_malformed);
+		grpc_call_abort(call, GRPC_INTERNAL, "no request message", GRPC_CLOSED_FAILED);
+	} else {
+		call->flags &= ~(uint32_t)CALL_READY;
+		call->buf = NULL;
+		server->backend->message(server->ctx, call, buf, call->message_bytes, true);
+	}
+}
+
+void grpc_on_end(struct http2_stream *stream)
+{
+	struct grpc_call *call = http2_stream_user(stream);
+
+	call->flags |= CALL_HALF_CLOSED;
+	end_hand_up(call);
+}
+
+/* --- going on
+ * ------------------------------------------------------------------------------------- */
+
+static void call_go_on(struct grpc_call *call)
+{
+	struct grpc_server *server = call_server(call);
+	struct hold *hold;
+
+	while ((hold = call->hold_first) != NULL) {
+		size_t taken = call_feed(call, hold->bytes + hold->begin, hold->end - hold->begin);
+
+		/* An abort from inside has dropped the chunks. */
+		if (call->hold_first != hold)
+			return;
+		hold->begin += (uint32_t)taken;
+		http2_stream_consume(call_stream(call), taken);
+		if (hold->begin < hold->end)
+			return;
+		call->hold_first = hold->next;
+		if (call->hold_first == NULL)
+			call->hold_last = NULL;
+		hold_free(server, hold);
+	}
+	if (call->flags & CALL_HALF_CLOSED)
+		end_hand_up(call);
+}
+
+void grpc_call_room(struct grpc_call *call)
+{
+	if (!(call->flags & CALL_WAITING) || !call_takes(call))
+		return;
+	if (call->flags & CALL_FEEDING) {
+		/* From inside the very reserve that said SPLIT_AGAIN: it is asked again there. */
+		return;
+	}
+	call->flags |= CALL_FEEDING;
+	message_reserve(call);
+	call->flags &= ~(uint32_t)CALL_FEEDING;
+	if (!(call->flags & CALL_WAITING))
+		call_go_on(call);
+}
+
+void grpc_call_pause(struct grpc_call *call, bool paused)
+{
+	if (paused) {
+		call->flags |= CALL_PAUSED;
+		return;
+	}
+	if (!(call->flags & CALL_PAUSED))
+		return;
+	call->flags &= ~(uint32_t)CALL_PAUSED;
+	if (!(call->flags & (CALL_FEEDING | CALL_WAITING)) && call_takes(call))
+		call_go_on(call);
+}

@@ -1,0 +1,172 @@
+/* Inside of daemon/http2: the nghttp2 engine. Nothing here is seen by another folder. */
+#ifndef SPLITD_DAEMON_HTTP2_INTERNAL_H
+#define SPLITD_DAEMON_HTTP2_INTERNAL_H
+
+#include <nghttp2/nghttp2.h>
+
+#include "base/bits.h"
+#include "base/list.h"
+#include "base/pool.h"
+#include "daemon/http2/http2.h"
+
+/* --- memory (http2_memory.c) ---------------------------------------------------------------- */
+
+#define MEMORY_PAGE_SHIFT 13
+#define MEMORY_PAGE       (1u << MEMORY_PAGE_SHIFT)
+#define MEMORY_ORDERS     6 /* runs of 1..32 pages: 8..256 KiB */
+#define MEMORY_CLASSES    14
+#define MEMORY_BYTES_MAX  ((size_t)MEMORY_PAGE << (MEMORY_ORDERS - 1))
+
+struct memory_page {
+	uint64_t free_bits[4]; /* slab: one bit for each free object */
+	uint32_t prev, next;   /* free list of its order, or partial list of its class */
+	uint16_t used;         /* slab: objects out */
+	uint16_t pages;        /* head of a run: its length */
+	uint8_t state;
+	uint8_t order; /* free block: its order */
+	uint8_t class; /* slab: its class */
+};
+
+/* The engine's memory: one mapping, pages handed out by a buddy system, small objects from pages of
+ * one size class each. What a class gives back in whole pages serves every other class again. */
+struct http2_memory {
+	uint8_t *base;
+	struct memory_page *page;
+	uint32_t pages;
+	uint32_t free_head[MEMORY_ORDERS];
+	uint32_t partial[MEMORY_CLASSES];
+	size_t used;
+};
+
+int http2_memory_init(struct http2_memory *m, size_t bytes);
+void http2_memory_fini(struct http2_memory *m);
+/* NULL when there is none or for 0 or more than MEMORY_BYTES_MAX bytes. 16-byte aligned. */
+void *http2_memory_get(struct http2_memory *m, size_t bytes);
+void http2_memory_put(struct http2_memory *m, void *p);
+/* What a block from http2_memory_get really takes, and so may use. */
+size_t http2_memory_size(const struct http2_memory *m, const void *p);
+
+/* --- floods (http2_flood.c) ------------------------------------------------------------------- */
+
+enum flood_kind {
+	FLOOD_RESETS,
+	FLOOD_PINGS,
+	FLOOD_SETTINGS,
+	FLOOD_EMPTY,
+	FLOOD_WINDOWS,
+	FLOOD_KINDS
+};
+
+struct flood_level {
+	int64_t left;
+	uint64_t refilled_ns;
+};
+
+/* --- engine, session, stream ------------------------------------------------------------------ */
+
+struct http2_engine {
+	struct http2_config config;
+	const struct http2_events *events;
+	nghttp2_session_callbacks *callbacks;
+	nghttp2_option *option;
+	struct http2_memory memory;
+	struct pool sessions;
+	struct pool streams;
+	/* The header list being received. Lists never interleave within a session (RFC 9113 s4.3),
+	 * and a list that a recv leaves unfinished moves to its session (header_spill). */
+	struct http2_header *fields;
+	nghttp2_rcbuf **fields_held; /* two for each field */
+	struct http2_counters counters;
+};
+
+/* A frame body that is being written when the room ends. */
+struct send_data {
+	struct http2_stream *stream; /* NULL: it was reset meanwhile, zeros complete its frame */
+	uint8_t head[9];
+	uint8_t head_done;
+	bool open;
+	uint32_t left;
+};
+
+struct http2_session {
+	nghttp2_session *ng;
+	struct http2_engine *engine;
+	struct http2_out out;
+	void *user;
+	struct list streams;
+	unsigned streams_open;
+	int error; /* fatal error found, 0 while good */
+	uint64_t now_ns;
+	size_t memory_used;
+
+	/* The header list in progress: in the engine's arrays while recv runs, in `spill` between.
+	 */
+	struct http2_stream *header_stream;
+	uint8_t *spill;
+	uint32_t fields;
+	uint32_t field_bytes;
+	uint32_t fields_seen;
+	uint32_t last_stream_id;
+
+	/* Output. */
+	const uint8_t *pending; /* rest of a frame, valid until the next nghttp2_session_mem_send */
+	size_t pending_len;
+	struct send_data data;
+	uint8_t *room;
+	size_t room_left;
+	size_t room_used;
+	size_t sent;
+	bool in_io;
+	bool wanted_told;
+	bool blocked;
+	bool started;  /* the first bytes were received */
+	bool finished; /* the last output after an error is written */
+	bool draining; /* the first GOAWAY of two is out, its PING not answered */
+
+	struct flood_level flood[FLOOD_KINDS];
+	struct http2_stream *last_found;
+};
+
+enum {
+	STREAM_ANNOUNCED = 0x01, /* events.headers was called */
+	STREAM_OVER = 0x02,
+	STREAM_END_RECEIVED = 0x04,
+	STREAM_RESPONDED = 0x08,
+	STREAM_BODY = 0x10,
+	STREAM_TRAILERS = 0x20,
+	STREAM_PEER_RESET = 0x40,
+	STREAM_WAITING = 0x80, /* body_next said 0 */
+	STREAM_RESET = 0x100,  /* our RST_STREAM is due */
+};
+
+struct http2_stream {
+	struct list link;
+	struct http2_session *session;
+	uint32_t id;
+	uint32_t flags;
+	uint32_t consumed; /* not yet told to nghttp2 */
+	uint32_t reset_code;
+	_Alignas(16) uint8_t user[];
+};
+
+/* http2_send.c */
+ssize_t http2_send_body_next(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length,
+			     uint32_t *flags, nghttp2_data_source *source, void *user);
+int http2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t length,
+		    nghttp2_data_source *source, void *user);
+int http2_send_frame_done(nghttp2_session *ng, const nghttp2_frame *frame, void *user);
+int http2_send_frame_refused(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user);
+/* Tell the owner that output became due, unless recv or send is running and will see it. */
+void http2_send_wanted(struct http2_session *s);
+
+/* http2_flood.c. Begin the budgets at now_ns. Spend one of `kind`; when it is spent out the session
+ * ends with ENHANCE_YOUR_CALM. */
+void http2_flood_init(struct http2_session *s);
+int http2_flood_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *head, void *user);
+void http2_flood_spend(struct http2_session *s, enum flood_kind kind);
+void http2_flood_earn(struct http2_session *s, enum flood_kind kind, uint32_t n);
+/* End the session with a GOAWAY of `code`; `error` (negative, fatal) is what recv and send return.
+ */
+void http2_session_fail(struct http2_session *s, uint32_t code, int error);
+
+#endif
