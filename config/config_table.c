@@ -1,0 +1,591 @@
+/* Every key of the configuration: type, range, default, meaning. The reader, the JSON Schema and
+ * docs/CONFIG.md all come from here.
+ */
+#include "base/bits.h"
+#include "config/config_internal.h"
+
+#define KIB  (UINT64_C(1) << 10)
+#define MIB  (UINT64_C(1) << 20)
+#define GIB  (UINT64_C(1) << 30)
+#define US   UINT64_C(1000)
+#define MS   UINT64_C(1000000)
+#define SEC  UINT64_C(1000000000)
+#define HOUR (3600 * SEC)
+
+/* STRUCT names the struct whose members the fields of the table around it fill. */
+#define AT(member) .offset = offsetof(STRUCT, member)
+
+#define BOOL(k, member, d, text)                                                                   \
+	{                                                                                          \
+		.key = k, .type = FIELD_BOOL, AT(member), .def = d, .help = text                   \
+	}
+#define INT(k, member, d, lo, hi, text)                                                            \
+	{                                                                                          \
+		.key = k, .type = FIELD_INT, AT(member), .def = d, .min = lo, .max = hi,           \
+		.help = text                                                                       \
+	}
+#define NODE(k, member, hi, absent, text)                                                          \
+	{                                                                                          \
+		.key = k, .type = FIELD_INT_OPT, AT(member), .max = hi, .nullable = true,          \
+		.def_is = absent, .help = text                                                     \
+	}
+#define SIZE(k, member, d, lo, hi, text)                                                           \
+	{                                                                                          \
+		.key = k, .type = FIELD_SIZE, AT(member), .def = d, .min = lo, .max = hi,          \
+		.help = text                                                                       \
+	}
+#define DURATION(k, member, d, lo, hi, text)                                                       \
+	{                                                                                          \
+		.key = k, .type = FIELD_DURATION, AT(member), .def = d, .min = lo, .max = hi,      \
+		.help = text                                                                       \
+	}
+#define ENUM(k, member, d, list, text)                                                             \
+	{                                                                                          \
+		.key = k, .type = FIELD_ENUM, AT(member), .def = d, .choices = list, .help = text  \
+	}
+#define STRING(k, member, fmt, d, text)                                                            \
+	{                                                                                          \
+		.key = k, .type = FIELD_STRING, .format = fmt, AT(member), .def = d,               \
+		.max = sizeof(((STRUCT *)0)->member) - 1, .help = text                             \
+	}
+#define NAME(fmt, text)                                                                            \
+	{                                                                                          \
+		.key = "name", .type = FIELD_STRING, .format = fmt, AT(name), .required = true,    \
+		.max = sizeof(((STRUCT *)0)->name) - 1, .help = text                               \
+	}
+#define OBJECT(k, member, table, text)                                                             \
+	{                                                                                          \
+		.key = k, .type = FIELD_OBJECT, AT(member), .sub = &table, .help = text            \
+	}
+#define OBJECTS(k, member, table, lo, hi, text)                                                    \
+	{                                                                                          \
+		.key = k, .type = FIELD_OBJECTS, AT(member),                                       \
+		.count_offset = offsetof(STRUCT, member##_n), .required = true, .items_min = lo,   \
+		.items_max = hi, .sub = &table, .help = text                                       \
+	}
+#define TABLE(name, title_, help_)                                                                 \
+	static const struct field_table name##_table = {title_, help_, name##_fields,              \
+							ARRAY_LEN(name##_fields), sizeof(STRUCT)}
+
+/* ---- eal ------------------------------------------------------------------------------------ */
+#define STRUCT struct config_eal
+static const struct field eal_fields[] = {
+	NODE("main_core", main_core, CONFIG_CORE_MAX, "wherever the kernel puts it",
+	     "Core of the control thread. It may be a worker's core where there are few: the "
+	     "control "
+	     "thread sleeps nearly always."),
+	SIZE("memory", memory, "128MiB", 16 * MIB, 1024 * GIB,
+	     "Memory for DPDK's heap: packet buffers, rings, tables."),
+	BOOL("hugepages", hugepages, "true", "DPDK's memory lies on hugepages."),
+	BOOL("hugepages_fallback", hugepages_fallback, "false",
+	     "Use normal pages, with one line in the log, where no hugepages are to be had."),
+	STRING("file_prefix", file_prefix, FORMAT_NAME, "splitd",
+	       "Names this instance among others of the machine (EAL --file-prefix); telemetry's "
+	       "socket lies below it."),
+	{.key = "devices",
+	 .type = FIELD_ITEMS,
+	 AT(devices),
+	 .count_offset = offsetof(STRUCT, devices_n),
+	 .items_max = CONFIG_EAL_ITEMS_MAX,
+	 .max = CONFIG_ITEM_MAX,
+	 .help = "Devices to probe: virtual ones as EAL's --vdev takes them "
+		 "(\"net_tap0,iface=sd0\"), PCI addresses as --allow does."},
+	{.key = "args",
+	 .type = FIELD_ITEMS,
+	 AT(args),
+	 .count_offset = offsetof(STRUCT, args_n),
+	 .items_max = CONFIG_EAL_ITEMS_MAX,
+	 .max = CONFIG_ITEM_MAX,
+	 .help = "Further EAL arguments, handed over as they are, after all others."},
+};
+TABLE(eal, "EAL", "How DPDK's environment is started.");
+#undef STRUCT
+
+/* ---- placement ------------------------------------------------------------------------------ */
+#define STRUCT struct config_worker
+static const struct field worker_fields[] = {
+	{.key = "core",
+	 .type = FIELD_INT,
+	 AT(core),
+	 .required = true,
+	 .max = CONFIG_CORE_MAX,
+	 .help = "Core this worker is pinned to; it has it for itself."},
+	NODE("numa_node", numa_node, CONFIG_NUMA_MAX, "the core's own node",
+	     "Memory node of this worker's pools."),
+};
+TABLE(worker, "Worker", "A worker: one core that runs the whole way of its requests.");
+#undef STRUCT
+
+static const char *const idle_modes[] = {"poll", "adaptive", NULL};
+#define STRUCT struct config_idle
+static const struct field idle_fields[] = {
+	ENUM("mode", mode, "adaptive", idle_modes,
+	     "poll: never sleeps. adaptive: sleeps in growing steps when there is nothing to do."),
+	DURATION("spin", spin_ns, "20us", 0, SEC,
+		 "An idle worker polls for so long before it sleeps."),
+	DURATION("sleep_max", sleep_max_ns, "100us", US, 100 * MS,
+		 "Longest sleep where the port gives no file descriptor to wait on."),
+};
+TABLE(idle, "Idle", "What a worker does when there is nothing to do.");
+#undef STRUCT
+
+/* ---- ports ---------------------------------------------------------------------------------- */
+static const char *const checksum_modes[] = {"auto", "software", "device", "unverified", NULL};
+#define STRUCT struct config_port
+static const struct field port_fields[] = {
+	NAME(FORMAT_NAME, "Name of the port, for messages and counters."),
+	{.key = "device",
+	 .type = FIELD_STRING,
+	 .format = FORMAT_ITEM,
+	 AT(device),
+	 .required = true,
+	 .max = CONFIG_ITEM_MAX,
+	 .help = "DPDK's name of the device: \"net_tap0\", or a PCI address. A net_* device must "
+		 "stand in eal.devices."},
+	INT("mtu", mtu, "1500", 576, 9600,
+	    "Largest IP packet. With its frame and headroom it must fit into mbuf_room."),
+	{.key = "rx_queues",
+	 .type = FIELD_INT,
+	 AT(rx_queues),
+	 .min = 1,
+	 .max = CONFIG_PORT_QUEUES_MAX,
+	 .def_is = "as many as queue_workers names, else one",
+	 .help = "Receive queues, at most one for each worker. Workers without one get their "
+		 "packets "
+		 "handed over by software."},
+	{.key = "tx_queues",
+	 .type = FIELD_INT,
+	 AT(tx_queues),
+	 .min = 1,
+	 .max = CONFIG_PORT_QUEUES_MAX,
+	 .def_is = "as many as rx_queues",
+	 .help = "Transmit queues, at most one for each worker."},
+	INT("rx_descriptors", rx_descriptors, "512", 32, 32768, "Descriptors of a receive queue."),
+	INT("tx_descriptors", tx_descriptors, "512", 32, 32768, "Descriptors of a transmit queue."),
+	INT("mbufs", mbufs, "16384", 256, 4194304,
+	    "Packet buffers for each worker on this port. What TCP holds for slow readers comes "
+	    "from "
+	    "here."),
+	SIZE("mbuf_room", mbuf_room, "2176B", 512, 16384,
+	     "Bytes of a packet buffer, the 128 of its headroom included."),
+	ENUM("checksum", checksum, "auto", checksum_modes,
+	     "auto: by the device where it can, else by software. software: never by the device. "
+	     "device: by the device, or the port does not start. unverified: as auto, but received "
+	     "sums are not looked at (peers on the same kernel that leave them to a device)."),
+	BOOL("promiscuous", promiscuous, "false", "Receive frames for other MAC addresses too."),
+	DURATION("link_timeout", link_timeout_ns, "5s", 0, 300 * SEC,
+		 "Start waits so long for the link to come up, then goes on without. 0 does not "
+		 "wait."),
+	{.key = "addresses",
+	 .type = FIELD_CIDRS,
+	 AT(addresses),
+	 .count_offset = offsetof(STRUCT, addresses_n),
+	 .required = true,
+	 .items_min = 1,
+	 .items_max = CONFIG_ADDRESSES_MAX,
+	 .help = "The port's addresses with their prefix: \"198.18.0.2/24\"."},
+	{.key = "gateway",
+	 .type = FIELD_ADDRESS,
+	 AT(gateway),
+	 .nullable = true,
+	 .def_is = "none: only what is on-link is reached",
+	 .help = "Where packets for other networks go; within one of the prefixes."},
+	{.key = "mac",
+	 .type = FIELD_MAC,
+	 AT(mac),
+	 .count_offset = offsetof(STRUCT, mac_given),
+	 .nullable = true,
+	 .def_is = "the device's own",
+	 .help = "MAC address to set: \"02:00:00:00:00:01\"."},
+	{.key = "queue_workers",
+	 .type = FIELD_INTS,
+	 AT(queue_workers),
+	 .count_offset = offsetof(STRUCT, queue_workers_n),
+	 .items_max = CONFIG_PORT_QUEUES_MAX,
+	 .max = CONFIG_WORKERS_MAX - 1,
+	 .def_is = "queue i belongs to worker i",
+	 .help = "Placement of queues: element i is the index in workers of the one that owns "
+		 "queue i."},
+	NODE("numa_node", numa_node, CONFIG_NUMA_MAX, "the worker's",
+	     "Memory node of the port's buffers."),
+};
+TABLE(port, "Port", "A port: one network device driven by DPDK.");
+#undef STRUCT
+
+/* ---- ip ------------------------------------------------------------------------------------- */
+#define STRUCT struct config_ip
+static const struct field ip_fields[] = {
+	INT("arp_entries_max", arp_entries_max, "1024", 16, 65536,
+	    "Neighbours that a worker remembers; the least recently used gives way."),
+	INT("arp_pending_max", arp_pending_max, "8", 1, 64,
+	    "Packets that wait while one neighbour is asked for."),
+	DURATION("arp_reachable", arp_reachable_ns, "30s", SEC, HOUR,
+		 "A neighbour is asked for again after this."),
+	INT("icmp_per_second", icmp_per_second, "1000", 0, 1000000,
+	    "ICMP answers and errors that a worker sends in a second, at most."),
+};
+TABLE(ip, "IP", "Neighbours and ICMP, for each worker.");
+#undef STRUCT
+
+/* ---- tcp ------------------------------------------------------------------------------------ */
+#define STRUCT struct config_tcp
+static const struct field tcp_fields[] = {
+	INT("connections_max", connections_max, "4096", 1, 1048576,
+	    "Connections of one worker. Past it new ones are refused by RST."),
+	INT("backlog", backlog, "1024", 1, 65536,
+	    "Handshakes under way in one worker; past it the oldest gives way."),
+	INT("time_wait_max", time_wait_max, "16384", 0, 1048576,
+	    "Connections remembered in TIME-WAIT; past it the oldest gives way."),
+	SIZE("receive_buffer", receive_buffer, "1MiB", 4 * KIB, GIB,
+	     "Receive window of a connection, also the most it may pin in packet buffers."),
+	SIZE("send_buffer", send_buffer, "1MiB", 4 * KIB, GIB,
+	     "Bytes of a connection that may be queued or unacknowledged."),
+	INT("ooo_ranges_max", ooo_ranges_max, "32", 1, 1024,
+	    "Out-of-order ranges kept for one connection."),
+	INT("ooo_mbufs_max", ooo_mbufs_max, "4096", 1, 1048576,
+	    "Packet buffers in all out-of-order queues of one worker."),
+	SIZE("copy_bytes_max", copy_bytes_max, "256B", 0, 1024,
+	     "Payloads up to this are copied behind their header instead of chained."),
+	INT("initial_window", initial_window, "10", 1, 64,
+	    "Initial congestion window in segments (RFC 6928)."),
+	INT("syn_retries", syn_retries, "5", 0, 15, "Times a SYN or SYN-ACK is sent again."),
+	DURATION("half_open_timeout", half_open_timeout_ns, "30s", 100 * MS, 300 * SEC,
+		 "A handshake may take so long."),
+	DURATION("time_wait", time_wait_ns, "10s", 0, 240 * SEC,
+		 "Length of TIME-WAIT (2 MSL; RFC 9293 would have 4 minutes)."),
+	DURATION("fin_wait_2_timeout", fin_wait_2_timeout_ns, "60s", 100 * MS, HOUR,
+		 "How long a closed connection waits for the peer's FIN."),
+	DURATION("orphan_timeout", orphan_timeout_ns, "30s", 100 * MS, HOUR,
+		 "How long a closed connection tries to deliver what was sent before."),
+	DURATION("user_timeout", user_timeout_ns, "120s", 0, HOUR,
+		 "A connection whose data is not acknowledged for so long is ended (RFC 5482). 0: "
+		 "never."),
+	DURATION("keepalive_idle", keepalive_idle_ns, "60s", 0, 24 * HOUR,
+		 "An idle connection is probed after this. 0: never."),
+	DURATION("keepalive_interval", keepalive_interval_ns, "10s", 100 * MS, HOUR,
+		 "Time between such probes."),
+	INT("keepalive_probes", keepalive_probes, "6", 1, 100,
+	    "Unanswered probes after which a connection is ended."),
+	DURATION("rto_min", rto_min_ns, "200ms", MS, 60 * SEC,
+		 "Smallest retransmission timeout (RFC 6298 says 1 s; 200 ms is what Linux does)."),
+	DURATION("rto_max", rto_max_ns, "60s", MS, 600 * SEC, "Largest retransmission timeout."),
+	DURATION("rto_initial", rto_initial_ns, "1s", MS, 60 * SEC,
+		 "Retransmission timeout before the first measurement (RFC 6298 s2.1)."),
+	DURATION("delayed_ack", delayed_ack_ns, "25ms", 0, 500 * MS,
+		 "How long an acknowledgement may wait for company (RFC 1122 s4.2.3.2: at most 500 "
+		 "ms). "
+		 "0: never waits."),
+	BOOL("nagle", nagle, "false", "Hold small segments back while data is unacknowledged."),
+	BOOL("timestamps", timestamps, "true", "Offer and accept timestamps (RFC 7323)."),
+	BOOL("window_scaling", window_scaling, "true",
+	     "Offer and accept window scaling (RFC 7323)."),
+	BOOL("sack", sack, "true", "Offer and accept selective acknowledgements (RFC 2018)."),
+};
+TABLE(tcp, "TCP", "Each worker's TCP stack.");
+#undef STRUCT
+
+/* ---- listeners ------------------------------------------------------------------------------ */
+#define STRUCT struct config_listener
+static const struct field listener_fields[] = {
+	NAME(FORMAT_NAME, "Name of the listener."),
+	{.key = "address",
+	 .type = FIELD_ADDRESS,
+	 AT(address),
+	 .def = "0.0.0.0",
+	 .help = "Address to listen on: one of a port's, or 0.0.0.0 or :: for all of them."},
+	{.key = "port",
+	 .type = FIELD_INT,
+	 AT(port),
+	 .required = true,
+	 .min = 1,
+	 .max = 65535,
+	 .help = "TCP port."},
+	{.key = "services",
+	 .type = FIELD_REFS,
+	 .format = FORMAT_SERVICE,
+	 .star = true,
+	 .items_min = 1,
+	 .items_max = CONFIG_SERVICES_MAX,
+	 .max = CONFIG_SERVICE_MAX,
+	 .def_is = "[\"*\"]",
+	 .help = "Services offered here, by name; [\"*\"] offers all."},
+};
+TABLE(listener, "Listener", "A TCP port that serves gRPC (HTTP/2 with prior knowledge).");
+#undef STRUCT
+
+/* ---- http2 ---------------------------------------------------------------------------------- */
+#define STRUCT struct config_budget
+static const struct field budget_fields[] = {
+	INT("burst", burst, NULL, 1, 1000000, "So many at once."),
+	INT("per_second", per_second, NULL, 1, 1000000, "So many more each second."),
+};
+TABLE(budget, "Budget",
+      "What a peer may send for nothing; a connection that sends more is ended with "
+      "ENHANCE_YOUR_CALM.");
+#undef STRUCT
+
+#define BUDGET(k, member, d, text)                                                                 \
+	{                                                                                          \
+		.key = k, .type = FIELD_OBJECT, AT(member), .sub = &budget_table, .def_is = d,     \
+		.help = text                                                                       \
+	}
+#define STRUCT struct config_http2
+static const struct field http2_fields[] = {
+	INT("streams_max", streams_max, "1024", 1, 65535,
+	    "Concurrent streams of one connection (SETTINGS_MAX_CONCURRENT_STREAMS)."),
+	INT("streams_total_max", streams_total_max, "16384", 1, 1048576,
+	    "Concurrent streams of one worker; further ones are refused (REFUSED_STREAM)."),
+	SIZE("window_stream", window_stream, "64KiB", KIB, 2 * GIB - 1,
+	     "Initial window of a stream: what a call may send before its message has room."),
+	SIZE("window_connection", window_connection, "1MiB", 65535, 2 * GIB - 1,
+	     "Window of a connection; always replenished."),
+	SIZE("frame_bytes_max", frame_bytes_max, "16KiB", 16 * KIB, 16 * MIB - 1,
+	     "Largest frame accepted (SETTINGS_MAX_FRAME_SIZE)."),
+	SIZE("header_bytes_max", header_bytes_max, "16KiB", KIB, MIB,
+	     "Largest header list accepted (SETTINGS_MAX_HEADER_LIST_SIZE, 32 bytes for each field "
+	     "included)."),
+	INT("headers_max", headers_max, "128", 8, 1024, "Fields of a header list."),
+	SIZE("header_table_bytes", header_table_bytes, "4KiB", 0, 64 * KIB,
+	     "HPACK dynamic table, each way."),
+	SIZE("memory", memory, "64MiB", MIB, 64 * GIB,
+	     "Memory of one worker's HTTP/2 engine, taken at start."),
+	SIZE("session_bytes_max", session_bytes_max, "4MiB", 64 * KIB, GIB,
+	     "Of that, what one connection may take."),
+	DURATION("idle_timeout", idle_timeout_ns, "0", 0, 24 * HOUR,
+		 "A connection without calls is closed (GOAWAY) after this. 0: never."),
+	DURATION("settings_timeout", settings_timeout_ns, "10s", 100 * MS, 300 * SEC,
+		 "A new connection must have sent its preface and SETTINGS by then, and answered "
+		 "ours."),
+	DURATION("keepalive_interval", keepalive_interval_ns, "0", 0, 24 * HOUR,
+		 "A connection that is silent for so long is asked by PING. 0: never."),
+	DURATION("keepalive_timeout", keepalive_timeout_ns, "20s", MS, HOUR,
+		 "It must answer by then, or is ended."),
+	BUDGET("resets", resets, "1000 and 200 a second",
+	       "Streams reset without a finished call (CVE-2023-44487)."),
+	BUDGET("pings", pings, "200 and 50 a second", "PING frames."),
+	BUDGET("settings", settings, "50 and 5 a second", "SETTINGS frames."),
+	BUDGET("empty", empty, "200 and 50 a second", "Empty DATA and CONTINUATION frames."),
+	BUDGET("windows", windows, "2000 and 2000 a second", "WINDOW_UPDATE and PRIORITY frames."),
+};
+TABLE(http2, "HTTP/2", "Limits of HTTP/2 connections.");
+#undef STRUCT
+
+/* ---- grpc ----------------------------------------------------------------------------------- */
+#define STRUCT struct config_grpc
+static const struct field grpc_fields[] = {
+	SIZE("message_bytes_max", message_bytes_max, "4MiB", 1, GIB,
+	     "Largest message accepted; a larger one ends its call with RESOURCE_EXHAUSTED."),
+	SIZE("send_message_bytes_max", send_message_bytes_max, "64MiB", 1, GIB,
+	     "Largest message sent; a larger answer ends its call with RESOURCE_EXHAUSTED."),
+	SIZE("metadata_bytes_max", metadata_bytes_max, "8KiB", 256, MIB,
+	     "Metadata of a call, names and values, each way."),
+	INT("metadata_entries_max", metadata_entries_max, "64", 1, 1024,
+	    "Metadata entries of a call."),
+	INT("calls_max", calls_max, "8192", 1, 1048576,
+	    "Calls of one worker at once; further ones end with RESOURCE_EXHAUSTED."),
+	INT("queue_max", queue_max, "4096", 0, 1048576,
+	    "Calls of one worker and service that wait for a host; further ones end with "
+	    "RESOURCE_EXHAUSTED."),
+	DURATION("queue_timeout", queue_timeout_ns, "0", 0, HOUR,
+		 "A call that waits longer for a host ends with RESOURCE_EXHAUSTED. 0: only its "
+		 "deadline "
+		 "counts."),
+	DURATION("deadline_max", deadline_max_ns, "0", 0, 24 * HOUR,
+		 "Cap on every call's deadline, also of those that bring none. 0: none."),
+	SIZE("send_queue_bytes_max", send_queue_bytes_max, "1MiB", 16 * KIB, GIB,
+	     "Encoded bytes of a call that wait for the client; past it the host is held back."),
+};
+TABLE(grpc, "gRPC", "Limits of calls. services[].limits overrides some of them.");
+#undef STRUCT
+
+/* ---- linearize ------------------------------------------------------------------------------ */
+#define STRUCT struct config_linearize
+static const struct field linearize_fields[] = {
+	SIZE("linear_bytes_max", linear_bytes_max, "16MiB", 4 * KIB, GIB,
+	     "Memory that one decoded message may take (4 MiB on the wire can become 448 MiB)."),
+	INT("depth_max", depth_max, "100", 1, 100, "Nesting of messages."),
+	INT("elements_max", elements_max, "1048576", 1, 16777216,
+	    "Fields, array elements and sub-messages of one message together."),
+	INT("work_quantum", work_quantum, "4096", 64, 1048576,
+	    "Work units after which decoding and encoding yield to other calls."),
+	INT("schema_messages_max", schema_messages_max, "4096", 1, 65536,
+	    "Message types that one host may register."),
+	INT("schema_fields_max", schema_fields_max, "65536", 1, 1048576, "Their fields together."),
+	SIZE("schema_bytes_max", schema_bytes_max, "8MiB", 4 * KIB, 64 * MIB,
+	     "Size of the schema that a host hands over."),
+};
+TABLE(linearize, "Linearize", "Limits of decoding and encoding messages.");
+#undef STRUCT
+
+/* ---- control -------------------------------------------------------------------------------- */
+#define STRUCT struct config_control
+static const struct field control_fields[] = {
+	STRING("socket", socket, FORMAT_PATH, "/run/splitd/host.sock",
+	       "UNIX socket at which hosts attach."),
+	{.key = "socket_mode",
+	 .type = FIELD_MODE,
+	 AT(socket_mode),
+	 .def = "0666",
+	 .help = "Its permissions, octal. hosts[].uids decides in any case."},
+	INT("pending_max", pending_max, "16", 1, 256, "Attaches under way at once."),
+	DURATION("attach_timeout", attach_timeout_ns, "5s", 10 * MS, 300 * SEC,
+		 "An attach that takes longer is given up."),
+};
+TABLE(control, "Control", "The control thread.");
+#undef STRUCT
+
+/* ---- hosts ---------------------------------------------------------------------------------- */
+#define STRUCT struct config_host
+static const struct field host_fields[] = {
+	NAME(FORMAT_NAME, "Name under which processes attach."),
+	{.key = "uids",
+	 .type = FIELD_INTS,
+	 AT(uids),
+	 .count_offset = offsetof(STRUCT, uids_n),
+	 .required = true,
+	 .items_min = 1,
+	 .items_max = CONFIG_HOST_UIDS_MAX,
+	 .max = UINT32_MAX - 1,
+	 .help = "User ids that may attach under this name."},
+	INT("endpoints_max", endpoints_max, "8", 1, 64,
+	    "Processes attached under this name at once."),
+	INT("workers_max", workers_max, "4", 1, CONFIG_HOST_WORKERS_MAX,
+	    "Worker threads of one process."),
+	SIZE("to_host", to_host, "64MiB", 2 * MIB, 64 * GIB,
+	     "Segment for requests, of each process; split among the daemon's workers."),
+	SIZE("to_daemon", to_daemon, "64MiB", 2 * MIB, 64 * GIB,
+	     "Segment for answers, of each process."),
+	BOOL("hugepages", hugepages, "true", "The segments lie on hugepages of 2 MiB."),
+	BOOL("hugepages_fallback", hugepages_fallback, "false",
+	     "Use normal pages, with one line in the log, where no hugepages are to be had."),
+	NODE("numa_node", numa_node, CONFIG_NUMA_MAX, "the kernel's choice",
+	     "Memory node of the segments: that of the cores on which the host runs."),
+	INT("lane_slots", lane_slots, "64", 4, 4096, "Slots of each ring; a power of two."),
+	INT("lane_depth", lane_depth, "2", 1, 64,
+	    "Calls published ahead to one host worker; the rest waits in the daemon's queue."),
+	DURATION("stall_timeout", stall_timeout_ns, "5s", 10 * MS, HOUR,
+		 "A process that takes no published call for so long gets no new ones."),
+	DURATION("release_timeout", release_timeout_ns, "30s", 100 * MS, 24 * HOUR,
+		 "A process that keeps a finished call's memory for so long is detached."),
+	INT("calls_max", calls_max, "1024", 1, 65536,
+	    "Calls of one process at once, for each daemon worker."),
+	SIZE("held_bytes_max", held_bytes_max, "0", 0, 64 * GIB,
+	     "Answers that the daemon holds of one process because clients are slow. 0: all of "
+	     "to_daemon."),
+};
+TABLE(host, "Host",
+      "A business-logic program that may attach. Several processes may share a name.");
+#undef STRUCT
+
+/* ---- services ------------------------------------------------------------------------------- */
+#define LIMIT(k, type_, member, lo, hi, absent, text)                                              \
+	{                                                                                          \
+		.key = k, .type = type_, AT(member), .min = lo, .max = hi, .def_is = absent,       \
+		.help = text                                                                       \
+	}
+#define STRUCT struct config_service_limits
+static const struct field limits_fields[] = {
+	LIMIT("message_bytes_max", FIELD_SIZE, message_bytes_max, 1, GIB, "grpc.message_bytes_max",
+	      "Largest message accepted."),
+	LIMIT("send_message_bytes_max", FIELD_SIZE, send_message_bytes_max, 1, GIB,
+	      "grpc.send_message_bytes_max", "Largest message sent."),
+	LIMIT("linear_bytes_max", FIELD_SIZE, linear_bytes_max, 4 * KIB, GIB,
+	      "linearize.linear_bytes_max", "Memory that one decoded message may take."),
+	LIMIT("queue_max", FIELD_INT, queue_max, 0, 1048576, "grpc.queue_max",
+	      "Calls of one worker that wait for a host."),
+	LIMIT("calls_max", FIELD_INT, calls_max, 1, 1048576, "grpc.calls_max",
+	      "Calls of one worker at once."),
+	LIMIT("queue_timeout", FIELD_DURATION, queue_timeout_ns, 0, HOUR, "grpc.queue_timeout",
+	      "A call that waits longer for a host ends. 0: only its deadline counts."),
+	LIMIT("deadline_max", FIELD_DURATION, deadline_max_ns, 0, 24 * HOUR, "grpc.deadline_max",
+	      "Cap on every call's deadline. 0: none."),
+};
+TABLE(limits, "Limits", "What differs from grpc and linearize for one service.");
+#undef STRUCT
+
+static const char *const balance_policies[] = {"round_robin", "least_outstanding", NULL};
+#define STRUCT struct config_service
+static const struct field service_fields[] = {
+	NAME(FORMAT_SERVICE, "Full name as in the path of a call: package.Service."),
+	{.key = "hosts",
+	 .type = FIELD_REFS,
+	 .format = FORMAT_NAME,
+	 .required = true,
+	 .items_min = 1,
+	 .items_max = CONFIG_HOSTS_MAX,
+	 .max = CONFIG_NAME_MAX,
+	 .help = "Names of the hosts that may serve it."},
+	ENUM("balance", balance, "round_robin", balance_policies,
+	     "How calls are spread over the processes that serve it."),
+	{.key = "workers",
+	 .type = FIELD_INTS,
+	 AT(workers),
+	 .count_offset = offsetof(STRUCT, workers_n),
+	 .items_max = CONFIG_WORKERS_MAX,
+	 .max = CONFIG_WORKERS_MAX - 1,
+	 .def_is = "all workers",
+	 .help = "Placement of services: indices in workers of those that serve it. Others end its "
+		 "calls with UNIMPLEMENTED."},
+	OBJECT("limits", limits, limits_table, "Its own limits."),
+};
+TABLE(service, "Service", "A gRPC service and who serves it.");
+#undef STRUCT
+
+/* ---- the rest ------------------------------------------------------------------------------- */
+#define STRUCT struct config_shutdown
+static const struct field shutdown_fields[] = {
+	DURATION("drain_timeout", drain_timeout_ns, "10s", 0, HOUR,
+		 "After SIGTERM calls may finish for so long; then they are cut off."),
+};
+TABLE(shutdown, "Shutdown", "How the daemon ends.");
+#undef STRUCT
+
+static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL};
+#define STRUCT struct config_log
+static const struct field log_fields[] = {
+	ENUM("level", level, "info", log_levels, "What is logged, up to this."),
+	INT("ring_records", ring_records, "1024", 16, 65536,
+	    "Log records of a worker that may wait for the control thread; further ones are "
+	    "dropped "
+	    "and counted."),
+};
+TABLE(log, "Log", "Logging, to stderr.");
+#undef STRUCT
+
+#define STRUCT struct config_telemetry
+static const struct field telemetry_fields[] = {
+	BOOL("enabled", enabled, "true", "Open DPDK's telemetry socket, which splitctl asks."),
+	BOOL("stages", stages, "false", "Count the cycles of each stage of a call."),
+};
+TABLE(telemetry, "Telemetry", "What can be seen from outside.");
+#undef STRUCT
+
+#define STRUCT struct config
+static const struct field root_fields[] = {
+	{.key = "$schema",
+	 .type = FIELD_IGNORED,
+	 .max = 4096,
+	 .help = "For editors; not looked at."},
+	OBJECT("eal", eal, eal_table, "DPDK's environment."),
+	OBJECTS("workers", workers, worker_table, 1, CONFIG_WORKERS_MAX,
+		"The daemon's workers and their cores."),
+	OBJECT("idle", idle, idle_table, "Idle workers."),
+	OBJECTS("ports", ports, port_table, 1, CONFIG_PORTS_MAX, "Network ports."),
+	OBJECT("ip", ip, ip_table, "Neighbours and ICMP."),
+	OBJECT("tcp", tcp, tcp_table, "TCP."),
+	OBJECTS("listeners", listeners, listener_table, 1, CONFIG_LISTENERS_MAX,
+		"Where clients connect."),
+	OBJECT("http2", http2, http2_table, "HTTP/2."),
+	OBJECT("grpc", grpc, grpc_table, "gRPC."),
+	OBJECT("linearize", linearize, linearize_table, "Decoding and encoding."),
+	OBJECT("control", control, control_table, "The control thread and its attach socket."),
+	OBJECTS("hosts", hosts, host_table, 1, CONFIG_HOSTS_MAX, "Who may attach."),
+	OBJECTS("services", services, service_table, 1, CONFIG_SERVICES_MAX,
+		"What is served, and by whom."),
+	OBJECT("shutdown", shutdown, shutdown_table, "Shutdown."),
+	OBJECT("log", log, log_table, "Logging."),
+	OBJECT("telemetry", telemetry, telemetry_table, "Telemetry."),
+};
+const struct field_table config_table = {"splitd", "Configuration of splitd.", root_fields,
+					 ARRAY_LEN(root_fields), sizeof(STRUCT)};
+#undef STRUCT
