@@ -7,6 +7,7 @@
 #include "bench/perf.h"
 
 static const struct perf_mode *const modes[] = {
+	&perf_mode_codec,
 	&perf_mode_ring,
 };
 
