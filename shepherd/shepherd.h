@@ -160,6 +160,7 @@ struct endpoint_config {
 	uint64_t quota_bytes; /* in blocks taken; 0: the partition */
 	uint64_t release_timeout_ns; /* for giving back blocks of an ended call; 0: none */
 	uint64_t release_delay_ns;   /* how long tokens for a parked worker may gather; 0: 1 ms */
+	bool revocable;              /* requests may be taken back; costs the host a fence each */
 };
 
 /* Daemon's end: one for each connection on the attach socket. Control thread. */
@@ -317,9 +318,11 @@ int endpoint_inline_area(struct endpoint_port *port, unsigned lane,
 int endpoint_submit(struct endpoint_port *port, unsigned lane,
 		    const struct endpoint_request *request, uint64_t now_ns) SPLIT_MUST_USE;
 /* Take back a REQUEST that the host has not begun, by the call it opened (geometry.revocable).
- * 0: it never runs there, its blocks are free again and the call is still open: it may be submitted
- * elsewhere. -SPLIT_E_SHEPHERD_STALE: too late, it was begun. */
-int endpoint_revoke(struct endpoint_port *port, uint64_t call_id) SPLIT_MUST_USE;
+ * 0: it never runs there; the call is closed (its id is stale from now on) and *blocks_out has the
+ * request's blocks back, to submit elsewhere on this endpoint or to put. -SPLIT_E_SHEPHERD_STALE:
+ * it was begun, or the host refuses it in a moment (REFUSE); the call goes on. */
+int endpoint_revoke(struct endpoint_port *port, uint64_t call_id, uint64_t now_ns,
+		    struct endpoint_blocks *blocks_out) SPLIT_MUST_USE;
 
 struct endpoint_lane_state {
 	enum host_state state; /* as the host says; a nonsense value reads RUNNING */
@@ -452,7 +455,8 @@ const struct slot *host_lane_peek(struct host_lane *lane);
 /* The slot `ahead` places behind it, or NULL: for a worker that waits inside a handler and must
  * still see RELEASE and CANCEL. */
 const struct slot *host_lane_peek_at(struct host_lane *lane, uint32_t ahead);
-/* Before a REQUEST's handler runs. False: it was taken back; just advance. */
+/* Before a REQUEST's handler runs (a no-op unless geometry.revocable). False: it was taken back:
+ * publish TO_DAEMON_REFUSE with its call id and advance. */
 bool host_lane_claim(struct host_lane *lane, const struct slot *slot);
 void host_lane_advance(struct host_lane *lane);
 /* Tokens of a TO_HOST_RELEASE slot; call once for each such slot. Returns how many. */

@@ -1,0 +1,347 @@
+/* The host's side of lanes, and its park. The daemon's words are trusted here: it is the one that
+ * serves us. Our own words are plain memory to us, read by a daemon that believes none of them. */
+#include "shepherd/shepherd_internal.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+
+/* <linux/futex.h> of older kernels lacks it. */
+struct wait_entry {
+	uint64_t val;
+	uint64_t uaddr;
+	uint32_t flags;
+	uint32_t reserved;
+};
+#define WAIT_SIZE_U32 2u
+#define WAIT_PRIVATE  128u
+
+/* Without futex_waitv only one word can be waited for; the other is looked at this often. */
+#define PARK_FALLBACK_NS 1000000ull
+
+static void *line_calloc(size_t n, size_t bytes)
+{
+	void *p = aligned_alloc(SHEPHERD_LINE, n * bytes);
+
+	if (p != NULL)
+		memset(p, 0, n * bytes);
+	return p;
+}
+
+static void lane_wire(struct attachment *a, unsigned d, unsigned h, struct host_lane *l)
+{
+	const struct geometry *g = &a->geometry;
+	bool foreign = h == g->host_workers;
+	size_t index = (size_t)(l - a->lanes);
+
+	l->attachment = a;
+	l->daemon_worker = d;
+	l->host_line = (struct host_line *)(a->to_daemon.mem + g->host_line_offset) + index;
+	l->daemon_line =
+		(const struct daemon_line *)(a->to_host.mem + g->daemon_line_offset) + index;
+	l->completions = (struct slot *)(a->to_daemon.mem + geometry_completion_offset(g, d, h));
+	l->completion_slots = foreign ? g->foreign_slots : g->completion_slots;
+	if (!foreign) {
+		l->requests =
+			(const struct slot *)(a->to_host.mem + geometry_request_offset(g, d, h));
+		l->request_mask = g->request_slots - 1;
+	}
+}
+
+int attachment_wire(struct attachment *a, const int *eventfds)
+{
+	const struct geometry *g = &a->geometry;
+
+	a->lanes = line_calloc(geometry_lanes(g), sizeof(*a->lanes));
+	a->peers = line_calloc(g->daemon_workers, sizeof(*a->peers));
+	a->workers = line_calloc(g->host_workers, sizeof(*a->workers));
+	if (a->lanes == NULL || a->peers == NULL || a->workers == NULL) {
+		free(a->peers); /* without its descriptors, which are still the caller's */
+		a->peers = NULL;
+		return -SPLIT_E_BASE_NOMEM;
+	}
+	for (unsigned d = 0; d < g->daemon_workers; d++) {
+		a->peers[d].eventfd = eventfds[d];
+		for (unsigned h = 0; h < g->host_workers; h++)
+			lane_wire(a, d, h, attachment_lane(a, d, h));
+		lane_wire(a, d, g->host_workers, attachment_foreign(a, d));
+	}
+	for (unsigned h = 0; h < g->host_workers; h++) {
+		a->workers[h].control =
+			(struct control_line *)(a->to_daemon.mem + g->control_offset) + h;
+		a->workers[h].wake =
+			(const struct host_wake *)(a->to_host.mem + g->host_wake_offset) + h;
+		/* Until its thread begins, nothing should be sent to a worker. */
+		store_relaxed(&a->workers[h].control->state, (uint64_t)HOST_RETIRED);
+	}
+	return 0;
+}
+
+int attachment_fd(const struct attachment *a)
+{
+	return a->fd;
+}
+
+bool attachment_alive(const struct attachment *a)
+{
+	return load_acquire(&a->shared->detach_epoch) == 0 && load_acquire(&a->lost) == 0;
+}
+
+void attachment_lost(struct attachment *a)
+{
+	store_release(&a->lost, 1);
+	for (unsigned h = 0; h < a->geometry.host_workers; h++)
+		host_kick(a, h);
+}
+
+unsigned attachment_daemon_workers(const struct attachment *a)
+{
+	return a->geometry.daemon_workers;
+}
+
+unsigned attachment_workers(const struct attachment *a)
+{
+	return a->geometry.host_workers;
+}
+
+struct shepherd_chunk attachment_arena(const struct attachment *a)
+{
+	return (struct shepherd_chunk){a->to_daemon.mem + a->geometry.to_daemon_arena_offset,
+				       a->geometry.to_daemon_arena_bytes};
+}
+
+bool attachment_holds(const struct attachment *a, const void *p, size_t bytes)
+{
+	struct shepherd_chunk arena = attachment_arena(a);
+	size_t offset = (uintptr_t)p - (uintptr_t)arena.mem;
+
+	return offset < arena.bytes && bytes <= arena.bytes - offset;
+}
+
+struct host_lane *attachment_lane(struct attachment *a, unsigned d, unsigned h)
+{
+	return &a->lanes[(size_t)d * a->geometry.host_workers + h];
+}
+
+struct host_lane *attachment_foreign(struct attachment *a, unsigned d)
+{
+	return &a->lanes[(size_t)a->geometry.daemon_workers * a->geometry.host_workers + d];
+}
+
+unsigned attachment_call_worker(uint64_t call_id)
+{
+	return (unsigned)(call_id >> 24) & 0xff;
+}
+
+/* ---- requests */
+
+/* Acquire: what the daemon wrote before the sequence is there. */
+const struct slot *host_lane_peek_at(struct host_lane *l, uint32_t ahead)
+{
+	uint32_t ticket = l->head + ahead;
+	const struct slot *s;
+
+	if (ahead > l->request_mask)
+		return NULL;
+	s = &l->requests[ticket & l->request_mask];
+	return load_acquire(&s->seq) == ticket + 1 ? s : NULL;
+}
+
+const struct slot *host_lane_peek(struct host_lane *l)
+{
+	return host_lane_peek_at(l, 0);
+}
+
+bool host_lane_claim(struct host_lane *l, const struct slot *slot)
+{
+	if (!l->attachment->geometry.revocable)
+		return true;
+	store_relaxed(&l->host_line->claim, l->head + 1);
+	shepherd_fence();
+	return load_acquire(&slot->revoke) != l->head + 1;
+}
+
+/* Release: we have read the slot before the daemon writes it again. */
+void host_lane_advance(struct host_lane *l)
+{
+	l->head++;
+	store_release(&l->host_line->head, l->head);
+}
+
+unsigned host_lane_released(struct host_lane *l, const struct slot *slot,
+			    uint64_t tokens[SLOT_TOKENS_MAX])
+{
+	unsigned n = slot->info < SLOT_TOKENS_MAX ? (unsigned)slot->info : SLOT_TOKENS_MAX;
+
+	memcpy(tokens, slot->tokens, n * sizeof(tokens[0]));
+	__atomic_fetch_sub(&l->attachment->peers[l->daemon_worker].tokens_out, n, __ATOMIC_RELAXED);
+	return n;
+}
+
+/* ---- completions */
+
+static bool token_reserve(struct host_lane *l)
+{
+	struct host_peer *peer = &l->attachment->peers[l->daemon_worker];
+	uint32_t max = l->attachment->geometry.tokens_max;
+
+	/* Count first: two threads at the limit must not both pass. */
+	if (__atomic_fetch_add(&peer->tokens_out, 1, __ATOMIC_RELAXED) < max)
+		return true;
+	__atomic_fetch_sub(&peer->tokens_out, 1, __ATOMIC_RELAXED);
+	return false;
+}
+
+static void token_unreserve(struct host_lane *l)
+{
+	if (l->reserved_token)
+		__atomic_fetch_sub(&l->attachment->peers[l->daemon_worker].tokens_out, 1,
+				   __ATOMIC_RELAXED);
+	l->reserved_token = false;
+}
+
+struct slot *host_lane_reserve(struct host_lane *l, bool with_token)
+{
+	struct slot *s = &l->completions[l->tail & (l->completion_slots - 1)];
+
+	if (l->tail - l->head_seen == l->completion_slots) {
+		/* Acquire: the daemon has read the slots that it says it took. */
+		l->head_seen = load_acquire(&l->daemon_line->head);
+		if (l->tail - l->head_seen >= l->completion_slots)
+			return NULL;
+	}
+	if (with_token && !token_reserve(l))
+		return NULL;
+	l->reserved_token = with_token;
+	memset((uint8_t *)s + sizeof(s->seq), 0,
+	       offsetof(struct slot, inline_area) - sizeof(s->seq));
+	return s;
+}
+
+void host_lane_drop(struct host_lane *l, struct slot *slot)
+{
+	(void)slot;
+	token_unreserve(l);
+}
+
+void host_lane_commit(struct host_lane *l, struct slot *slot)
+{
+	if (!(slot->flags & SLOT_HAS_TOKEN))
+		token_unreserve(l);
+	l->reserved_token = false;
+	l->tail++;
+	store_release(&slot->seq, l->tail); /* everything else of the slot is before it */
+	store_relaxed(&l->host_line->tail, l->tail);
+}
+
+/* The daemon's sleep word is odd while it sleeps or is about to. Fence between our slot and the
+ * look: it stores the word, fences, looks at our slot. */
+void host_lane_ring(struct host_lane *l)
+{
+	struct attachment *a = l->attachment;
+	struct host_peer *peer = &a->peers[l->daemon_worker];
+	const struct daemon_sleep *sleep =
+		(const struct daemon_sleep *)(a->to_host.mem + a->geometry.daemon_sleep_offset);
+	uint32_t word;
+	uint64_t one = 1;
+	ssize_t n;
+
+	shepherd_fence();
+	word = load_relaxed(&sleep[l->daemon_worker].word);
+	if (word % 2 == 0 || load_relaxed(&peer->signalled) == word)
+		return;
+	do
+		n = write(peer->eventfd, &one, sizeof(one));
+	while (n < 0 && errno == EINTR);
+	store_relaxed(&peer->signalled, word);
+}
+
+/* ---- park */
+
+void host_state_set(struct attachment *a, unsigned h, enum host_state state)
+{
+	store_relaxed(&a->workers[h].control->state, (uint64_t)state);
+}
+
+void host_heartbeat(struct attachment *a, unsigned h)
+{
+	struct control_line *c = a->workers[h].control;
+
+	store_relaxed(&c->heartbeat, c->heartbeat + 1);
+}
+
+static bool work_waits(struct attachment *a, unsigned h, uint32_t kick)
+{
+	for (unsigned d = 0; d < a->geometry.daemon_workers; d++)
+		if (host_lane_peek(attachment_lane(a, d, h)) != NULL)
+			return true;
+	return load_acquire(&a->workers[h].kick) != kick || !attachment_alive(a);
+}
+
+static struct timespec after(uint64_t ns)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	ns += (uint64_t)t.tv_nsec;
+	t.tv_sec += (time_t)(ns / 1000000000u);
+	t.tv_nsec = (long)(ns % 1000000000u);
+	return t;
+}
+
+/* Wait while both words have these values. False on timeout. */
+static bool words_wait(const uint32_t *wake, uint32_t wake_value, const uint32_t *kick,
+		       uint32_t kick_value, uint64_t timeout_ns)
+{
+	struct wait_entry entries[2] = {
+		{wake_value, (uint64_t)(uintptr_t)wake, WAIT_SIZE_U32, 0},
+		{kick_value, (uint64_t)(uintptr_t)kick, WAIT_SIZE_U32 | WAIT_PRIVATE, 0},
+	};
+	bool bounded = timeout_ns != 0;
+	struct timespec until = after(timeout_ns);
+	struct timespec step = {.tv_nsec = (long)(bounded && timeout_ns < PARK_FALLBACK_NS
+							  ? timeout_ns
+							  : PARK_FALLBACK_NS)};
+
+	if (syscall(SYS_futex_waitv, entries, 2, 0, bounded ? &until : NULL, CLOCK_MONOTONIC) >= 0)
+		return true;
+	if (errno != ENOSYS && errno != EPERM)
+		return errno != ETIMEDOUT;
+	syscall(SYS_futex, wake, FUTEX_WAIT, wake_value, &step, NULL, 0);
+	return !bounded || timeout_ns > PARK_FALLBACK_NS;
+}
+
+/* The wake word is read before PARKED is stored: a wake between the two changes the word, and the
+ * futex sees that. PARKED is stored, fence, then the lanes are looked at: a slot published before
+ * is found, one published after finds PARKED. */
+bool host_park(struct attachment *a, unsigned h, uint64_t timeout_ns)
+{
+	struct host_worker *w = &a->workers[h];
+	uint32_t kick = w->kick_seen;
+	uint32_t wake = load_acquire(&w->wake->word);
+	bool something = true;
+
+	store_relaxed(&w->control->state, (uint64_t)wake << 32 | HOST_PARKED);
+	shepherd_fence();
+	if (!work_waits(a, h, kick))
+		something = words_wait(&w->wake->word, wake, &w->kick, kick, timeout_ns);
+	w->kick_seen = load_acquire(&w->kick);
+	store_relaxed(&w->control->state, (uint64_t)HOST_POLLING);
+	return something;
+}
+
+void host_kick(struct attachment *a, unsigned h)
+{
+	__atomic_fetch_add(&a->workers[h].kick, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &a->workers[h].kick, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX, NULL,
+		NULL, 0);
+}

@@ -1,0 +1,396 @@
+/* What the files of shepherd share. Not for other folders. */
+#ifndef SPLITD_SHEPHERD_INTERNAL_H
+#define SPLITD_SHEPHERD_INTERNAL_H
+
+#include "base/bits.h"
+#include "shepherd/shepherd.h"
+
+#if defined(__SANITIZE_THREAD__)
+#define SHEPHERD_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SHEPHERD_TSAN 1
+#endif
+#endif
+#ifndef SHEPHERD_TSAN
+#define SHEPHERD_TSAN 0
+#endif
+
+#if SHEPHERD_TSAN
+extern uint32_t shepherd_fence_word;
+#endif
+
+/* Full fence: what this thread stored before is seen by all before what it loads after. Both sides
+ * of a park use it (Dekker); acquire and release do not order a store before a later load.
+ * ThreadSanitizer does not model fences: there it is a read-modify-write of one common word, which
+ * on x86 is a full barrier too. */
+static inline void shepherd_fence(void)
+{
+#if SHEPHERD_TSAN
+	__atomic_fetch_add(&shepherd_fence_word, 1, __ATOMIC_SEQ_CST);
+#if defined(__aarch64__)
+	__asm__ volatile("dmb ish" ::: "memory");
+#endif
+#else
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+}
+
+#define load_relaxed(p)     __atomic_load_n((p), __ATOMIC_RELAXED)
+#define load_acquire(p)     __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+
+/* ---- geometry.c */
+
+/* Fill offsets of a geometry whose counts and sizes are set. -SPLIT_E_SHEPHERD_GEOMETRY. */
+int geometry_lay_out(struct geometry *g) SPLIT_MUST_USE;
+/* Whether a copied geometry is one that geometry_lay_out makes, for segments of these sizes. */
+int geometry_check(const struct geometry *g, uint64_t to_host_bytes,
+		   uint64_t to_daemon_bytes) SPLIT_MUST_USE;
+static inline uint32_t geometry_lanes(const struct geometry *g) /* foreign ones included */
+{
+	return g->daemon_workers * g->host_workers + g->daemon_workers;
+}
+uint64_t geometry_completion_offset(const struct geometry *g, unsigned d, unsigned lane);
+uint64_t geometry_request_offset(const struct geometry *g, unsigned d, unsigned lane);
+
+/* ---- segment.c */
+
+#define SEGMENT_SEALS (F_SEAL_FUTURE_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
+#define SEGMENT_HUGE  (2ULL << 20)
+
+struct segment {
+	int fd;
+	uint8_t *mem; /* NULL: not mapped */
+	size_t bytes;
+	bool huge;
+};
+
+/* A memfd of `bytes` (rounded up), its pages taken. Not mapped, not sealed. */
+int segment_create(struct segment *s, const char *name, uint64_t bytes, bool huge,
+		   int numa_node) SPLIT_MUST_USE;
+/* Map it and fault every page in. `dead` is set by the SIGBUS handler; NULL: not registered. */
+int segment_map(struct segment *s, bool writable, uint32_t *dead) SPLIT_MUST_USE;
+/* Add the seals and see that they hold, that the size is right. */
+int segment_seal(const struct segment *s) SPLIT_MUST_USE;
+/* Unmap and close. */
+void segment_destroy(struct segment *s);
+
+/* ---- attach_wire.c: the packets */
+
+#define ATTACH_MAGIC 0x70687053 /* "Sphp" */
+#define ATTACH_LAYOUT                                                                              \
+	(((uint32_t)sizeof(void *) << 8) | (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 1u : 2u))
+
+enum attach_type {
+	ATTACH_HELLO = 1,   /* host → daemon */
+	ATTACH_BLOB = 2,    /* host → daemon, as many as it takes, in order */
+	ATTACH_OFFER = 3,   /* daemon → host, with to-host, to-daemon, eventfd of each worker */
+	ATTACH_BASES = 4,   /* host → daemon: where the host has mapped them */
+	ATTACH_ACTIVE = 5,  /* daemon → host */
+	ATTACH_REFUSED = 6, /* daemon → host */
+	ATTACH_GOODBYE = 7, /* host → daemon */
+};
+
+struct attach_header {
+	uint32_t magic;
+	uint16_t type;
+	uint16_t version;
+	uint32_t layout;
+	uint32_t bytes; /* of the whole packet */
+};
+
+struct attach_hello_packet {
+	struct attach_header header;
+	uint32_t workers;
+	uint32_t blob_bytes;
+	char name[ATTACH_NAME_MAX];
+};
+
+struct attach_blob_packet {
+	struct attach_header header;
+	uint32_t offset;
+	uint32_t reserved;
+	uint8_t bytes[];
+};
+
+struct attach_offer_packet {
+	struct attach_header header;
+	uint64_t to_host_bytes;
+	uint64_t to_daemon_bytes;
+	uint32_t daemon_workers;
+	uint32_t huge;
+};
+
+struct attach_bases_packet {
+	struct attach_header header;
+	uint64_t to_host_base;
+	uint64_t to_daemon_base;
+};
+
+struct attach_refused_packet {
+	struct attach_header header;
+	int32_t code;
+	char text[ATTACH_TEXT_MAX];
+};
+
+/* The head of the blob, then methods_n records, then the schema. */
+struct attach_blob_head {
+	uint32_t methods_n;
+	uint32_t methods_bytes;
+	uint32_t schema_bytes;
+	uint32_t reserved;
+};
+
+struct attach_method_record {
+	uint64_t code;
+	uint64_t data;
+	uint32_t input_schema;
+	uint32_t output_schema;
+	uint8_t kind;
+	uint8_t service_bytes; /* both follow, without NUL; records are not aligned */
+	uint8_t method_bytes;
+	uint8_t reserved;
+} __attribute__((packed));
+
+/* Header of a received packet of `bytes`: magic, version, layout, length, type and its size. Copies
+ * nothing. The type, or a negative code. */
+int attach_header_parse(const uint8_t *packet, size_t bytes) SPLIT_MUST_USE;
+/* 1..63 bytes of printable ASCII without spaces, NUL inside `room`. */
+bool attach_name_valid(const char *name, size_t room);
+
+struct attach_table {
+	struct attach_method *methods; /* one allocation with its strings */
+	size_t methods_n;
+	const uint8_t *schema; /* inside the blob */
+	size_t schema_bytes;
+};
+int attach_blob_parse(const uint8_t *blob, size_t bytes, struct attach_table *out) SPLIT_MUST_USE;
+void attach_table_fini(struct attach_table *table);
+/* The blob of a hello; *out by malloc. */
+int attach_blob_make(const struct attach_hello *hello, uint8_t **out,
+		     size_t *bytes_out) SPLIT_MUST_USE;
+
+#define ATTACH_FDS_MAX (2 + SHEPHERD_DAEMON_WORKERS_MAX)
+
+void attach_header_fill(struct attach_header *h, enum attach_type type, size_t bytes);
+/* One packet, never blocks: 0, or -SPLIT_E_SHEPHERD_ATTACH_CLOSED / _TIMEOUT (no room). */
+int attach_send(int fd, const void *packet, size_t bytes, const int *fds,
+		size_t fds_n) SPLIT_MUST_USE;
+
+struct attach_received {
+	size_t bytes;
+	bool has_credentials;
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+	int fds[ATTACH_FDS_MAX]; /* the caller's to close */
+	size_t fds_n;
+};
+/* One packet, never blocks: 0; SPLIT_AGAIN (none there); or a negative code. */
+int attach_receive(int fd, void *buf, size_t room, struct attach_received *out) SPLIT_MUST_USE;
+void attach_received_close(struct attach_received *r);
+
+/* ---- endpoint.c */
+
+/* Segments made and to-host mapped and sealed; `methods` copied. Refcount 1. */
+int endpoint_create(const struct endpoint_config *config, const struct attach_request *request,
+		    struct endpoint **out) SPLIT_MUST_USE;
+/* Send OFFER with the descriptors; the daemon's own copies of what only the host needs are closed.
+ */
+int endpoint_offer(struct endpoint *e, int fd) SPLIT_MUST_USE;
+/* The host has mapped: seal, check, map and fault in the to-daemon segment. */
+int endpoint_map(struct endpoint *e, uint64_t to_host_base, uint64_t to_daemon_base) SPLIT_MUST_USE;
+
+/* ---- the daemon's side: what endpoint*.c share. Private memory, but where it says otherwise. */
+
+#define INDEX_NONE UINT32_MAX
+
+/* A message's blocks in the host's hands. Its token is generation << 32 | index + 1. */
+struct hold {
+	uint64_t since_ns; /* when its call was closed */
+	uint32_t generation;
+	uint32_t blocks; /* head of the list in port->block_next, 0: this hold is free */
+	uint32_t next, prev;
+	uint32_t call; /* whose list it is in; INDEX_NONE: the overdue list */
+};
+
+enum call_state { CALL_FREE, CALL_OPEN, CALL_ENDED };
+
+struct call {
+	void *user;
+	uint32_t generation;
+	uint32_t holds; /* list of holds; in a free call the next free one */
+	uint32_t lane;  /* INDEX_NONE until its REQUEST is submitted */
+	uint32_t ticket;
+	uint32_t request_hold; /* of the REQUEST, INDEX_NONE: none (or given back) */
+	uint8_t state;
+};
+
+/* A response token on its way back. */
+struct token_node {
+	uint64_t token;
+	uint32_t next;
+};
+
+struct lane {
+	/* requests: we produce */
+	struct slot *requests; /* shared, ours */
+	uint32_t request_slots;
+	uint32_t tail;
+	uint32_t head_seen;                 /* the host's head when last looked at, checked */
+	const struct host_line *host_line;  /* shared, hostile */
+	const struct control_line *control; /* shared, hostile; NULL: foreign lane */
+	uint32_t *wake;                     /* shared with the other daemon workers */
+	uint64_t *published_ns;             /* by slot */
+	uint32_t calls;
+	uint32_t woken_tail; /* what was published when we last woke it */
+	bool woken;
+	bool dirty; /* something was published since the last doorbell */
+	/* completions: we consume */
+	const struct slot *completions; /* shared, hostile */
+	uint64_t completions_peer;      /* where the host has them */
+	uint32_t completion_slots;
+	uint64_t head;
+	struct daemon_line *daemon_line; /* shared, ours */
+	/* response tokens that wait to go back */
+	uint32_t tokens_first, tokens_last, tokens_n;
+	uint64_t tokens_since_ns; /* 0: not yet seen by a flush */
+};
+
+struct endpoint_port {
+	struct endpoint *endpoint;
+	const struct geometry *geometry;
+	unsigned worker;
+	unsigned lanes_n;    /* host workers; lane[lanes_n] is the foreign one */
+	unsigned poll_first; /* lane the next poll begins at */
+	struct lane *lanes;
+	struct shepherd_counters *counters;
+	void *user;
+	int64_t delta;
+	struct shepherd_window window;        /* the host's arena */
+	struct shepherd_window inline_window; /* during a callback: the slot's inline area */
+	/* blocks */
+	struct arena *arena;
+	uint8_t *arena_mem;
+	uint32_t *block_next; /* by unit: unit + 1 of the next block of the list */
+	uint64_t quota_bytes;
+	size_t block_max;
+	/* calls and holds */
+	struct call *calls;
+	uint32_t calls_max, calls_free, calls_open;
+	struct hold *holds;
+	uint32_t holds_max, holds_free;
+	uint32_t overdue_first, overdue_last;
+	uint64_t release_timeout_ns;
+	/* response tokens */
+	struct token_node *nodes;
+	uint32_t nodes_free;
+	uint32_t tokens_max, tokens_out; /* out: delivered and not yet back in the ring */
+	uint32_t tokens_pending;         /* of these, waiting in lanes[].tokens */
+	uint64_t release_delay_ns;
+	/* sleep and doorbells */
+	uint32_t *sleep_word; /* shared, ours */
+	uint32_t sleep_value;
+	int eventfd;
+	bool any_dirty;
+	int fault; /* 0, or the fatal code that poll reports */
+	char cause[160];
+	struct shepherd_counters counters_own;
+};
+
+struct endpoint {
+	uint32_t refs;
+	uint32_t gone; /* SIGBUS in a segment */
+	uint32_t detached;
+	char name[ATTACH_NAME_MAX];
+	pid_t pid;
+	int pidfd;
+	struct geometry geometry;
+	struct geometry *shared; /* in the to-host segment */
+	struct segment to_host, to_daemon;
+	bool mapped;
+	uint32_t methods_n;
+	uint64_t *method_code, *method_data;
+	struct endpoint_port **ports;
+};
+
+int port_create(struct endpoint *e, const struct endpoint_config *config, unsigned d,
+		struct endpoint_port **out) SPLIT_MUST_USE;
+/* Once the to-daemon segment is mapped. */
+void port_map(struct endpoint_port *port, uint64_t to_host_base, uint64_t to_daemon_base);
+void port_destroy(struct endpoint_port *port);
+
+/* The host wrote nonsense: keep the first cause, end the endpoint. Returns the fatal code. */
+int port_fault(struct endpoint_port *port, int code, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* endpoint_calls.c */
+struct call *call_find(struct endpoint_port *port, uint64_t call_id); /* NULL: stale */
+void call_end(struct endpoint_port *port, struct call *call);
+/* A hold for the list of blocks, in the call's list; INDEX_NONE: none is free. */
+uint32_t hold_take(struct endpoint_port *port, struct call *call, uint32_t blocks);
+uint64_t hold_token(const struct endpoint_port *port, uint32_t hold);
+/* The host gives a token back (checked, counted). */
+void hold_release(struct endpoint_port *port, uint64_t token);
+/* Take the hold apart without freeing its blocks; returns their list. */
+uint32_t hold_dissolve(struct endpoint_port *port, uint32_t hold);
+
+/* endpoint_send.c */
+void blocks_free(struct endpoint_port *port, uint32_t head);
+/* Slots that could be published; looks at the host's head when there seem to be none. */
+uint32_t lane_room(struct endpoint_port *port, struct lane *lane);
+/* Load and check the host's head. */
+void lane_head_load(struct endpoint_port *port, struct lane *lane);
+int futex_wake_shared(uint32_t *word);
+
+/* ---- the host's side: what attachment.c and host.c share */
+
+struct host_lane {
+	struct attachment *attachment;
+	unsigned daemon_worker;
+	bool reserved_token; /* the reserved slot counts against tokens_max */
+	/* requests: we consume */
+	const struct slot *requests; /* shared, the daemon's; NULL: foreign lane */
+	uint32_t request_mask;
+	uint32_t head;
+	struct host_line *host_line; /* shared, ours */
+	/* completions: we produce */
+	struct slot *completions; /* shared, ours */
+	uint32_t completion_slots;
+	uint32_t tail;
+	uint32_t head_seen;
+	const struct daemon_line *daemon_line; /* shared, the daemon's */
+} cache_aligned;
+
+/* Per daemon worker, by any thread of the host. */
+struct host_peer {
+	uint32_t tokens_out; /* response tokens with the daemon */
+	uint32_t signalled;  /* the sleep word we last wrote the eventfd for */
+	int eventfd;
+} cache_aligned;
+
+/* Per host worker. */
+struct host_worker {
+	uint32_t kick; /* private futex word: raised by host_kick */
+	uint32_t kick_seen;
+	struct control_line *control; /* shared, ours */
+	const struct host_wake *wake; /* shared, the daemon's */
+} cache_aligned;
+
+struct attachment {
+	int fd;
+	uint32_t lost;
+	struct geometry geometry;
+	const struct geometry *shared;
+	struct segment to_host, to_daemon;
+	struct host_lane *lanes; /* as in layout.h: pairs, then foreign ones */
+	struct host_peer *peers;
+	struct host_worker *workers;
+};
+
+/* Lanes, peers and workers over the two mapped segments. */
+int attachment_wire(struct attachment *a, const int *eventfds) SPLIT_MUST_USE;
+
+#endif
