@@ -1,0 +1,193 @@
+/* Asking splitd for everything a command shows. */
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl/ctl.h"
+
+/* More workers, hosts or ports than any splitd has: an answer that says so is wrong. */
+#define COUNT_MAX 1024
+
+static int ask_index(struct ctl_client *c, const char *command, size_t index, json_t **out)
+{
+	char request[128];
+
+	snprintf(request, sizeof(request), "%s,%zu", command, index);
+	return ctl_ask(c, request, out);
+}
+
+/* info[key] as a count; -1 when it is none. */
+static int info_count(struct ctl_client *c, const json_t *info, const char *key)
+{
+	const json_t *value = json_object_get(info, key);
+
+	if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+	    json_integer_value(value) > COUNT_MAX) {
+		snprintf(c->error, sizeof(c->error), "odd answer from the daemon: %s", key);
+		return -1;
+	}
+	return (int)json_integer_value(value);
+}
+
+/* One worker's values into the table: {"name":{"total":…,"workers":[…]}}. */
+static void table_add(json_t *table, const json_t *values)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach((json_t *)values, name, value)
+	{
+		json_t *row = json_object_get(table, name);
+		json_int_t total;
+
+		if (!json_is_integer(value))
+			continue;
+		if (row == NULL) {
+			row = json_pack("{s:i, s:[]}", "total", 0, "workers");
+			if (row == NULL || json_object_set_new(table, name, row) != 0)
+				continue;
+		}
+		total = json_integer_value(json_object_get(row, "total"));
+		json_object_set_new(row, "total", json_integer(total + json_integer_value(value)));
+		json_array_append(json_object_get(row, "workers"), value);
+	}
+}
+
+/* `command` of each worker, added up. */
+static int table_gather(struct ctl_client *c, const char *command, int workers, json_t **out)
+{
+	json_t *table = json_object();
+	int result = 0;
+
+	for (int w = 0; w < workers && result == 0; w++) {
+		json_t *values;
+
+		result = ask_index(c, command, (size_t)w, &values);
+		if (result == 0)
+			table_add(table, values);
+		json_decref(values);
+	}
+	if (result != 0) {
+		json_decref(table);
+		table = NULL;
+	}
+	*out = table;
+	return result;
+}
+
+static int layer_gather(struct ctl_client *c, const char *layer, int workers, json_t *layers)
+{
+	char command[96];
+	json_t *table = NULL, *values = NULL;
+	int result;
+
+	if (strlen(layer) > 32) {
+		snprintf(c->error, sizeof(c->error), "no layer %.32s...", layer);
+		return -SPLIT_E_BASE_INVALID;
+	}
+	snprintf(command, sizeof(command), "/splitd/counters,%s", layer);
+	if (strcmp(layer, "control") == 0) {
+		result = ctl_ask(c, command, &values);
+		table = json_object();
+		if (result == 0)
+			table_add(table, values);
+		json_decref(values);
+	} else {
+		result = table_gather(c, command, workers, &table);
+	}
+	if (result == 0)
+		json_object_set(layers, layer, table);
+	json_decref(table);
+	return result;
+}
+
+static int layers_gather(struct ctl_client *c, const char *only, int workers, json_t *layers)
+{
+	json_t *names, *name;
+	size_t i;
+	int result;
+
+	if (only != NULL)
+		return layer_gather(c, only, workers, layers);
+	result = ctl_ask(c, "/splitd/layers", &names);
+	json_array_foreach(names, i, name)
+	{
+		if (result == 0 && json_is_string(name) && i < COUNT_MAX)
+			result = layer_gather(c, json_string_value(name), workers, layers);
+	}
+	json_decref(names);
+	return result;
+}
+
+int ctl_gather_stats(struct ctl_client *c, const char *layer, json_t **out)
+{
+	json_t *info = NULL, *gauges = NULL, *layers = json_object();
+	int workers, result = ctl_ask(c, "/splitd/info", &info);
+
+	*out = NULL;
+	if (result != 0)
+		goto out;
+	workers = info_count(c, info, "workers");
+	if (workers < 0) {
+		result = -SPLIT_E_BASE_INVALID;
+		goto out;
+	}
+	result = layers_gather(c, layer, workers, layers);
+	if (result == 0)
+		result = table_gather(c, "/splitd/gauges", workers, &gauges);
+	if (result == 0)
+		*out = json_pack("{s:i, s:O, s:O, s:O}", "pid", c->pid, "info", info, "layers",
+				 layers, "gauges", gauges);
+	if (result == 0 && *out == NULL)
+		result = -SPLIT_E_BASE_NOMEM;
+out:
+	json_decref(info);
+	json_decref(gauges);
+	json_decref(layers);
+	return result;
+}
+
+int ctl_gather_endpoints(struct ctl_client *c, json_t **out)
+{
+	json_t *ids, *id, *endpoint;
+	size_t i;
+	int result = ctl_ask(c, "/splitd/endpoints", &ids);
+
+	*out = NULL;
+	if (result != 0)
+		return result;
+	*out = json_array();
+	json_array_foreach(ids, i, id)
+	{
+		if (!json_is_integer(id) || json_integer_value(id) < 0)
+			continue;
+		/* One that has gone in the meantime is no error. */
+		if (ask_index(c, "/splitd/endpoint", (size_t)json_integer_value(id), &endpoint) ==
+		    0)
+			json_array_append_new(*out, endpoint);
+	}
+	json_decref(ids);
+	return 0;
+}
+
+int ctl_gather_ports(struct ctl_client *c, json_t **out)
+{
+	json_t *info, *port;
+	int result = ctl_ask(c, "/splitd/info", &info);
+	int ports = result == 0 ? info_count(c, info, "ports") : -1;
+
+	json_decref(info);
+	*out = NULL;
+	if (ports < 0)
+		return result != 0 ? result : -SPLIT_E_BASE_INVALID;
+	*out = json_array();
+	for (int i = 0; i < ports && result == 0; i++) {
+		result = ask_index(c, "/splitd/port", (size_t)i, &port);
+		if (result == 0)
+			json_array_append_new(*out, port);
+	}
+	if (result != 0) {
+		json_decref(*out);
+		*out = NULL;
+	}
+	return result;
+}

@@ -1,0 +1,137 @@
+/* splitctl: the operator's command. docs/man/splitctl.8. */
+#include <string.h>
+#include <unistd.h>
+
+#include "ctl/ctl.h"
+
+enum exit_code { EXIT_GOOD = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+static void usage(FILE *to)
+{
+	fputs("usage: splitctl [OPTIONS] stats|endpoints|ports|version\n"
+	      "\n"
+	      "  stats            counters by layer and worker (those that are not 0)\n"
+	      "  endpoints        attached host processes\n"
+	      "  ports            network ports and their links\n"
+	      "  version          versions of splitctl and of the running splitd\n"
+	      "\n"
+	      "  -p, --prefix P   the splitd with eal.file_prefix P (default: splitd)\n"
+	      "  -s, --socket F   its telemetry socket, instead of -p\n"
+	      "  -l, --layer L    stats: this layer only\n"
+	      "  -a, --all        stats: counters that are 0 too\n"
+	      "  -i, --interval N stats: again every N seconds\n"
+	      "  -j, --json       JSON instead of tables\n"
+	      "  -h, --help       print this\n"
+	      "  -V, --version    the version of splitctl alone\n",
+	      to);
+}
+
+static void json_print(const json_t *value, bool compact)
+{
+	json_dumpf(value, stdout, compact ? JSON_COMPACT : JSON_INDENT(2));
+	fputc('\n', stdout);
+}
+
+static int stats_run(struct ctl_client *c, const struct ctl_options *o)
+{
+	for (;;) {
+		json_t *stats;
+		int result = ctl_gather_stats(c, o->layer, &stats);
+
+		if (result != 0)
+			return result;
+		if (o->json)
+			json_print(stats, o->interval_s != 0);
+		else
+			ctl_show_stats(stdout, stats, o->all);
+		json_decref(stats);
+		fflush(stdout);
+		if (o->interval_s == 0)
+			return 0;
+		sleep(o->interval_s);
+	}
+}
+
+static int list_run(struct ctl_client *c, const struct ctl_options *o)
+{
+	json_t *list;
+	int result = o->command == CTL_PORTS ? ctl_gather_ports(c, &list)
+					     : ctl_gather_endpoints(c, &list);
+
+	if (result != 0)
+		return result;
+	if (o->json)
+		json_print(list, false);
+	else if (o->command == CTL_PORTS)
+		ctl_show_ports(stdout, list);
+	else
+		ctl_show_endpoints(stdout, list);
+	json_decref(list);
+	return 0;
+}
+
+static int version_run(struct ctl_client *c, const struct ctl_options *o)
+{
+	const char *version;
+	json_t *info;
+	int result = ctl_ask(c, "/splitd/info", &info);
+
+	if (result != 0)
+		return result;
+	version = json_string_value(json_object_get(info, "version"));
+	if (version == NULL)
+		version = "-";
+	if (o->json) {
+		json_t *both =
+			json_pack("{s:s, s:s}", "splitctl", SPLITD_VERSION, "splitd", version);
+
+		json_print(both, false);
+		json_decref(both);
+	} else {
+		printf("splitctl %s\nsplitd %s (pid %d)\n", SPLITD_VERSION, version, c->pid);
+	}
+	json_decref(info);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct ctl_options options;
+	struct ctl_client client;
+	char error[256], path[128];
+	int result;
+
+	if (!ctl_options_parse(argc, argv, &options, error, sizeof(error))) {
+		fprintf(stderr, "splitctl: %s\n", error);
+		return EXIT_USAGE;
+	}
+	if (options.command == CTL_HELP) {
+		usage(stdout);
+		return EXIT_GOOD;
+	}
+	if (options.only_version) {
+		printf("splitctl %s\n", SPLITD_VERSION);
+		return EXIT_GOOD;
+	}
+	if (options.socket == NULL) {
+		if (ctl_socket_path(options.prefix, path, sizeof(path)) != 0) {
+			fprintf(stderr, "splitctl: %s: not a file prefix\n", options.prefix);
+			return EXIT_USAGE;
+		}
+		options.socket = path;
+	}
+	if (ctl_open(&client, options.socket) != 0) {
+		fprintf(stderr, "splitctl: %s\n", client.error);
+		return EXIT_FAILED;
+	}
+	if (options.command == CTL_STATS)
+		result = stats_run(&client, &options);
+	else if (options.command == CTL_VERSION)
+		result = version_run(&client, &options);
+	else
+		result = list_run(&client, &options);
+	if (result != 0)
+		fprintf(stderr, "splitctl: %s\n", client.error);
+	ctl_close(&client);
+	return result == 0 ? EXIT_GOOD : EXIT_FAILED;
+}
