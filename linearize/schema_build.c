@@ -333,8 +333,9 @@ static int message_put(struct writer *w, const struct entry *e)
 	for (i = 0; good && i < d->n_fields; i++) {
 		const ProtobufCFieldDescriptor *f = &d->fields[i];
 
-		if (f->offset > d->sizeof_message ||
-		    type_bytes[f->type] > d->sizeof_message - f->offset) {
+		uint32_t bytes = f->label == PROTOBUF_C_LABEL_REPEATED ? 8 : type_bytes[f->type];
+
+		if (f->offset > d->sizeof_message || bytes > d->sizeof_message - f->offset) {
 			rc = -SPLIT_E_LINEARIZE_DESCRIPTOR;
 			goto out;
 		}
