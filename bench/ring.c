@@ -119,7 +119,7 @@ static void lane_answer(struct host_lane *lane, const struct slot *in)
 	while (!(out = host_lane_reserve(lane, false)))
 		;
 	out->kind = TO_DAEMON_MESSAGE;
-	out->flags = SLOT_END_STREAM;
+	out->flags = SLOT_END_STREAM | SLOT_HAS_STATUS;
 	out->call_id = in->call_id;
 	out->msg_seq = in->msg_seq;
 	if (in->flags & SLOT_HAS_TOKEN) {
@@ -141,6 +141,7 @@ static void lane_release(struct host_lane *lane, uint64_t *tokens, unsigned *n, 
 		;
 	out->kind = TO_DAEMON_RELEASE;
 	out->info = *n;
+	out->inline_bytes = (uint16_t)(*n * sizeof(*tokens));
 	memcpy(out->tokens, tokens, *n * sizeof(*tokens));
 	host_lane_commit(lane, out);
 	*n = 0;
@@ -186,11 +187,11 @@ static const struct endpoint_events events = {.completion = answered};
 
 /* Publish one message of `bytes`: in the slot when it fits, else in a block written anew. 0, or the
  * code that says no room now. */
-static int lane_publish(struct pair *pair, uint64_t call, uint32_t seq, size_t bytes,
-			uint64_t now_ns)
+static int lane_publish(struct pair *pair, enum slot_kind kind, uint64_t call, uint32_t seq,
+			size_t bytes, uint64_t now_ns)
 {
 	struct endpoint_blocks blocks = {0};
-	struct endpoint_request request = {.kind = TO_HOST_MESSAGE,
+	struct endpoint_request request = {.kind = kind,
 					   .call_id = call,
 					   .msg_seq = seq,
 					   .has_message = bytes > 0,
@@ -217,8 +218,28 @@ static int lane_publish(struct pair *pair, uint64_t call, uint32_t seq, size_t b
 	return error;
 }
 
-/* One message there, one answer back, again and again. Nanoseconds each, or 0 on a fault. */
-static double lane_round_trips(struct pair *pair, uint64_t call, size_t bytes, double seconds)
+/* One null call: opened, published, answered with a status, closed. 0 or what failed. */
+static int lane_call(struct pair *pair, size_t bytes, uint64_t *answers, uint64_t now)
+{
+	uint64_t call, want = *answers + 1;
+	int error = endpoint_call_open(pair->port, NULL, &call);
+
+	if (error == 0)
+		error = lane_publish(pair, TO_HOST_REQUEST, call, 0, bytes, now);
+	if (error != 0)
+		return error;
+	endpoint_flush(pair->port, now);
+	while (*answers != want) {
+		error = endpoint_poll(pair->port, RING_BURST, &events, answers, now);
+		if (error < 0)
+			return error;
+	}
+	endpoint_call_close(pair->port, call, now);
+	return 0;
+}
+
+/* Calls, one after the other. Nanoseconds each, or 0 on a fault. */
+static double lane_round_trips(struct pair *pair, size_t bytes, double seconds)
 {
 	uint64_t n = 0, answers = 0, begin = 0, now = clock_ns();
 	const uint64_t warm = 1000;
@@ -227,15 +248,12 @@ static double lane_round_trips(struct pair *pair, uint64_t call, size_t bytes, d
 		if (n == warm)
 			begin = now;
 		for (unsigned i = 0; i < 250; i++, n++) {
-			uint64_t want = answers + 1;
+			int error = lane_call(pair, bytes, &answers, now);
 
-			if (lane_publish(pair, call, (uint32_t)n, bytes, now) != 0)
+			if (error != 0) {
+				perf_warn("call %llu: %s", (unsigned long long)n,
+					  error_text(error));
 				return 0;
-			endpoint_flush(pair->port, now);
-			while (answers != want) {
-				if (endpoint_poll(pair->port, RING_BURST, &events, &answers, now) <
-				    0)
-					return 0;
 			}
 		}
 		now = clock_ns();
@@ -245,15 +263,20 @@ static double lane_round_trips(struct pair *pair, uint64_t call, size_t bytes, d
 }
 
 /* As many as the ring takes, in bursts; messages taken a second. */
-static double lane_one_way(struct pair *pair, struct lane_host *host, uint64_t call, size_t bytes,
-			   double seconds)
+static double lane_one_way(struct pair *pair, struct lane_host *host, size_t bytes, double seconds)
 {
+	uint64_t call;
+
 	uint64_t answers = 0, begin = clock_ns(), now = begin, first, sent = 0;
 
+	if (endpoint_call_open(pair->port, NULL, &call) != 0 ||
+	    lane_publish(pair, TO_HOST_REQUEST, call, 0, 0, now) != 0)
+		return 0;
 	first = atomic_load(&host->taken);
 	while (now - begin < (uint64_t)(seconds * 1e9)) {
 		for (unsigned i = 0; i < RING_BURST; i++) {
-			if (lane_publish(pair, call, (uint32_t)sent, bytes, now) != 0)
+			if (lane_publish(pair, TO_HOST_MESSAGE, call, (uint32_t)sent, bytes, now) !=
+			    0)
 				break;
 			sent++;
 		}
@@ -272,7 +295,6 @@ static int lane_measure(const struct perf_options *options, size_t bytes, bool a
 	struct lane_host host = {.core = options->core_b, .answers = answers};
 	struct pair *pair = aligned_alloc(64, align_up(sizeof(*pair), 64));
 	pthread_t thread;
-	uint64_t call;
 
 	*result_out = 0;
 	if (!pair)
@@ -284,12 +306,11 @@ static int lane_measure(const struct perf_options *options, size_t bytes, bool a
 		return error;
 	}
 	host.pair = pair;
-	error = endpoint_call_open(pair->port, NULL, &call);
-	if (error == 0 && pthread_create(&thread, NULL, lane_host_run, &host) != 0)
+	if (pthread_create(&thread, NULL, lane_host_run, &host) != 0)
 		error = -SPLIT_E_BASE_SYSTEM;
 	if (error == 0) {
-		*result_out = answers ? lane_round_trips(pair, call, bytes, seconds)
-				      : lane_one_way(pair, &host, call, bytes, seconds);
+		*result_out = answers ? lane_round_trips(pair, bytes, seconds)
+				      : lane_one_way(pair, &host, bytes, seconds);
 		atomic_store(&host.stop, true);
 		pthread_join(thread, NULL);
 	}
