@@ -1,0 +1,400 @@
+/* What the files of host-lib share. Nothing here leaves the folder.
+ *
+ *   host.c      the host object: services, sessions, attach again
+ *   session.c   one attachment: its workers, its end
+ *   worker.c    the loop: take slots, run handlers, park
+ *   lane.c      the producer's side: which lane, waiting for room, release batches
+ *   call.c      calls: table, handles, references, what a handler asks of them
+ *   answer.c    replies: flatten, status, metadata
+ *   room.c      memory in the to-daemon segment
+ *   relocate.c  a small message out of its slot
+ *
+ * One `struct session` is one attachment with threads of its own, so that a handler stuck in the
+ * old one never holds up the new one. A session is freed when its workers have ended and every call
+ * opened in it is over.
+ *
+ * The consumer's side of the rings of worker h belongs to whoever holds h's `ring_held`: the worker
+ * itself, but while a handler runs anybody who waits for room may take it, so that RELEASE and
+ * CANCEL never wait for a handler (worker.c). The producer's side is always the worker's own.
+ */
+#ifndef SPLITD_HOST_INTERNAL_H
+#define SPLITD_HOST_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/bits.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "host-lib/split-host.h"
+#include "linearize/linearize.h"
+#include "shepherd/shepherd.h"
+
+#define HOST_CALLS_MAX_DEFAULT 65536u
+#define HOST_CALLS_MAX_LIMIT   (1u << 24) /* a handle has 24 bits of index */
+#define HOST_CALL_CHUNK        64u        /* calls allocated at a time */
+#define HOST_METADATA_ITEMS    64u
+#define HOST_METADATA_BYTES    8192u
+#define HOST_TEXT_BYTES        1024u
+#define HOST_DETAILS_BYTES     4096u
+#define HOST_WORKERS_MAX       SHEPHERD_HOST_WORKERS_MAX
+
+struct session;
+struct worker;
+
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+/* ------------------------------------------------------------------ methods */
+
+struct method;
+
+/* The code pointer of a method's table entry; its data pointer is the struct method. */
+typedef void (*method_code)(struct split_call *call, struct method *method);
+
+struct method {
+	method_code code;
+	char *path; /* "package.Service/Method" */
+	char *service_name;
+	char *method_name;
+	enum split_method_kind kind;
+	const ProtobufCMessageDescriptor *input;
+	const ProtobufCMessageDescriptor *output;
+	bool answers_now; /* a handler that returns without answering or retaining has forgotten */
+
+	ProtobufCService *service; /* a protobuf-c service's method, or */
+	unsigned service_index;
+	struct split_method raw; /* one of split_host_serve_method */
+};
+
+/* ------------------------------------------------------------------ memory in the segment */
+
+/* Starts each block of the to-daemon arena. Blocks of one slot are chained; the address of the
+ * first one is the slot's token. */
+struct block {
+	struct block *next;
+	uint64_t bytes; /* of the whole block */
+};
+
+_Static_assert(sizeof(struct block) == 16, "messages stay 16-byte aligned behind it");
+
+#define ROOM_CLASSES   5  /* blocks of 256 B … 4 KiB are kept by the worker that gets them back */
+#define ROOM_CACHE_MAX 32 /* of each class at most */
+
+/* A worker's own free blocks. Its thread only. */
+struct room_cache {
+	struct block *free[ROOM_CLASSES];
+	uint16_t count[ROOM_CLASSES];
+};
+
+/* A session's to-daemon arena. Any thread. */
+struct room {
+	pthread_mutex_t lock;
+	struct arena *arena;
+	struct shepherd_chunk mem;
+	unsigned cache_max;       /* blocks of each class that one worker may keep */
+	_Atomic uint32_t waiters; /* threads that found no room: caches are given back */
+};
+
+int room_init(struct room *r, struct shepherd_chunk mem, unsigned workers) SPLIT_MUST_USE;
+void room_fini(struct room *r);
+/* A block with `bytes` behind its header, or NULL: no room now. `cache` may be NULL. */
+struct block *room_get(struct room *r, struct room_cache *cache, size_t bytes);
+/* Free a whole chain. */
+void room_put(struct room *r, struct room_cache *cache, struct block *chain);
+/* Give a cache back. */
+void room_cache_flush(struct room *r, struct room_cache *cache);
+/* Whether a block for `bytes` could exist at all. */
+bool room_possible(const struct room *r, size_t bytes);
+/* The chain behind a token, or NULL when it names none. */
+struct block *room_of_token(const struct room *r, uint64_t token);
+
+/* ------------------------------------------------------------------ calls */
+
+/* split_call.word: generation << 32 | flags | references. A call is over, and its struct free, when
+ * it is ANSWERED and has no reference. References: the handler while it runs, each retain, and
+ * whoever is at work on the answer. */
+#define CALL_ANSWERED  UINT64_C(0x80000000) /* somebody has taken it on himself to answer */
+#define CALL_GONE      UINT64_C(0x40000000) /* the request's blocks have been given back */
+#define CALL_REFS      UINT64_C(0x00ffffff)
+#define CALL_GEN_SHIFT 32
+
+struct heap_part {
+	struct heap_part *next;
+	uint64_t pad;
+	uint8_t bytes[];
+};
+
+/* Metadata of an answer until it is sent; items point into heap parts of the call. */
+struct metadata_list {
+	struct metadata_item *items;
+	uint32_t count;
+	uint32_t bytes;
+};
+
+struct split_call {
+	/* line 0: identity, and what every answer needs */
+	_Atomic uint64_t word;
+	struct session *session;
+	struct method *method;
+	uint64_t call_id;
+	uint64_t request_token;
+	const ProtobufCMessage *message;
+	uint32_t index; /* in the host's table */
+	uint16_t daemon_worker;
+	bool has_token;
+	uint8_t status;
+	_Atomic uint8_t cancelled;
+	bool status_set;
+	bool cancel_queued;
+	bool taken_back;     /* revoked by the daemon: not run */
+	struct worker *home; /* the worker that took it */
+
+	/* line 1: asked for now and then */
+	uint64_t deadline_ns;
+	const struct metadata_block *metadata;
+	struct split_peer peer;
+	void *user;
+	struct split_call *next;        /* free list, run queue */
+	struct split_call *cancel_next; /* calls whose cancelled callback is due */
+
+	/* the reply being built: one thread at a time */
+	struct block *blocks; /* chain; the newest first */
+	uint8_t *bump;
+	uint8_t *bump_end;
+	struct heap_part *heap;
+	char *text;
+	struct metadata_list initial;
+	struct metadata_list trailing;
+	ProtobufCAllocator allocator;
+	struct split_host *host;
+
+	_Alignas(BITS_CACHE_LINE) uint8_t inline_area[SLOT_INLINE_BYTES];
+};
+
+/* Made at attach, freed at detach; structs are never moved or unmapped before. */
+struct call_table {
+	pthread_mutex_t lock;
+	struct split_call *free;
+	_Atomic(struct split_call *) *chunks;
+	uint32_t made;
+	uint32_t max;
+	uint32_t generation; /* what new structs start from */
+};
+
+int call_table_init(struct call_table *t, uint32_t max) SPLIT_MUST_USE;
+void call_table_fini(struct call_table *t);
+/* A few free structs as a list, or NULL. Any thread. */
+struct split_call *call_table_get(struct call_table *t, struct split_host *host);
+void call_table_put(struct call_table *t, struct split_call *list);
+
+/* Handles: what closure data is. */
+void *call_handle(const struct split_call *call);
+void call_closure(const ProtobufCMessage *reply, void *closure_data);
+/* The right to answer `call`, once: takes a reference. False: answered before. `gen` must match. */
+bool call_claim_answer(struct split_call *call, uint32_t gen);
+uint32_t call_generation(const struct split_call *call);
+/* A reference while the call is not answered. */
+bool call_hold_unanswered(struct split_call *call);
+/* Drop `n` references; gives the request back, answers for a forgetful handler, frees. */
+void call_put(struct split_call *call, unsigned n);
+/* Free a call that was taken from a ring and never begun (its session is gone). */
+void call_drop_unbegun(struct split_call *call);
+/* Registry of hosts, so that a handle of a host that is gone is harmless. */
+int host_registry_add(struct split_host *host) SPLIT_MUST_USE;
+void host_registry_remove(struct split_host *host);
+
+/* Answer a call claimed by call_claim_answer; the reference stays the caller's, unless the answer
+ * waits for the handler's return: then worker->pending keeps it and *kept_out is true. */
+int answer_claimed(struct split_call *call, const ProtobufCMessage *reply, bool *kept_out);
+/* Free what the reply was built of. */
+void answer_parts_free(struct split_call *call);
+/* split_call_set_status without asking whether the call was answered. */
+int answer_status_set(struct split_call *call, unsigned code, const char *message);
+
+/* ------------------------------------------------------------------ workers and sessions */
+
+/* Release tokens gathered for one daemon worker. */
+struct release_batch {
+	uint64_t tokens[SLOT_TOKENS_MAX];
+	unsigned n;
+};
+
+/* Which call a daemon's call index stands for: index in the call table + 1, by daemon worker. */
+struct call_map {
+	uint32_t *of;
+	uint32_t n;
+};
+
+struct worker {
+	struct session *session;
+	struct split_host *host;
+	unsigned h;
+	pthread_t thread;
+	bool started;
+	_Atomic bool exited;
+
+	/* whoever holds the ring */
+	_Alignas(BITS_CACHE_LINE) _Atomic uint32_t ring_held;
+	struct split_call *free;
+	struct split_call *queue_head; /* begun by nobody yet, though taken from the ring */
+	struct split_call *queue_tail;
+	struct split_call *cancel_head;
+	struct call_map *maps; /* by daemon worker */
+	_Atomic uint64_t opened;
+	bool yield;  /* YIELDNOW came */
+	bool retire; /* RETIRE came */
+
+	/* any thread */
+	_Alignas(BITS_CACHE_LINE) _Atomic(struct split_call *) returned;
+	_Atomic uint64_t closed;
+
+	/* the worker's thread */
+	_Alignas(BITS_CACHE_LINE) struct split_call *current;
+	struct { /* an answer that waits for its handler's return; filled, not committed */
+		struct split_call *call;
+		struct slot *slot;
+		struct host_lane *lane;
+	} pending;
+	struct release_batch *batches; /* by daemon worker */
+	struct room_cache cache;
+	bool ring_mine; /* this thread holds its ring */
+	uint8_t state;  /* enum host_state last said */
+	uint32_t passes;
+
+	struct split_host_stats stats; /* relaxed; this thread writes */
+};
+
+struct foreign {
+	_Alignas(BITS_CACHE_LINE) pthread_mutex_t lock;
+};
+
+struct session {
+	struct split_host *host;
+	struct attachment *attachment;
+	struct session *next; /* host's list of ending ones */
+	struct room room;
+	unsigned daemon_workers;
+	unsigned workers_n;
+	struct worker *workers;
+	struct foreign *foreign; /* by daemon worker */
+	_Atomic bool draining;
+	_Atomic uint64_t drain_until_ns;
+};
+
+/* The thread's worker, NULL on threads that are none. */
+extern __thread struct worker *worker_self __attribute__((tls_model("initial-exec")));
+
+int session_open(struct split_host *host, const struct attach_hello *hello, struct session **out,
+		 struct attach_refusal *why) SPLIT_MUST_USE;
+/* Let the workers end once nothing is open, or at `until_ns`. */
+void session_drain(struct session *s, uint64_t until_ns);
+/* The other side is gone, or we go: workers end after the handler they are in. */
+void session_end(struct session *s);
+bool session_workers_exited(const struct session *s);
+/* Calls not over. Exact once the workers have ended. */
+uint64_t session_calls(const struct session *s);
+/* Wait for the workers' threads. */
+void session_join(struct session *s);
+/* After join; every call is over, or the host goes. Adds its counters to the host's. */
+void session_free(struct session *s);
+
+void *worker_main(void *arg);
+/* Take what waits in the rings of the session's workers, without running anything: what a thread
+ * that waits for room does. True when something was taken. */
+bool worker_help(struct session *s);
+/* Whether a CANCEL of `call` lies in the ring of this thread's worker; takes nothing. */
+bool worker_sees_cancel(struct worker *w, const struct split_call *call);
+/* Give back the caches of the workers to the arena, soon. */
+void session_kick(struct session *s);
+/* Commit an answer that waits for the handler's return, without the release. */
+void worker_pending_flush(struct worker *w);
+
+/* ------------------------------------------------------------------ producing */
+
+/* A place to produce completions: the worker's own lane, or the foreign lane, locked. */
+struct producer {
+	struct session *session;
+	struct host_lane *lane;
+	struct worker *worker; /* NULL: foreign, `d` is locked */
+	unsigned d;
+};
+
+void producer_open(struct producer *p, struct session *s, unsigned d);
+void producer_close(struct producer *p);
+/* A slot, waiting for one. 0; -SPLIT_E_HOST_LOST; with a token also -SPLIT_E_HOST_ROOM after
+ * room_wait_ns. */
+int producer_slot(struct producer *p, bool with_token, struct slot **out) SPLIT_MUST_USE;
+/* Commit and wake the daemon worker. */
+void producer_commit(struct producer *p, struct slot *slot);
+
+/* Give a request's blocks back, soon. Any thread that has a reference in the session. */
+void request_release(struct session *s, unsigned d, uint64_t token);
+/* What the worker has gathered. */
+void worker_batches_flush(struct worker *w);
+
+/* One thread's wait for room. */
+struct waiter {
+	uint64_t until_ns;
+	unsigned idle;
+	bool counted;
+};
+
+void waiter_init(struct waiter *wt, const struct session *s);
+/* Make some progress or pause. 0; -SPLIT_E_HOST_ROOM: waited long enough; -SPLIT_E_HOST_LOST. */
+int waiter_step(struct waiter *wt, struct session *s) SPLIT_MUST_USE;
+void waiter_fini(struct waiter *wt, struct session *s);
+
+/* ------------------------------------------------------------------ relocate */
+
+/* Move the pointers of a message that was copied: each into [from, from + bytes) is shifted by
+ * `to - from`. `message` is the copy. */
+void relocate_message(ProtobufCMessage *message, const ProtobufCMessageDescriptor *descriptor,
+		      uint64_t from, size_t bytes, int64_t shift);
+
+/* ------------------------------------------------------------------ host */
+
+struct split_host {
+	char *path;
+	char *name;
+	struct split_host_options options;
+	unsigned *cores;
+
+	struct method **methods;
+	size_t methods_n;
+	size_t methods_max;
+
+	unsigned registry; /* index + 1 */
+	struct call_table calls;
+
+	int stop_fd; /* eventfd */
+	_Atomic bool stopping;
+	_Atomic bool running;
+	unsigned run_workers;
+
+	_Atomic(struct session *) session; /* for statistics */
+	pthread_mutex_t stats_lock;        /* sessions come and go under it */
+	struct session *ending;
+	struct split_host_stats stats;       /* atomic adds; threads that are no worker */
+	struct split_host_stats stats_ended; /* of sessions that ended; stats_lock */
+};
+
+/* Counters: a worker writes its own block, others add to the host's. */
+#define STAT_ADD(host_, field, n)                                                                  \
+	do {                                                                                       \
+		struct worker *stat_w_ = worker_self;                                              \
+		if (stat_w_ != NULL && stat_w_->host == (host_))                                   \
+			__atomic_store_n(&stat_w_->stats.field, stat_w_->stats.field + (n),        \
+					 __ATOMIC_RELAXED);                                        \
+		else                                                                               \
+			__atomic_fetch_add(&(host_)->stats.field, (n), __ATOMIC_RELAXED);          \
+	} while (0)
+#define STAT(host_, field) STAT_ADD(host_, field, 1)
+
+#endif

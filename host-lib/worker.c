@@ -1,0 +1,616 @@
+/* A worker: take slots, run handlers, park.
+ *
+ * The consumer's side of a worker's rings belongs to whoever holds `ring_held`. The worker holds it
+ * all the time but while a handler runs. A thread that waits for room takes it then and empties the
+ * rings in its stead: RELEASE and CANCEL take effect at once; a REQUEST is claimed, copied out of
+ * its slot and queued for the worker, which runs it when it is back. While nobody waits, a REQUEST
+ * stays in its slot until the worker is free for it, so that the daemon can take it back.
+ *
+ * A small message is copied out of its slot in any case (relocate.c says why), so a slot is given
+ * back before its handler begins.
+ */
+#include <sched.h>
+#include <stdlib.h>
+
+#include "host-lib/host_internal.h"
+
+__thread struct worker *worker_self __attribute__((tls_model("initial-exec")));
+
+#define PARK_TIMEOUT_NS  CLOCK_NS_PER_SEC
+#define HELP_BUDGET      64 /* slots taken from one ring by a helper in one go */
+#define PASSES_PER_BEAT  32 /* power of two */
+#define RETIRED_SLEEP_NS 5000000
+#define DRAIN_SLEEP_NS   200000
+
+enum taken {
+	TAKEN_NOTHING,
+	TAKEN_CONTROL, /* done with */
+	TAKEN_CALL,    /* a call to run */
+	TAKEN_BLOCKED, /* not without producing, which this thread must not */
+};
+
+/* ------------------------------------------------------------------ who consumes */
+
+static bool ring_try(struct worker *w)
+{
+	uint32_t none = 0;
+
+	return atomic_compare_exchange_strong_explicit(&w->ring_held, &none, 1,
+						       memory_order_acquire, memory_order_relaxed);
+}
+
+static void ring_take(struct worker *w)
+{
+	while (!ring_try(w))
+		sched_yield(); /* a helper has it, for HELP_BUDGET slots at most */
+	w->ring_mine = true;
+}
+
+static void ring_leave(struct worker *w)
+{
+	w->ring_mine = false;
+	atomic_store_explicit(&w->ring_held, 0, memory_order_release);
+}
+
+/* ------------------------------------------------------------------ call structs */
+
+/* With the ring held. */
+static struct split_call *call_get(struct worker *w)
+{
+	struct split_call *call = w->free;
+
+	if (call == NULL)
+		call = atomic_exchange_explicit(&w->returned, NULL, memory_order_acquire);
+	if (call == NULL)
+		call = call_table_get(&w->host->calls, w->host);
+	if (call != NULL)
+		w->free = call->next;
+	return call;
+}
+
+/* Remember which struct stands for the call, for CANCEL. Entries are checked by id when used. */
+static void map_set(struct worker *w, uint64_t call_id, uint32_t index)
+{
+	struct call_map *m = &w->maps[attachment_call_worker(call_id)];
+	uint32_t at = (uint32_t)(call_id & 0xffffff);
+
+	if (at >= m->n) {
+		uint32_t n = (uint32_t)pow2_up((uint64_t)at + 64);
+		uint32_t *of = realloc(m->of, n * sizeof(*of));
+
+		if (of == NULL)
+			return; /* its CANCEL will go unheard; nothing else needs the map */
+		memset(of + m->n, 0, (n - m->n) * sizeof(*of));
+		m->of = of;
+		m->n = n;
+	}
+	m->of[at] = index + 1;
+}
+
+static struct split_call *map_get(const struct worker *w, uint64_t call_id)
+{
+	unsigned d = attachment_call_worker(call_id);
+	uint32_t at = (uint32_t)(call_id & 0xffffff), index;
+
+	if (d >= w->session->daemon_workers || at >= w->maps[d].n || w->maps[d].of[at] == 0)
+		return NULL;
+	index = w->maps[d].of[at] - 1;
+	return &atomic_load_explicit(&w->host->calls.chunks[index / HOST_CALL_CHUNK],
+				     memory_order_acquire)[index % HOST_CALL_CHUNK];
+}
+
+/* ------------------------------------------------------------------ taking slots */
+
+static void call_fill(struct worker *w, struct split_call *call, const struct slot *slot,
+		      struct method *method)
+{
+	uint64_t word = atomic_load_explicit(&call->word, memory_order_relaxed);
+	uint32_t gen = (uint32_t)(word >> CALL_GEN_SHIFT) + 1;
+	uint64_t area = (uint64_t)(uintptr_t)slot->inline_area;
+
+	call->session = w->session;
+	call->home = w;
+	call->method = method;
+	call->call_id = slot->call_id;
+	call->daemon_worker = (uint16_t)attachment_call_worker(slot->call_id);
+	call->has_token = (slot->flags & SLOT_HAS_TOKEN) != 0;
+	call->request_token = slot->info;
+	call->deadline_ns = slot->deadline_ns;
+	call->status = SPLIT_OK;
+	call->status_set = false;
+	call->user = NULL;
+	call->metadata = NULL;
+	call->peer.family = 0;
+	call->cancel_queued = false;
+	atomic_store_explicit(&call->cancelled, 0, memory_order_relaxed);
+	if ((slot->flags & SLOT_EXTRA) != 0) {
+		call->metadata = (const struct metadata_block *)(uintptr_t)slot->metadata;
+		call->peer.family = slot->peer_family;
+		call->peer.port = slot->peer_port;
+		memcpy(call->peer.address, slot->peer_address, sizeof(call->peer.address));
+	}
+	call->message = (const ProtobufCMessage *)(uintptr_t)slot->msg;
+	if ((slot->flags & SLOT_INLINE) != 0) {
+		uint64_t copy = (uint64_t)(uintptr_t)call->inline_area;
+
+		memcpy(call->inline_area, slot->inline_area, slot->inline_bytes);
+		call->message = (const ProtobufCMessage *)(uintptr_t)(copy + (slot->msg - area));
+		relocate_message((ProtobufCMessage *)(uintptr_t)call->message, method->input, area,
+				 SLOT_INLINE_BYTES, (int64_t)(copy - area));
+	}
+	/* One reference: the handler's. Release: whoever finds the generation finds the rest. */
+	atomic_store_explicit(&call->word, (uint64_t)gen << CALL_GEN_SHIFT | 1,
+			      memory_order_release);
+	map_set(w, slot->call_id, call->index);
+	atomic_store_explicit(&w->opened,
+			      atomic_load_explicit(&w->opened, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
+static bool slot_sound(const struct worker *w, const struct slot *slot)
+{
+	const struct split_host *host = w->host;
+	uint64_t area = (uint64_t)(uintptr_t)slot->inline_area;
+
+	if (slot->method >= host->methods_n ||
+	    slot->data != (uint64_t)(uintptr_t)host->methods[slot->method] ||
+	    slot->code != (uint64_t)(uintptr_t)host->methods[slot->method]->code ||
+	    (slot->flags & SLOT_HAS_MESSAGE) == 0 ||
+	    attachment_call_worker(slot->call_id) >= w->session->daemon_workers)
+		return false;
+	return (slot->flags & SLOT_INLINE) == 0 ||
+	       (slot->inline_bytes <= SLOT_INLINE_BYTES && slot->msg - area < SLOT_INLINE_BYTES);
+}
+
+/* Say that a call is not begun here; its blocks go back with it. */
+static void refuse(struct slot *out, uint64_t call_id, bool has_token, uint64_t token)
+{
+	out->kind = TO_DAEMON_REFUSE;
+	out->call_id = call_id;
+	if (has_token) {
+		out->flags = SLOT_RELEASE_REQUEST;
+		out->release = token;
+	}
+}
+
+/* No call can be made of the slot: give it back at once. */
+static enum taken take_refused(struct worker *w, struct host_lane *lane, const struct slot *slot,
+			       bool may_produce, bool sound)
+{
+	/* With room to say so first: what is claimed must be answered for. */
+	struct slot *out = may_produce ? host_lane_reserve(lane, false) : NULL;
+
+	if (out == NULL)
+		return TAKEN_BLOCKED;
+	(void)host_lane_claim(lane, slot);
+	refuse(out, slot->call_id, (slot->flags & SLOT_HAS_TOKEN) != 0, slot->info);
+	host_lane_commit(lane, out);
+	host_lane_ring(lane);
+	host_lane_advance(lane);
+	STAT(w->host, refused);
+	if (!sound)
+		STAT(w->host, protocol_errors);
+	return TAKEN_CONTROL;
+}
+
+static enum taken take_request(struct worker *w, struct host_lane *lane, const struct slot *slot,
+			       bool may_produce, struct split_call **call_out)
+{
+	bool sound = slot_sound(w, slot);
+	struct split_call *call = sound && !w->retire ? call_get(w) : NULL;
+
+	if (call == NULL)
+		return take_refused(w, lane, slot, may_produce, sound);
+	/* Taken back: the daemon hears REFUSE from the worker's thread. */
+	call->taken_back = !host_lane_claim(lane, slot);
+	call_fill(w, call, slot, w->host->methods[slot->method]);
+	host_lane_advance(lane);
+	*call_out = call;
+	return TAKEN_CALL;
+}
+
+static void take_release(struct worker *w, struct host_lane *lane, const struct slot *slot)
+{
+	uint64_t tokens[SLOT_TOKENS_MAX];
+	unsigned n = host_lane_released(lane, slot, tokens);
+	struct room_cache *cache = worker_self == w ? &w->cache : NULL;
+
+	host_lane_advance(lane);
+	for (unsigned i = 0; i < n; i++) {
+		struct block *chain = room_of_token(&w->session->room, tokens[i]);
+
+		if (chain != NULL)
+			room_put(&w->session->room, cache, chain);
+		else
+			STAT(w->host, protocol_errors);
+	}
+}
+
+/* A struct stays with its worker as long as the session, so with the ring held call_id is stable.
+ */
+static void take_cancel(struct worker *w, uint64_t call_id, bool may_produce)
+{
+	struct split_call *call = map_get(w, call_id);
+
+	if (call == NULL || call->call_id != call_id || !call_hold_unanswered(call))
+		return;
+	if (atomic_exchange_explicit(&call->cancelled, 1, memory_order_acq_rel) == 0)
+		STAT(w->host, cancels);
+	/* Dropping the reference may have to produce, and the callback is user's code: both wait
+	 * for the worker if need be. */
+	if (!call->cancel_queued && (!may_produce || call->method->raw.cancelled != NULL)) {
+		call->cancel_queued = true;
+		call->cancel_next = w->cancel_head;
+		w->cancel_head = call;
+		return;
+	}
+	call_put(call, 1);
+}
+
+/* Take one slot of the lane, with w's ring held. `may_produce`: this is w's own thread, outside any
+ * wait. */
+static enum taken lane_take(struct worker *w, struct host_lane *lane, bool may_produce,
+			    struct split_call **call_out)
+{
+	const struct slot *slot = host_lane_peek(lane);
+	uint64_t token;
+	unsigned d;
+
+	if (slot == NULL)
+		return TAKEN_NOTHING;
+	switch (slot->kind) {
+	case TO_HOST_REQUEST:
+		return take_request(w, lane, slot, may_produce, call_out);
+	case TO_HOST_RELEASE:
+		take_release(w, lane, slot);
+		return TAKEN_CONTROL;
+	case TO_HOST_CANCEL:
+		take_cancel(w, slot->call_id, may_produce);
+		break;
+	case TO_HOST_TRYAGAIN:
+		break;
+	case TO_HOST_YIELDNOW:
+		w->yield = true;
+		break;
+	case TO_HOST_RETIRE:
+		w->retire = true;
+		break;
+	default:
+		/* Streams, which no method of ours asked for. Their blocks go back. */
+		if (!may_produce && (slot->flags & SLOT_HAS_TOKEN) != 0)
+			return TAKEN_BLOCKED;
+		STAT(w->host, protocol_errors);
+		d = attachment_call_worker(slot->call_id);
+		token = slot->info;
+		if ((slot->flags & SLOT_HAS_TOKEN) != 0 && d < w->session->daemon_workers)
+			request_release(w->session, d, token);
+		break;
+	}
+	host_lane_advance(lane);
+	return TAKEN_CONTROL;
+}
+
+static void queue_add(struct worker *w, struct split_call *call)
+{
+	call->next = NULL;
+	if (w->queue_head == NULL)
+		w->queue_head = call;
+	else
+		w->queue_tail->next = call;
+	w->queue_tail = call;
+}
+
+static bool help_one(struct session *s, struct worker *w)
+{
+	bool mine = w == worker_self && w->ring_mine;
+	bool found = false;
+
+	if (!mine && !ring_try(w))
+		return false;
+	for (unsigned d = 0; d < s->daemon_workers; d++) {
+		struct host_lane *lane = attachment_lane(s->attachment, d, w->h);
+
+		for (unsigned i = 0; i < HELP_BUDGET; i++) {
+			struct split_call *call = NULL;
+			enum taken t = lane_take(w, lane, false, &call);
+
+			if (t == TAKEN_NOTHING || t == TAKEN_BLOCKED)
+				break;
+			if (t == TAKEN_CALL)
+				queue_add(w, call);
+			found = true;
+		}
+	}
+	if (!mine)
+		atomic_store_explicit(&w->ring_held, 0, memory_order_release);
+	return found;
+}
+
+bool worker_help(struct session *s)
+{
+	bool found = false;
+
+	for (unsigned i = 0; i < s->workers_n; i++)
+		found |= help_one(s, &s->workers[i]);
+	return found;
+}
+
+bool worker_sees_cancel(struct worker *w, const struct split_call *call)
+{
+	struct host_lane *lane = attachment_lane(w->session->attachment, call->daemon_worker, w->h);
+	bool mine = w->ring_mine, found = false;
+	const struct slot *slot;
+
+	if (!mine && !ring_try(w))
+		return false;
+	for (uint32_t ahead = 0; (slot = host_lane_peek_at(lane, ahead)) != NULL; ahead++) {
+		if (slot->kind == TO_HOST_CANCEL && slot->call_id == call->call_id) {
+			found = true;
+			break;
+		}
+	}
+	if (!mine)
+		atomic_store_explicit(&w->ring_held, 0, memory_order_release);
+	return found;
+}
+
+/* ------------------------------------------------------------------ running */
+
+static void state_set(struct worker *w, enum host_state state)
+{
+	if (w->state == state)
+		return;
+	w->state = state;
+	host_state_set(w->session->attachment, w->h, state);
+}
+
+void worker_pending_flush(struct worker *w)
+{
+	struct split_call *call = w->pending.call;
+
+	if (likely(call == NULL))
+		return;
+	w->pending.call = NULL;
+	host_lane_commit(w->pending.lane, w->pending.slot);
+	host_lane_ring(w->pending.lane);
+	call_put(call, 1);
+}
+
+void split_call_flush(struct split_call *call)
+{
+	if (worker_self != NULL && worker_self->pending.call == call)
+		worker_pending_flush(worker_self);
+}
+
+/* The handler is back: what it left pending goes out together with the release, if it can. */
+static void handler_done(struct worker *w, struct split_call *call)
+{
+	struct slot *slot = w->pending.slot;
+	uint64_t word;
+
+	if (w->pending.call == NULL) {
+		call_put(call, 1);
+		return;
+	}
+	/* Handler and pending answer are the only references: nobody can add one. */
+	word = atomic_load_explicit(&call->word, memory_order_acquire);
+	if ((word & CALL_REFS) == 2 && (word & CALL_GONE) == 0) {
+		atomic_fetch_or_explicit(&call->word, CALL_GONE, memory_order_acq_rel);
+		slot->flags |= SLOT_RELEASE_REQUEST;
+		slot->release = call->request_token;
+	}
+	w->pending.call = NULL;
+	host_lane_commit(w->pending.lane, slot);
+	host_lane_ring(w->pending.lane);
+	call_put(call, 2);
+}
+
+/* The daemon took the call back before it was begun. */
+static void run_taken_back(struct split_call *call)
+{
+	struct producer p;
+	struct slot *out;
+
+	producer_open(&p, call->session, call->daemon_worker);
+	if (producer_slot(&p, false, &out) == 0) {
+		refuse(out, call->call_id, call->has_token, call->request_token);
+		producer_commit(&p, out);
+	}
+	producer_close(&p);
+	call_drop_unbegun(call);
+}
+
+static void run(struct worker *w, struct split_call *call)
+{
+	if (unlikely(call->taken_back)) {
+		run_taken_back(call);
+		return;
+	}
+	/* A host that was stopped and resumed late must not run what was answered meanwhile. */
+	if (unlikely(!attachment_alive(w->session->attachment) ||
+		     atomic_load_explicit(&call->cancelled, memory_order_acquire) != 0)) {
+		call_drop_unbegun(call);
+		return;
+	}
+	state_set(w, HOST_RUNNING);
+	if (unlikely(call->deadline_ns != 0 && clock_ns() >= call->deadline_ns)) {
+		bool kept;
+
+		atomic_fetch_or_explicit(&call->word, CALL_ANSWERED, memory_order_acq_rel);
+		(void)answer_status_set(call, SPLIT_DEADLINE_EXCEEDED, NULL);
+		(void)answer_claimed(call, NULL, &kept);
+		call_put(call, 1);
+		return;
+	}
+	STAT(w->host, calls);
+	w->current = call;
+	ring_leave(w);
+	call->method->code(call, call->method);
+	ring_take(w);
+	w->current = NULL;
+	handler_done(w, call);
+}
+
+static bool run_queued(struct worker *w)
+{
+	struct split_call *call = w->queue_head;
+
+	if (call == NULL)
+		return false;
+	w->queue_head = call->next;
+	run(w, call);
+	return true;
+}
+
+static bool run_cancels(struct worker *w)
+{
+	struct split_call *call = w->cancel_head;
+
+	if (call == NULL)
+		return false;
+	w->cancel_head = call->cancel_next;
+	call->cancel_queued = false;
+	if (call->method->raw.cancelled == NULL) {
+		call_put(call, 1);
+		return true;
+	}
+	w->current = call;
+	ring_leave(w);
+	call->method->raw.cancelled(call, call->method->raw.data);
+	ring_take(w);
+	w->current = NULL;
+	handler_done(w, call);
+	return true;
+}
+
+/* One look at everything; true when there was something. */
+static bool pass(struct worker *w)
+{
+	struct session *s = w->session;
+	bool found = false;
+
+	while (run_cancels(w) || run_queued(w))
+		found = true;
+	for (unsigned d = 0; d < s->daemon_workers; d++) {
+		struct host_lane *lane = attachment_lane(s->attachment, d, w->h);
+		struct split_call *call = NULL;
+		enum taken t = lane_take(w, lane, true, &call);
+
+		if (t == TAKEN_CALL)
+			run(w, call);
+		found |= t != TAKEN_NOTHING;
+	}
+	if ((++w->passes & (PASSES_PER_BEAT - 1)) == 0) {
+		host_heartbeat(s->attachment, w->h);
+		worker_batches_flush(w);
+	}
+	if (unlikely(w->yield)) {
+		w->yield = false;
+		sched_yield();
+	}
+	return found;
+}
+
+/* ------------------------------------------------------------------ idle */
+
+static void sleep_ns(long ns)
+{
+	struct timespec ts = {.tv_nsec = ns};
+
+	(void)nanosleep(&ts, NULL);
+}
+
+/* Nothing to do while draining: true when the worker may end. */
+static bool drained(struct worker *w, uint64_t now)
+{
+	struct session *s = w->session;
+	uint64_t until = atomic_load_explicit(&s->drain_until_ns, memory_order_relaxed);
+
+	/* What was published before the daemon saw RETIRED is still run. */
+	if (w->state != HOST_RETIRED) {
+		state_set(w, HOST_RETIRED);
+		sleep_ns(10 * DRAIN_SLEEP_NS);
+		return false;
+	}
+	if (session_calls(s) == 0 || now >= until)
+		return true;
+	sleep_ns(DRAIN_SLEEP_NS);
+	return false;
+}
+
+static void idle(struct worker *w, uint64_t now, uint64_t *since)
+{
+	struct session *s = w->session;
+	uint64_t spin = s->host->options.spin_ns;
+
+	if (unlikely(w->retire)) {
+		/* Its rings may still bring releases. */
+		state_set(w, HOST_RETIRED);
+		sleep_ns(RETIRED_SLEEP_NS);
+		return;
+	}
+	if (unlikely(atomic_load_explicit(&s->room.waiters, memory_order_relaxed) != 0))
+		room_cache_flush(&s->room, &w->cache);
+	if (*since == 0) {
+		*since = now;
+		state_set(w, HOST_POLLING);
+		host_heartbeat(s->attachment, w->h);
+	} else if (spin != UINT64_MAX && now - *since >= spin) {
+		STAT(w->host, parks);
+		w->state = HOST_POLLING; /* what host_park leaves behind */
+		if (host_park(s->attachment, w->h, PARK_TIMEOUT_NS))
+			*since = 0;
+		return;
+	}
+	cpu_relax();
+}
+
+/* The session is over: what was taken and not begun is never begun. */
+static void discard(struct worker *w)
+{
+	struct split_call *call;
+
+	while ((call = w->queue_head) != NULL) {
+		w->queue_head = call->next;
+		call_drop_unbegun(call);
+	}
+	while ((call = w->cancel_head) != NULL) {
+		w->cancel_head = call->cancel_next;
+		call_put(call, 1);
+	}
+}
+
+void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct session *s = w->session;
+	uint64_t since = 0;
+
+	worker_self = w;
+	ring_take(w);
+	w->state = HOST_STATES;
+	state_set(w, HOST_POLLING);
+	host_heartbeat(s->attachment, w->h);
+	while (attachment_alive(s->attachment)) {
+		uint64_t now;
+
+		if (pass(w)) {
+			since = 0;
+			continue;
+		}
+		worker_batches_flush(w);
+		now = clock_ns();
+		if (!atomic_load_explicit(&s->draining, memory_order_acquire))
+			idle(w, now, &since);
+		else if (drained(w, now))
+			break;
+	}
+	discard(w);
+	worker_batches_flush(w);
+	state_set(w, HOST_RETIRED);
+	/* The ring stays held: nobody helps a worker that is gone. */
+	w->ring_mine = false;
+	worker_self = NULL;
+	atomic_store_explicit(&w->exited, true, memory_order_release);
+	return NULL;
+}
