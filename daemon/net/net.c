@@ -1,0 +1,420 @@
+/* The stack itself: its life, frames in and out, what is shared below IP. */
+#include "daemon/net/net_internal.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+COUNTER_DEFINE(net, NET_COUNTERS);
+
+#define TIMERS_PER_RUN 256
+
+void net_config_default(struct net_config *config_out)
+{
+	*config_out = (struct net_config){
+		.mtu = 1500,
+		.flags = NET_PRIMARY,
+		.arp_entries_max = 1024,
+		.arp_pending_max = 8,
+		.arp_reachable_ns = 60 * SEC_NS,
+		.icmp_per_second = 1000,
+		.tcp =
+			{
+				.connections_max = 4096,
+				.backlog_max = 1024,
+				.listeners_max = 64,
+				.time_wait_max = 16384,
+				.receive_buffer = 1u << 20,
+				.send_buffer = 1u << 20,
+				.ooo_ranges_max = 64,
+				.ooo_mbufs_max = 4096,
+				.copy_bytes_max = 192,
+				.initial_window = 10,
+				.syn_retries = 5,
+				.keepalive_probes = 5,
+				.time_wait_ns = 60 * SEC_NS,
+				.half_open_ns = 30 * SEC_NS,
+				.fin_wait_2_ns = 30 * SEC_NS,
+				.orphan_ns = 60 * SEC_NS,
+				.user_timeout_ns = 120 * SEC_NS,
+				.keepalive_idle_ns = 0,
+				.keepalive_interval_ns = 10 * SEC_NS,
+				.rto_min_ns = 200 * MSEC_NS,
+				.rto_max_ns = 60 * SEC_NS,
+				.rto_initial_ns = SEC_NS,
+				.delayed_ack_ns = 40 * MSEC_NS,
+				.nagle = false,
+				.timestamps = true,
+				.window_scaling = true,
+				.sack = true,
+			},
+	};
+}
+
+static bool config_valid(const struct net_config *c)
+{
+	const struct tcp_config *t = &c->tcp;
+
+	if (c->pool == NULL || c->mtu < NET_MTU_MIN || c->mtu > NET_MTU_MAX)
+		return false;
+	if (c->addresses_n > NET_ADDRESSES_MAX)
+		return false;
+	for (unsigned i = 0; i < c->addresses_n; i++) {
+		if (c->addresses[i].addr.family != NET_FAMILY_IPV4 ||
+		    c->addresses[i].prefix_len > 32)
+			return false;
+	}
+	if (c->gateway.family != NET_FAMILY_NONE && c->gateway.family != NET_FAMILY_IPV4)
+		return false;
+	if (c->arp_entries_max == 0 || c->arp_pending_max > NEIGH_PENDING_MAX)
+		return false;
+	if (t->connections_max == 0 || t->connections_max > (1u << 24) || t->backlog_max == 0 ||
+	    t->backlog_max > (1u << 24) || t->listeners_max == 0 || t->time_wait_max == 0)
+		return false;
+	/* 1 GiB is the largest window RFC 7323 allows; comparisons of sequence numbers need it. */
+	if (t->receive_buffer < 2048 || t->receive_buffer > (1u << 29) || t->send_buffer < 2048 ||
+	    t->send_buffer > (1u << 29))
+		return false;
+	if (t->ooo_ranges_max == 0 || t->ooo_mbufs_max == 0 || t->initial_window == 0)
+		return false;
+	if (t->rto_min_ns == 0 || t->rto_min_ns > t->rto_max_ns || t->rto_initial_ns == 0)
+		return false;
+	return rte_pktmbuf_data_room_size(c->pool) >=
+	       RTE_PKTMBUF_HEADROOM + NET_HEADERS_MAX + t->copy_bytes_max;
+}
+
+int net_stack_create(const struct net_config *config, const struct net_ops *ops, uint64_t now_ns,
+		     struct net_stack **out)
+{
+	struct net_stack *s;
+	int error;
+
+	*out = NULL;
+	if (!config_valid(config) || ops->tx == NULL || ops->random == NULL)
+		return -SPLIT_E_BASE_INVALID;
+	if (posix_memalign((void **)&s, BITS_CACHE_LINE, sizeof(*s)) != 0)
+		return -SPLIT_E_BASE_NOMEM;
+	memset(s, 0, sizeof(*s));
+	s->config = *config;
+	s->ops = *ops;
+	s->pool = config->pool;
+	wheel_init(&s->wheel, now_ns);
+	net_set_now(s, now_ns);
+	s->hash_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
+	s->isn_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
+	s->ip_id = (uint16_t)ops->random(ops->ctx);
+	s->icmp_tokens_ns = now_ns;
+	error = neigh_init(s);
+	if (error == 0)
+		error = tcp_init(s);
+	if (error != 0) {
+		net_stack_destroy(s);
+		return error;
+	}
+	if (config->flags & NET_PRIMARY)
+		neigh_announce_start(s);
+	*out = s;
+	return 0;
+}
+
+void net_stack_destroy(struct net_stack *s)
+{
+	if (s == NULL)
+		return;
+	tcp_fini(s);
+	neigh_fini(s);
+	for (unsigned i = 0; i < s->txq_n; i++)
+		rte_pktmbuf_free(s->txq[i]);
+	free(s);
+}
+
+/* ---- frames in ------------------------------------------------------------------------------ */
+
+static void eth_rx(struct net_stack *s, struct rte_mbuf *m)
+{
+	const struct eth_header *eth;
+	uint32_t len = m->pkt_len;
+	uint16_t type;
+	bool to_us;
+
+	COUNT(s, rx_frames);
+	COUNT_N(s, rx_bytes, len);
+	if (unlikely(m->data_len < sizeof(*eth))) {
+		COUNT(s, rx_drop_eth_short);
+		goto drop;
+	}
+	eth = rte_pktmbuf_mtod(m, const struct eth_header *);
+	type = be16_get(eth->type);
+	to_us = memcmp(eth->dst, s->config.mac.addr_bytes, 6) == 0;
+	if (unlikely(!to_us && (eth->dst[0] & 1) == 0)) {
+		COUNT(s, rx_drop_eth_dst);
+		goto drop;
+	}
+	if (unlikely(eth->src[0] & 1)) {
+		COUNT(s, rx_drop_eth_src);
+		goto drop;
+	}
+	if (unlikely(type == ETH_TYPE_VLAN || type == ETH_TYPE_QINQ ||
+		     (m->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED))) {
+		COUNT(s, rx_drop_eth_vlan);
+		goto drop;
+	}
+	if (unlikely(len > sizeof(*eth) + s->config.mtu)) {
+		COUNT(s, rx_drop_eth_long);
+		goto drop;
+	}
+	if (likely(type == ETH_TYPE_IPV4)) {
+		rte_pktmbuf_adj(m, sizeof(*eth));
+		ip4_rx(s, m, to_us);
+		return;
+	}
+	if (type == ETH_TYPE_ARP) {
+		arp_rx(s, m);
+		return;
+	}
+	COUNT(s, rx_drop_eth_type);
+drop:
+	rte_pktmbuf_free(m);
+}
+
+void net_rx(struct net_stack *s, struct rte_mbuf **pkts, uint16_t n, uint64_t now_ns)
+{
+	net_set_now(s, now_ns);
+	for (uint16_t i = 0; i < n; i++) {
+		if (i + 1 < n)
+			rte_prefetch0(rte_pktmbuf_mtod(pkts[i + 1], void *));
+		eth_rx(s, pkts[i]);
+	}
+	tcp_reap(s);
+}
+
+unsigned net_timers_run(struct net_stack *s, uint64_t now_ns)
+{
+	unsigned fired;
+
+	net_set_now(s, now_ns);
+	fired = wheel_advance(&s->wheel, s->now_ns, TIMERS_PER_RUN);
+	tcp_reap(s);
+	return fired;
+}
+
+uint64_t net_timer_next_ns(const struct net_stack *s)
+{
+	return wheel_next_ns(&s->wheel);
+}
+
+/* ---- frames out ----------------------------------------------------------------------------- */
+
+static void txq_offer(struct net_stack *s)
+{
+	uint16_t sent = s->ops.tx(s->ops.ctx, s->txq, s->txq_n);
+
+	if (sent >= s->txq_n) {
+		s->txq_n = 0;
+		return;
+	}
+	s->txq_n = (uint16_t)(s->txq_n - sent);
+	memmove(s->txq, s->txq + sent, s->txq_n * sizeof(s->txq[0]));
+}
+
+void net_xmit(struct net_stack *s, struct rte_mbuf *m)
+{
+	if (unlikely(s->txq_n == NET_TX_QUEUE)) {
+		txq_offer(s);
+		if (s->txq_n == NET_TX_QUEUE) {
+			COUNT(s, tx_drop_full);
+			rte_pktmbuf_free(m);
+			return;
+		}
+	}
+	COUNT(s, tx_frames);
+	COUNT_N(s, tx_bytes, m->pkt_len);
+	s->txq[s->txq_n++] = m;
+	if (s->txq_n % NET_TX_BURST == 0)
+		txq_offer(s);
+}
+
+void net_flush(struct net_stack *s, uint64_t now_ns)
+{
+	struct list todo;
+	struct list *node;
+
+	net_set_now(s, now_ns);
+	if (s->txq_n > 0)
+		txq_offer(s);
+	/* Connections that cannot finish mark themselves again, for the next flush. */
+	list_init(&todo);
+	list_splice_tail(&todo, &s->dirty);
+	while ((node = list_pop_head(&todo)) != NULL) {
+		struct tcp_conn *c = list_entry(node, struct tcp_conn, dirty_link);
+
+		c->flags &= ~TCPF_DIRTY;
+		if (unlikely(net_tx_full(s))) {
+			txq_offer(s);
+			if (net_tx_full(s)) {
+				tcp_mark_dirty(c);
+				continue;
+			}
+		}
+		tcp_output(c);
+	}
+	if (s->txq_n > 0)
+		txq_offer(s);
+	tcp_reap(s);
+}
+
+bool net_flush_pending(const struct net_stack *s)
+{
+	return s->txq_n > 0 || !list_empty(&s->dirty);
+}
+
+/* ---- mbufs ---------------------------------------------------------------------------------- */
+
+struct rte_mbuf *net_mbuf_get(struct net_stack *s)
+{
+	struct rte_mbuf *m = rte_pktmbuf_alloc(s->pool);
+
+	if (unlikely(m == NULL)) {
+		COUNT(s, tx_drop_nomem);
+		return NULL;
+	}
+	if (NET_HEADERS_MAX > RTE_PKTMBUF_HEADROOM || m->data_off < NET_HEADERS_MAX)
+		m->data_off = NET_HEADERS_MAX;
+	return m;
+}
+
+void net_mbuf_cut(struct rte_mbuf *m, uint32_t len)
+{
+	struct rte_mbuf *last = m;
+	uint32_t left = len;
+	uint16_t segs = 1;
+
+	while (left > last->data_len && last->next != NULL) {
+		left -= last->data_len;
+		last = last->next;
+		segs++;
+	}
+	last->data_len = (uint16_t)left;
+	if (last->next != NULL) {
+		rte_pktmbuf_free(last->next);
+		last->next = NULL;
+	}
+	m->nb_segs = segs;
+	m->pkt_len = len;
+}
+
+struct rte_mbuf *net_mbuf_skip(struct rte_mbuf *m, uint32_t len)
+{
+	uint32_t total = m->pkt_len - len;
+	uint16_t segs = m->nb_segs;
+
+	while (len >= m->data_len && m->next != NULL) {
+		struct rte_mbuf *next = m->next;
+
+		len -= m->data_len;
+		rte_pktmbuf_free_seg(m);
+		m = next;
+		segs--;
+	}
+	m->data_off = (uint16_t)(m->data_off + len);
+	m->data_len = (uint16_t)(m->data_len - len);
+	m->nb_segs = segs;
+	m->pkt_len = total;
+	return m;
+}
+
+/* ---- steering ------------------------------------------------------------------------------- */
+
+enum net_steer net_steer(const struct rte_mbuf *pkt, uint32_t *hash_out)
+{
+	const struct eth_header *eth = rte_pktmbuf_mtod(pkt, const struct eth_header *);
+	const struct ip4_header *ip = (const void *)(eth + 1);
+	uint64_t h;
+
+	*hash_out = 0;
+	if (pkt->data_len < sizeof(*eth) || be16_get(eth->type) != ETH_TYPE_IPV4)
+		return NET_STEER_ALL;
+	if (pkt->data_len < sizeof(*eth) + sizeof(*ip) + 4 || ip->version_ihl != IP4_VERSION_IHL)
+		return NET_STEER_FLOW;
+	if (ip->protocol == IP_PROTO_ICMP)
+		return NET_STEER_ALL;
+	h = (uint64_t)be32_load(ip->src) << 32 | be32_load(ip->dst);
+	h = (h ^ be32_load(ip + 1)) * UINT64_C(0x9e3779b97f4a7c15);
+	h = (h ^ (h >> 29)) * UINT64_C(0xbf58476d1ce4e5b9);
+	*hash_out = (uint32_t)(h >> 32);
+	return NET_STEER_FLOW;
+}
+
+/* ---- addresses ------------------------------------------------------------------------------ */
+
+int net_addr_parse(const char *text, struct net_addr *addr_out)
+{
+	memset(addr_out, 0, sizeof(*addr_out));
+	if (inet_pton(AF_INET, text, addr_out->bytes) == 1) {
+		addr_out->family = NET_FAMILY_IPV4;
+		return 0;
+	}
+	memset(addr_out->bytes, 0, sizeof(addr_out->bytes));
+	if (inet_pton(AF_INET6, text, addr_out->bytes) == 1) {
+		addr_out->family = NET_FAMILY_IPV6;
+		return 0;
+	}
+	return -SPLIT_E_BASE_INVALID;
+}
+
+char *net_addr_format(const struct net_addr *addr, char text[NET_ADDR_TEXT_MAX])
+{
+	char host[INET6_ADDRSTRLEN] = "?";
+	bool v6 = addr->family == NET_FAMILY_IPV6;
+
+	inet_ntop(v6 ? AF_INET6 : AF_INET, addr->bytes, host, sizeof(host));
+	if (addr->port == 0)
+		snprintf(text, NET_ADDR_TEXT_MAX, "%s", host);
+	else
+		snprintf(text, NET_ADDR_TEXT_MAX, v6 ? "[%s]:%u" : "%s:%u", host, addr->port);
+	return text;
+}
+
+bool net_addr_equal(const struct net_addr *a, const struct net_addr *b)
+{
+	return a->family == b->family && a->port == b->port &&
+	       memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
+}
+
+bool net_addr_is_any(const struct net_addr *a)
+{
+	static const uint8_t zero[16];
+
+	return memcmp(a->bytes, zero, sizeof(zero)) == 0;
+}
+
+bool net_addr_is_ours(const struct net_stack *s, const struct net_addr *a)
+{
+	for (unsigned i = 0; i < s->config.addresses_n; i++) {
+		const struct net_addr *ours = &s->config.addresses[i].addr;
+
+		if (ours->family == a->family &&
+		    memcmp(ours->bytes, a->bytes, sizeof(a->bytes)) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* ---- counters ------------------------------------------------------------------------------- */
+
+const struct net_counters *net_counters_of(const struct net_stack *s)
+{
+	return &s->counters;
+}
+
+struct net_gauges net_gauges_of(const struct net_stack *s)
+{
+	return (struct net_gauges){
+		.connections = s->conns_n - s->half_open_n,
+		.half_open = s->half_open_n,
+		.time_wait = pool_in_use(&s->time_wait_pool),
+		.ooo_mbufs = s->ooo_mbufs,
+		.timers = (uint32_t)s->wheel.armed,
+	};
+}

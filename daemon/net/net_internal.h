@@ -1,0 +1,567 @@
+/* What the files of daemon/net/ share: the stack, neighbours, connections. Not for other folders.
+ *
+ * One thread owns a stack and all that hangs on it; nothing here is synchronised.
+ *
+ * The way in:   net_rx -> arp_rx | ip4_rx -> icmp_rx | udp_rx | tcp_rx -> tcp_in_*
+ * The way out:  tcp_output -> tcp_segment_send -> net_ip_output -> neigh_output -> net_xmit
+ */
+#ifndef SPLITD_DAEMON_NET_NET_INTERNAL_H
+#define SPLITD_DAEMON_NET_NET_INTERNAL_H
+
+#include "base/bits.h"
+#include "base/list.h"
+#include "base/pool.h"
+#include "base/siphash.h"
+#include "base/wheel.h"
+#include "daemon/net/net.h"
+#include "daemon/net/tcp_opt.h"
+#include "daemon/net/tcp_seq.h"
+
+#define MSEC_NS UINT64_C(1000000)
+#define SEC_NS  UINT64_C(1000000000)
+
+/* ---- headers on the wire -------------------------------------------------------------------- */
+
+struct eth_header {
+	uint8_t dst[6], src[6];
+	struct be16 type;
+};
+
+enum {
+	ETH_TYPE_IPV4 = 0x0800,
+	ETH_TYPE_ARP = 0x0806,
+	ETH_TYPE_VLAN = 0x8100,
+	ETH_TYPE_QINQ = 0x88a8
+};
+
+struct ip4_header { /* RFC 791 s3.1 */
+	uint8_t version_ihl, tos;
+	struct be16 total_length, id, fragment;
+	uint8_t ttl, protocol;
+	uint16_t checksum; /* memory order, see cksum.h */
+	uint8_t src[4], dst[4];
+};
+
+#define IP4_VERSION_IHL    0x45
+#define IP4_MORE_OR_OFFSET 0x3fff
+#define IP_TTL             64
+
+enum { IP_PROTO_ICMP = 1, IP_PROTO_TCP = 6, IP_PROTO_UDP = 17 };
+
+struct udp_header { /* RFC 768 */
+	struct be16 src, dst, length;
+	uint16_t checksum;
+};
+
+struct tcp_header { /* RFC 9293 s3.1 */
+	struct be16 src, dst;
+	struct be32 seq, ack;
+	uint8_t offset, flags;
+	struct be16 window;
+	uint16_t checksum;
+	struct be16 urgent;
+};
+
+_Static_assert(sizeof(struct eth_header) == 14, "Ethernet header");
+_Static_assert(sizeof(struct ip4_header) == 20, "IPv4 header");
+_Static_assert(sizeof(struct udp_header) == 8, "UDP header");
+_Static_assert(sizeof(struct tcp_header) == 20, "TCP header");
+
+#define TCP_FIN 0x01u
+#define TCP_SYN 0x02u
+#define TCP_RST 0x04u
+#define TCP_PSH 0x08u
+#define TCP_ACK 0x10u
+
+/* Room that headers may take in front of a payload: Ethernet + IPv6 + TCP with all options. */
+#define NET_HEADERS_MAX (14 + 40 + 60)
+
+/* ---- neighbours ----------------------------------------------------------------------------- */
+
+#define NEIGH_PENDING_MAX 16
+
+enum neigh_state { NEIGH_INCOMPLETE, NEIGH_REACHABLE, NEIGH_PROBING };
+
+struct neigh {
+	struct list lru;
+	struct neigh *hash_next;
+	struct net_stack *stack;
+	struct net_addr addr;
+	uint8_t state; /* enum neigh_state */
+	uint8_t tries;
+	uint8_t pending_n;
+	uint8_t mac[6];
+	uint64_t expires_ns;      /* reachable until; asked again when used later */
+	struct wheel_timer timer; /* request again, or give up */
+	struct rte_mbuf *pending[NEIGH_PENDING_MAX];
+};
+
+/* Where packets to one destination go: a cache of the neighbour's answer. `generation` is the
+ * stack's when it was filled; any change to any neighbour makes it stale. */
+struct net_path {
+	uint64_t generation;
+	uint64_t expires_ns;
+	uint8_t mac[6];
+};
+
+/* ---- TCP ------------------------------------------------------------------------------------ */
+
+/* A connection's two ends: what is hashed and compared. */
+struct flow_key {
+	uint64_t local[2], remote[2];
+	uint16_t local_port, remote_port;
+	uint32_t family;
+};
+
+_Static_assert(sizeof(struct flow_key) == 40, "no padding: compared by memcmp");
+
+/* One received segment, parsed into locals. `payload` is owned by whoever handles the segment and
+ * set to NULL when passed on; it holds exactly `len` bytes, and is non-NULL only when len > 0. */
+struct tcp_segment {
+	struct rte_mbuf *payload;
+	uint32_t seq, ack, len;
+	uint16_t window; /* as it stands in the header */
+	uint8_t flags;
+	struct tcp_options opt;
+};
+
+/* A position in the send queue: the mbuf that holds `seq` and those after. */
+struct tcp_cursor {
+	struct rte_mbuf *m;
+	uint32_t seq; /* of m's first byte */
+};
+
+/* An out-of-order interval [start, end) and its bytes. */
+struct tcp_range {
+	struct list link;
+	uint32_t start, end;
+	struct rte_mbuf *head, *tail;
+	uint32_t mbufs;
+	uint32_t pinned;
+	uint32_t stamp; /* of the newest segment in it, for the order of SACK blocks */
+};
+
+#define TCP_SACKED_MAX 16 /* intervals of the sender's scoreboard */
+
+/* What the peer holds of our bytes above snd_una; sorted, apart from each other. */
+struct tcp_scoreboard {
+	uint32_t n;
+	struct tcp_sack_block sacked[TCP_SACKED_MAX];
+};
+
+struct tcp_conn;
+
+/* Congestion control. All amounts in bytes. Called by loss detection, which is apart from it. */
+struct tcp_cc_ops {
+	const char *name;
+	void (*init)(struct tcp_conn *c);
+	/* New data acked outside of recovery. */
+	void (*acked)(struct tcp_conn *c, uint32_t bytes, uint64_t now_ns);
+	/* Loss found by duplicate ACKs or SACK: sets ssthresh. */
+	void (*loss)(struct tcp_conn *c, uint64_t now_ns);
+	/* Retransmission timeout: sets ssthresh and cwnd. */
+	void (*timeout)(struct tcp_conn *c, uint64_t now_ns);
+	/* Sending again after an idle time longer than the RTO. RFC 5681 s4.1. */
+	void (*idle)(struct tcp_conn *c);
+};
+
+extern const struct tcp_cc_ops tcp_cc_newreno;
+
+/* tcp_conn.flags */
+#define TCPF_PASSIVE      (1u << 0) /* came from a listener */
+#define TCPF_ACCEPTED     (1u << 1) /* the layer above knows it: events may be given */
+#define TCPF_ORPHAN       (1u << 2) /* tcp_close(): no events any more */
+#define TCPF_FIN_QUEUED   (1u << 3) /* tcp_shutdown(): FIN follows the queue */
+#define TCPF_FIN_SENT     (1u << 4)
+#define TCPF_TIMESTAMPS   (1u << 5)
+#define TCPF_SACK         (1u << 6)
+#define TCPF_ACK_NOW      (1u << 7)
+#define TCPF_WANT_WRITE   (1u << 8)
+#define TCPF_RECOVERY     (1u << 9)  /* fast recovery, until snd_una >= recover */
+#define TCPF_CWND_LIMITED (1u << 10) /* cwnd stopped the last output: only then may it grow */
+#define TCPF_RTT_TIMED    (1u << 11) /* rtt_seq is being timed */
+#define TCPF_NAGLE        (1u << 12)
+#define TCPF_DIRTY        (1u << 13) /* on stack->dirty */
+#define TCPF_DEAD         (1u << 14) /* on stack->dead */
+#define TCPF_EOF_GIVEN    (1u << 15)
+#define TCPF_FIN_RECEIVED (1u << 16) /* their FIN's place is known: fin_seq */
+#define TCPF_PERSIST      (1u << 17) /* the rto timer probes a closed window */
+#define TCPF_RECOVER_SET  (1u << 18) /* `recover` means something */
+#define TCPF_WSCALE       (1u << 19) /* both sides scale windows */
+
+struct tcp_conn {
+	/* Line 0: demultiplexing. */
+	struct flow_key key;
+	struct tcp_conn *hash_next;
+	struct net_stack *stack;
+	uint32_t flags;
+	uint8_t state; /* enum tcp_state */
+	uint8_t send_wscale, receive_wscale;
+	uint8_t dupacks;
+
+	/* Line 1: sequence numbers, RFC 9293 s3.3.1. */
+	uint32_t rcv_nxt;
+	uint32_t rcv_adv; /* right edge of the window as advertised; never moves left */
+	uint32_t snd_una;
+	uint32_t snd_nxt; /* next to send; goes back to snd_una on a timeout */
+	uint32_t snd_max; /* highest ever sent + 1 */
+	uint32_t snd_end; /* past the last queued byte; the FIN's number */
+	uint32_t snd_wnd; /* scaled */
+	uint32_t snd_wl1, snd_wl2;
+	uint32_t snd_wnd_max;
+	uint32_t cwnd, ssthresh;
+	uint32_t ts_recent;
+	uint32_t ts_offset;
+	uint32_t mss;     /* payload of a full segment, options other than SACK taken off */
+	uint32_t ack_due; /* bytes received since the last ACK sent */
+
+	/* Line 2: queues. */
+	struct rte_mbuf *sq_head, *sq_tail;
+	uint32_t sq_seq; /* of sq_head's first byte; at or before snd_una */
+	uint32_t sq_pinned;
+	struct tcp_cursor cursor_new, cursor_again;
+	uint32_t unconsumed;
+	uint32_t delivered_pinned;
+	const struct tcp_events *events;
+	void *context;
+	struct list dirty_link; /* stack->dirty or stack->dead */
+
+	/* Timers. */
+	struct wheel_timer rto_timer; /* retransmission, SYN, persist */
+	struct wheel_timer ack_timer;
+	struct wheel_timer life_timer; /* handshake, FIN_WAIT_2, orphan, keepalive */
+	uint64_t rto_ns;               /* without backoff */
+	uint64_t srtt_ns, rttvar_ns;
+	uint64_t rtt_sent_ns;
+	uint64_t progress_ns; /* snd_una moved, or the queue stopped being empty */
+	uint64_t received_ns;
+	uint64_t sent_ns;
+	uint64_t ts_recent_ns;
+	uint64_t challenge_ns;
+	uint32_t rtt_seq;
+	uint8_t backoff;
+	uint8_t keepalive_sent;
+
+	/* Loss recovery. */
+	const struct tcp_cc_ops *cc;
+	uint32_t recover;
+	uint32_t again_nxt;  /* SACK recovery: next byte that may be a hole to fill */
+	uint32_t cwnd_acked; /* congestion avoidance's byte count */
+	struct tcp_scoreboard board;
+
+	/* Receiving out of order. */
+	struct list ranges; /* struct tcp_range, by start */
+	uint32_t ranges_n, ranges_pinned;
+	uint32_t fin_seq;
+	uint32_t range_stamp;
+
+	/* Seldom used. */
+	uint32_t iss, irs;
+	uint32_t receive_mss; /* largest segment seen, for the delayed ACK */
+	uint32_t mss_limit;   /* from our MTU */
+	uint32_t receive_limit, send_limit;
+	uint64_t keepalive_ns, user_timeout_ns;
+	uint64_t bytes_sent, bytes_received, retransmits;
+	struct net_path path;
+	struct net_addr local, remote;
+	struct tcp_listener *listener; /* while half open */
+	struct list half_link;         /* stack->half_open while half open */
+	int close_reason;
+} cache_aligned;
+
+_Static_assert(offsetof(struct tcp_conn, rcv_nxt) == 64, "line 1 begins at rcv_nxt");
+_Static_assert(offsetof(struct tcp_conn, sq_head) == 128, "line 2 begins at sq_head");
+
+struct tcp_listener {
+	struct list link;
+	struct net_stack *stack;
+	struct net_addr local;
+	const struct tcp_events *events;
+	void *context;
+};
+
+/* What TIME_WAIT needs. RFC 9293 s3.10.7.4, RFC 6191. */
+struct tcp_time_wait {
+	struct list link; /* stack->time_wait, by expiry */
+	struct tcp_time_wait *hash_next;
+	struct flow_key key;
+	struct net_addr local, remote;
+	uint64_t expires_ns;
+	uint64_t answered_ns;
+	uint32_t snd_nxt, rcv_nxt, rcv_wnd;
+	uint32_t ts_recent, ts_offset;
+	uint8_t receive_wscale;
+	bool timestamps;
+};
+
+/* ---- the stack ------------------------------------------------------------------------------ */
+
+#define NET_TX_QUEUE 256 /* frames built and not yet taken by the device */
+#define NET_TX_BURST 32  /* offered to it at once while the poll goes on */
+
+/* In net_config.flags, for tests: no segment takes the fast path. */
+#define NET_FORCE_SLOW (1u << 31)
+
+struct net_udp_port {
+	struct net_addr local; /* family NONE: free */
+	net_udp_recv_fn recv;
+	void *ctx;
+};
+
+struct net_stack {
+	uint64_t now_ns;
+	uint32_t now_ms;
+	uint16_t txq_n;
+	bool in_events;
+	struct rte_mempool *pool;
+	struct tcp_conn **conns;
+	uint32_t table_mask;
+	struct siphash_key hash_key;
+	struct list dirty; /* connections with something to send */
+	struct list dead;  /* closed; freed when no caller up the stack can hold them */
+	struct rte_mbuf *txq[NET_TX_QUEUE];
+
+	struct net_config config;
+	struct net_ops ops;
+	struct wheel wheel;
+	struct net_counters counters;
+
+	/* TCP */
+	struct pool conn_pool, listener_pool, time_wait_pool, range_pool;
+	struct tcp_time_wait **time_waits; /* hashed by the same mask */
+	struct list listeners, half_open, time_wait;
+	struct wheel_timer time_wait_timer;
+	uint32_t half_open_n, conns_n, ooo_mbufs;
+	struct siphash_key isn_key;
+
+	/* neighbours */
+	struct pool neigh_pool;
+	struct neigh **neighs;
+	uint32_t neigh_mask;
+	uint64_t neigh_generation;
+	struct list neigh_lru;
+	struct wheel_timer announce_timer;
+	unsigned announcements;
+	uint64_t defended_ns;
+
+	/* ICMP, UDP, IPv4 */
+	uint64_t icmp_tokens_ns;
+	uint16_t ip_id;
+	struct net_udp_port udp_ports[NET_UDP_PORTS_MAX];
+};
+
+#define COUNT(stack, name)      counter_inc(&(stack)->counters.name)
+#define COUNT_N(stack, name, n) counter_add(&(stack)->counters.name, (n))
+
+static inline void net_set_now(struct net_stack *s, uint64_t now_ns)
+{
+	if (now_ns > s->now_ns) {
+		s->now_ns = now_ns;
+		s->now_ms = (uint32_t)(now_ns / MSEC_NS);
+	}
+}
+
+/* net.c */
+/* Queue one frame for the device; owns it. */
+void net_xmit(struct net_stack *s, struct rte_mbuf *m);
+/* An mbuf to build a packet in: NET_HEADERS_MAX of headroom. NULL counted. */
+struct rte_mbuf *net_mbuf_get(struct net_stack *s);
+/* `len` bytes behind the data of a fresh mbuf; the pool's rooms are large enough for any header. */
+static inline void *net_mbuf_append(struct rte_mbuf *m, uint16_t len)
+{
+	char *p = rte_pktmbuf_mtod_offset(m, char *, m->data_len);
+
+	m->data_len = (uint16_t)(m->data_len + len);
+	m->pkt_len += len;
+	return p;
+}
+static inline void *net_mbuf_prepend(struct rte_mbuf *m, uint16_t len)
+{
+	m->data_off = (uint16_t)(m->data_off - len);
+	m->data_len = (uint16_t)(m->data_len + len);
+	m->pkt_len += len;
+	return rte_pktmbuf_mtod(m, char *);
+}
+/* Cut a chain to its first `len` bytes, freeing mbufs past them. */
+void net_mbuf_cut(struct rte_mbuf *m, uint32_t len);
+/* Take `len` bytes off the front, freeing mbufs; returns the new head. len < pkt_len. */
+struct rte_mbuf *net_mbuf_skip(struct rte_mbuf *m, uint32_t len);
+bool net_addr_is_any(const struct net_addr *a);
+/* Our own address, whatever the port? */
+bool net_addr_is_ours(const struct net_stack *s, const struct net_addr *a);
+static inline bool net_tx_full(const struct net_stack *s)
+{
+	return s->txq_n >= NET_TX_QUEUE - 8; /* a few are kept for ACKs and ARP */
+}
+
+/* ip4.c */
+void ip4_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us);
+/* Sum of the pseudo-header for the checksum of TCP and UDP. RFC 9293 s3.1, RFC 8200 s8.1. */
+uint64_t net_pseudo_sum(const struct net_addr *src, const struct net_addr *dst, uint8_t protocol,
+			uint32_t l4_len);
+/* Put IP and Ethernet in front of `m`, which begins at its layer-4 header, and send it. Owns `m`.
+ * `path` may be NULL. */
+void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *src,
+		   const struct net_addr *dst, uint8_t protocol, struct net_path *path);
+/* Which of our addresses speaks to `dst`; false without a route. */
+bool net_source_for(const struct net_stack *s, const struct net_addr *dst,
+		    struct net_addr *src_out);
+/* Fill (or have the device fill) the checksum at `field`, `m` beginning at the layer-4 header. */
+void net_l4_checksum(struct net_stack *s, struct rte_mbuf *m, uint16_t *field,
+		     const struct net_addr *src, const struct net_addr *dst, uint8_t protocol);
+/* Whether the checksum of a received layer-4 packet is to be taken as good. */
+bool net_l4_verify(const struct net_stack *s, const struct rte_mbuf *m, uint32_t offset,
+		   uint32_t len, const struct net_addr *src, const struct net_addr *dst,
+		   uint8_t protocol);
+
+/* neigh.c, arp.c */
+int neigh_init(struct net_stack *s);
+void neigh_fini(struct net_stack *s);
+/* Send a frame whose Ethernet header lacks only dst, to on-link `hop`. Owns `m`. */
+void neigh_output(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *hop,
+		  struct net_path *path);
+/* `addr` was claimed by `mac`, `solicited`: in an answer to our address. */
+void neigh_answer(struct net_stack *s, const struct net_addr *addr, const uint8_t mac[6],
+		  bool solicited);
+void neigh_announce_start(struct net_stack *s);
+void arp_rx(struct net_stack *s, struct rte_mbuf *m);
+void arp_request_send(struct net_stack *s, const struct net_addr *target, const uint8_t *mac);
+void arp_announce_send(struct net_stack *s, const struct net_addr *addr);
+
+/* icmp.c */
+void icmp_rx(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *src,
+	     const struct net_addr *dst);
+/* Port unreachable about the packet in `m`, which begins at its IP header; `m` stays the caller's.
+ */
+void icmp_port_unreachable(struct net_stack *s, const struct rte_mbuf *m,
+			   const struct net_addr *src, const struct net_addr *dst);
+
+/* udp.c. `m` begins at the IP header, the UDP header lies at `offset`. Owns `m`. */
+void udp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const struct net_addr *src,
+	    const struct net_addr *dst);
+
+/* tcp_table.c */
+void flow_key_make(struct flow_key *k, const struct net_addr *local, const struct net_addr *remote);
+struct tcp_conn *tcp_table_find(struct net_stack *s, const struct flow_key *k);
+void tcp_table_add(struct net_stack *s, struct tcp_conn *c);
+void tcp_table_del(struct net_stack *s, struct tcp_conn *c);
+struct tcp_time_wait *tcp_time_wait_find(struct net_stack *s, const struct flow_key *k);
+void tcp_time_wait_enter(struct tcp_conn *c);
+void tcp_time_wait_del(struct net_stack *s, struct tcp_time_wait *tw);
+void tcp_time_wait_restart(struct net_stack *s, struct tcp_time_wait *tw);
+void tcp_time_wait_fire(struct wheel_timer *t, uint64_t now_ns);
+uint32_t tcp_isn(struct net_stack *s, const struct flow_key *k);
+uint32_t tcp_ts_offset(struct net_stack *s, const struct flow_key *k);
+
+/* tcp.c */
+int tcp_init(struct net_stack *s);
+void tcp_fini(struct net_stack *s);
+struct tcp_conn *tcp_conn_new(struct net_stack *s, const struct net_addr *local,
+			      const struct net_addr *remote);
+/* Take the connection out of the table, drop its queues and timers, free it when that is safe. */
+void tcp_conn_kill(struct tcp_conn *c);
+/* Kill and, if the layer above knows it, give `closed`. */
+void tcp_conn_end(struct tcp_conn *c, int reason);
+void tcp_reap(struct net_stack *s);
+void tcp_mark_dirty(struct tcp_conn *c);
+struct tcp_listener *tcp_listener_find(struct net_stack *s, const struct net_addr *local);
+uint32_t tcp_mbuf_pinned(const struct rte_mbuf *chain);
+
+/* Bytes queued by the layer above and not acked. */
+static inline uint32_t tcp_queued(const struct tcp_conn *c)
+{
+	uint32_t una = c->snd_una + (c->state <= TCP_SYN_RECEIVED ? 1 : 0);
+
+	return seq_ge(una, c->snd_end) ? 0 : c->snd_end - una;
+}
+
+/* Something to send that was never sent, or is to be sent again. */
+static inline bool tcp_send_pending(const struct tcp_conn *c)
+{
+	return seq_lt(c->snd_nxt, c->snd_end) ||
+	       ((c->flags & TCPF_FIN_QUEUED) != 0 && c->snd_nxt == c->snd_end);
+}
+
+static inline bool tcp_fin_acked(const struct tcp_conn *c)
+{
+	return (c->flags & TCPF_FIN_SENT) != 0 && c->snd_una == c->snd_end + 1;
+}
+
+static inline uint32_t tcp_ts_now(const struct tcp_conn *c)
+{
+	return c->stack->now_ms + c->ts_offset;
+}
+
+static inline bool tcp_has_owner(const struct tcp_conn *c)
+{
+	return (c->flags & (TCPF_ACCEPTED | TCPF_ORPHAN | TCPF_DEAD)) == TCPF_ACCEPTED;
+}
+
+/* tcp_in.c. `m` begins at the IP header, the TCP header lies at `offset`. Owns `m`. */
+void tcp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const struct net_addr *src,
+	    const struct net_addr *dst);
+void tcp_challenge_ack(struct tcp_conn *c);
+
+/* tcp_open.c */
+void tcp_in_listen(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
+		   struct tcp_segment *seg, const struct tcp_time_wait *tw);
+void tcp_in_syn_sent(struct tcp_conn *c, struct tcp_segment *seg);
+/* The handshake's last ACK: SYN_RECEIVED to ESTABLISHED. False if the connection ended. */
+bool tcp_in_established(struct tcp_conn *c, const struct tcp_segment *seg);
+void tcp_half_open_remove(struct tcp_conn *c);
+
+/* tcp_ack.c: the sender's side of a received ACK. */
+void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg);
+void tcp_rtt_sample(struct tcp_conn *c, uint64_t rtt_ns);
+void tcp_recovery_timeout(struct tcp_conn *c);
+
+/* tcp_sack.c: the sender's scoreboard. RFC 2018, RFC 6675. */
+/* True if the blocks say anything new. */
+bool tcp_sack_update(struct tcp_conn *c, const struct tcp_segment *seg);
+void tcp_sack_trim(struct tcp_conn *c); /* after snd_una moved */
+void tcp_sack_reset(struct tcp_conn *c);
+uint32_t tcp_sack_bytes_below(const struct tcp_conn *c, uint32_t seq);
+/* `seq`, or the end of the sacked interval it lies in. */
+uint32_t tcp_sack_skip(const struct tcp_conn *c, uint32_t seq);
+/* The first hole at or after `from` that counts as lost, IsLost() of RFC 6675 s4. */
+bool tcp_sack_lost_hole(const struct tcp_conn *c, uint32_t from, struct tcp_sack_block *hole_out);
+uint32_t tcp_sack_pipe(const struct tcp_conn *c); /* SetPipe() */
+
+/* tcp_data.c: the receiver's side. */
+void tcp_in_data(struct tcp_conn *c, struct tcp_segment *seg);
+void tcp_in_fin(struct tcp_conn *c, struct tcp_segment *seg);
+void tcp_ranges_free(struct tcp_conn *c);
+unsigned tcp_sack_blocks(const struct tcp_conn *c, struct tcp_sack_block *out, unsigned max);
+uint32_t tcp_window_free(const struct tcp_conn *c);
+void tcp_deliver(struct tcp_conn *c, struct rte_mbuf *chain, uint32_t len);
+
+/* tcp_out.c */
+void tcp_output(struct tcp_conn *c);
+void tcp_ack_send(struct tcp_conn *c);
+void tcp_syn_send(struct tcp_conn *c);
+/* One segment of up to `len` queued bytes from `seq`; returns the bytes of sequence space sent (FIN
+ * counts one), 0 if no mbuf was to be had. */
+uint32_t tcp_segment_send(struct tcp_conn *c, uint32_t seq, uint32_t len);
+void tcp_rst_send(struct tcp_conn *c);
+/* RFC 9293 s3.10.7.1: the RST that answers a segment of no connection. */
+void tcp_rst_reply(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
+		   const struct tcp_segment *seg);
+void tcp_time_wait_ack(struct net_stack *s, struct tcp_time_wait *tw);
+void tcp_probe_send(struct tcp_conn *c);     /* zero window: one byte past it */
+void tcp_keepalive_send(struct tcp_conn *c); /* RFC 9293 s3.8.4 */
+void tcp_queue_free_acked(struct tcp_conn *c);
+void tcp_queue_free(struct tcp_conn *c);
+/* Smallest useful move of the window's right edge. RFC 9293 s3.8.6.2.2. */
+bool tcp_window_update_due(const struct tcp_conn *c);
+
+/* tcp_timer.c */
+void tcp_timers_init(struct tcp_conn *c);
+void tcp_timers_stop(struct tcp_conn *c);
+void tcp_rto_restart(struct tcp_conn *c); /* from now if anything is outstanding, else stop */
+void tcp_rto_start(struct tcp_conn *c);   /* if it does not run yet */
+void tcp_life_update(struct tcp_conn *c);
+uint64_t tcp_rto_backed_off(const struct tcp_conn *c);
+void tcp_rto_persist(struct tcp_conn *c); /* probe a closed window */
+void tcp_ack_arm(struct tcp_conn *c);
+
+#endif

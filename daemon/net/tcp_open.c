@@ -1,0 +1,194 @@
+/* Opening: LISTEN, SYN_SENT, SYN_RECEIVED. RFC 9293 s3.5, s3.10.7.2 to s3.10.7.4. */
+#include "daemon/net/net_internal.h"
+
+/* A peer must not make us send a flood of tiny segments. */
+#define PEER_MSS_MIN 64
+
+static void options_take(struct tcp_conn *c, const struct tcp_segment *seg)
+{
+	const struct tcp_config *t = &c->stack->config.tcp;
+	const struct tcp_options *o = &seg->opt;
+	uint32_t mss = o->has_mss ? o->mss : 536; /* RFC 9293 s3.7.1 */
+
+	if (mss < PEER_MSS_MIN)
+		mss = PEER_MSS_MIN;
+	c->mss = mss < c->mss_limit ? mss : c->mss_limit;
+	if (o->has_timestamp && t->timestamps) {
+		c->flags |= TCPF_TIMESTAMPS;
+		c->ts_recent = o->ts_value;
+		c->ts_recent_ns = c->stack->now_ns;
+		c->mss -= 12; /* RFC 6691: options come off the segment's data */
+	}
+	if (o->sack_permitted && t->sack)
+		c->flags |= TCPF_SACK;
+	if (o->has_wscale && t->window_scaling) {
+		c->flags |= TCPF_WSCALE;
+		c->send_wscale = o->wscale;
+	} else {
+		c->receive_wscale = 0;
+	}
+	c->receive_mss = 536 < c->mss ? 536 : c->mss;
+	c->irs = seg->seq;
+	c->rcv_nxt = seg->seq + 1;
+	c->rcv_adv = c->rcv_nxt + (c->receive_limit < UINT16_MAX ? c->receive_limit : UINT16_MAX);
+	c->snd_wnd = seg->window; /* a SYN's window is not scaled */
+	c->snd_wnd_max = seg->window;
+	c->snd_wl1 = seg->seq;
+	c->snd_wl2 = seg->ack;
+}
+
+void tcp_half_open_remove(struct tcp_conn *c)
+{
+	if (list_empty(&c->half_link))
+		return;
+	list_del(&c->half_link);
+	c->stack->half_open_n--;
+	c->listener = NULL;
+}
+
+/* ---- LISTEN --------------------------------------------------------------------------------- */
+
+void tcp_in_listen(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
+		   struct tcp_segment *seg, const struct tcp_time_wait *tw)
+{
+	struct tcp_listener *l;
+	struct tcp_conn *c;
+
+	if ((seg->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN ||
+	    (l = tcp_listener_find(s, local)) == NULL) {
+		COUNT(s, rx_drop_tcp_no_conn);
+		tcp_rst_reply(s, local, remote, seg);
+		return;
+	}
+	if (s->conns_n - s->half_open_n >= s->config.tcp.connections_max) {
+		COUNT(s, tcp_drop_connections);
+		return;
+	}
+	if (s->half_open_n >= s->config.tcp.backlog_max) {
+		COUNT(s, tcp_backlog_evictions);
+		tcp_conn_kill(list_entry(list_first(&s->half_open), struct tcp_conn, half_link));
+	}
+	c = tcp_conn_new(s, local, remote);
+	if (c == NULL) { /* what gave way is not free before the end of the poll */
+		COUNT(s, rx_drop_tcp_backlog);
+		return;
+	}
+	if (tw != NULL && !seq_gt(c->iss, tw->snd_nxt)) {
+		/* RFC 9293 s3.4.3: beyond all numbers of the connection's former life. */
+		c->iss = tw->snd_nxt + UINT16_MAX;
+		c->snd_una = c->snd_nxt = c->snd_max = c->iss;
+		c->snd_end = c->sq_seq = c->iss + 1;
+	}
+	c->flags |= TCPF_PASSIVE;
+	c->state = TCP_SYN_RECEIVED;
+	c->listener = l;
+	c->events = l->events;
+	options_take(c, seg);
+	list_add_tail(&s->half_open, &c->half_link);
+	s->half_open_n++;
+	tcp_life_update(c);
+	tcp_mark_dirty(c);
+}
+
+/* ---- ESTABLISHED ---------------------------------------------------------------------------- */
+
+static void established(struct tcp_conn *c)
+{
+	uint32_t retries = c->backoff;
+
+	c->state = (c->flags & TCPF_FIN_QUEUED) ? TCP_FIN_WAIT_1 : TCP_ESTABLISHED;
+	c->snd_una = c->iss + 1;
+	c->snd_nxt = c->snd_una;
+	c->again_nxt = c->snd_una;
+	c->backoff = 0;
+	c->progress_ns = c->stack->now_ns;
+	c->cc->init(c);
+	if (retries > 0)
+		c->cwnd = c->mss; /* RFC 5681 s3.1: a SYN was lost */
+	tcp_rto_restart(c);
+	tcp_half_open_remove(c);
+	tcp_life_update(c);
+	tcp_mark_dirty(c);
+}
+
+static void syn_rtt(struct tcp_conn *c)
+{
+	if (c->flags & TCPF_RTT_TIMED)
+		tcp_rtt_sample(c, c->stack->now_ns - c->rtt_sent_ns);
+	c->flags &= ~TCPF_RTT_TIMED;
+}
+
+bool tcp_in_established(struct tcp_conn *c, const struct tcp_segment *seg)
+{
+	struct net_stack *s = c->stack;
+	struct tcp_listener *l = c->listener;
+	void *context = NULL;
+
+	syn_rtt(c);
+	established(c);
+	c->snd_wnd = (uint32_t)seg->window << c->send_wscale;
+	c->snd_wnd_max = c->snd_wnd;
+	c->snd_wl1 = seg->seq;
+	c->snd_wl2 = seg->ack;
+	if ((c->flags & TCPF_PASSIVE) == 0) { /* simultaneous open */
+		if (tcp_has_owner(c) && c->events->connected != NULL)
+			c->events->connected(c->context, c);
+		return (c->flags & TCPF_DEAD) == 0;
+	}
+	if (c->events->accept(l->context, c, &context) != 0) {
+		COUNT(s, tcp_accept_refused);
+		if ((c->flags & TCPF_DEAD) == 0) {
+			tcp_rst_send(c);
+			tcp_conn_kill(c);
+		}
+		return false;
+	}
+	if (c->flags & TCPF_DEAD)
+		return false;
+	COUNT(s, tcp_opens_passive);
+	c->flags |= TCPF_ACCEPTED;
+	c->context = context;
+	return true;
+}
+
+/* ---- SYN_SENT ------------------------------------------------------------------------------- */
+
+void tcp_in_syn_sent(struct tcp_conn *c, struct tcp_segment *seg)
+{
+	struct net_stack *s = c->stack;
+	bool acked = (seg->flags & TCP_ACK) != 0;
+
+	/* First: the ACK. */
+	if (acked && (seq_le(seg->ack, c->iss) || seq_gt(seg->ack, c->snd_max))) {
+		COUNT(s, rx_drop_tcp_ack);
+		tcp_rst_reply(s, &c->local, &c->remote, seg);
+		return;
+	}
+	/* Second: the RST. */
+	if (seg->flags & TCP_RST) {
+		if (!acked) {
+			COUNT(s, rx_drop_tcp_rst);
+			return;
+		}
+		COUNT(s, tcp_resets_received);
+		COUNT(s, tcp_connect_failed);
+		tcp_conn_end(c, -SPLIT_E_NET_REFUSED);
+		return;
+	}
+	/* Fourth: the SYN. Bytes that came with it are not taken; the peer sends them again. */
+	if ((seg->flags & TCP_SYN) == 0) {
+		COUNT(s, rx_drop_tcp_flags);
+		return;
+	}
+	options_take(c, seg);
+	if (!acked) { /* simultaneous open, RFC 9293 figure 8 */
+		c->state = TCP_SYN_RECEIVED;
+		tcp_syn_send(c);
+		return;
+	}
+	syn_rtt(c);
+	established(c);
+	c->flags |= TCPF_ACK_NOW;
+	if (tcp_has_owner(c) && c->events->connected != NULL)
+		c->events->connected(c->context, c);
+}

@@ -1,0 +1,586 @@
+/* Building and sending segments. RFC 9293 s3.8.6.2 (silly windows), s3.7.4 (Nagle).
+ *
+ * The send queue is a list of the payload mbufs as the layer above gave them. A segment is an mbuf
+ * of our own with the headers, and behind it either a copy of the payload (when it is small or in
+ * many pieces) or indirect mbufs attached to the queue's. An attached mbuf holds a reference to the
+ * room, so a retransmission while the device still holds the first transmission shares bytes that
+ * nobody writes; headers are never shared. The queue's mbufs are freed when acked, their rooms when
+ * the last device is done with them.
+ */
+#include "daemon/net/net_internal.h"
+
+#include <string.h>
+
+#include "daemon/net/cksum.h"
+
+/* More pieces than this in one segment are copied together, or the segment ends there. */
+#define PIECES_MAX 6
+
+/* ---- window --------------------------------------------------------------------------------- */
+
+uint32_t tcp_window_free(const struct tcp_conn *c)
+{
+	uint32_t pinned_max = 2 * c->receive_limit;
+	uint32_t bytes = c->unconsumed < c->receive_limit ? c->receive_limit - c->unconsumed : 0;
+	uint32_t pinned =
+		c->delivered_pinned < pinned_max ? (pinned_max - c->delivered_pinned) / 2 : 0;
+
+	return bytes < pinned ? bytes : pinned;
+}
+
+static uint32_t window_step(const struct tcp_conn *c)
+{
+	return c->receive_limit / 2 < c->mss_limit ? c->receive_limit / 2 : c->mss_limit;
+}
+
+bool tcp_window_update_due(const struct tcp_conn *c)
+{
+	uint32_t promised = c->rcv_adv - c->rcv_nxt;
+	uint32_t free = tcp_window_free(c);
+
+	if (c->state < TCP_ESTABLISHED || free <= promised)
+		return false;
+	/* A sender that is nearly stopped learns of each useful step, another in quarters. */
+	if (promised < 2 * c->mss_limit)
+		return free - promised >= window_step(c);
+	return free - promised >= c->receive_limit / 4;
+}
+
+/* The window field, moving rcv_adv: never to the left (RFC 9293 s3.8.6), and to the right only by a
+ * useful step (s3.8.6.2.2). */
+static uint16_t window_field(struct tcp_conn *c)
+{
+	uint32_t promised = c->rcv_adv - c->rcv_nxt;
+	uint32_t window = tcp_window_free(c);
+	uint32_t field;
+
+	if (window < promised || window - promised < window_step(c))
+		window = promised;
+	field = window >> c->receive_wscale;
+	if (field << c->receive_wscale < promised)
+		field++;
+	if (field > UINT16_MAX)
+		field = UINT16_MAX;
+	if (field << c->receive_wscale > promised)
+		c->rcv_adv = c->rcv_nxt + (field << c->receive_wscale);
+	return (uint16_t)field;
+}
+
+/* ---- headers -------------------------------------------------------------------------------- */
+
+/* What a segment says besides its payload. */
+struct tcp_words {
+	uint32_t seq, ack;
+	uint16_t window;
+	uint8_t flags;
+};
+
+/* Put the header in front of `m`'s payload, checksum it and hand it to IP. */
+static void segment_finish(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *local,
+			   const struct net_addr *remote, const struct tcp_words *w,
+			   const struct tcp_options *o, struct net_path *path)
+{
+	uint8_t options[TCP_OPTIONS_BYTES_MAX];
+	size_t options_len = tcp_options_write(options, o);
+	struct tcp_header *th;
+
+	th = net_mbuf_prepend(m, (uint16_t)(sizeof(*th) + options_len));
+	th->src = be16_make(local->port);
+	th->dst = be16_make(remote->port);
+	th->seq = be32_make(w->seq);
+	th->ack = be32_make(w->ack);
+	th->offset = (uint8_t)((sizeof(*th) + options_len) / 4 << 4);
+	th->flags = w->flags;
+	th->window = be16_make(w->window);
+	th->urgent = be16_make(0);
+	memcpy(th + 1, options, options_len);
+	m->l4_len = (sizeof(*th) + options_len) & 0xff;
+	net_l4_checksum(s, m, &th->checksum, local, remote, IP_PROTO_TCP);
+	COUNT(s, tx_tcp_segments);
+	net_ip_output(s, m, local, remote, IP_PROTO_TCP, path);
+}
+
+/* As above for a connection past its handshake; every segment carries the newest ACK and window. */
+static void conn_segment_finish(struct tcp_conn *c, struct rte_mbuf *m, uint32_t seq, uint8_t flags)
+{
+	struct tcp_options o;
+	struct tcp_words w;
+
+	o.has_mss = o.has_wscale = o.sack_permitted = false;
+	o.sack_n = 0;
+	o.has_timestamp = (c->flags & TCPF_TIMESTAMPS) != 0;
+	o.ts_value = tcp_ts_now(c);
+	o.ts_echo = c->ts_recent;
+	if (unlikely(c->ranges_n > 0 && (c->flags & TCPF_SACK) != 0)) {
+		o.sack_n =
+			(uint8_t)tcp_sack_blocks(c, o.sack, tcp_options_sack_room(o.has_timestamp));
+		COUNT(c->stack, tcp_sack_sent);
+	}
+	w.seq = seq;
+	w.ack = c->rcv_nxt;
+	w.flags = flags | TCP_ACK;
+	w.window = window_field(c);
+	c->ack_due = 0;
+	c->flags &= ~TCPF_ACK_NOW;
+	if (wheel_timer_armed(&c->ack_timer))
+		wheel_cancel(&c->stack->wheel, &c->ack_timer);
+	segment_finish(c->stack, m, &c->local, &c->remote, &w, &o, &c->path);
+}
+
+/* Sequence number of a segment without data: the highest sent, but within the peer's window, or it
+ * would not look at it. */
+static uint32_t bare_seq(const struct tcp_conn *c)
+{
+	uint32_t edge = c->snd_una + c->snd_wnd;
+
+	return seq_le(c->snd_max, edge) ? c->snd_max : edge;
+}
+
+void tcp_ack_send(struct tcp_conn *c)
+{
+	struct rte_mbuf *m = net_mbuf_get(c->stack);
+
+	if (m == NULL) {
+		c->flags |= TCPF_ACK_NOW;
+		tcp_mark_dirty(c);
+		return;
+	}
+	conn_segment_finish(c, m, bare_seq(c), 0);
+}
+
+void tcp_keepalive_send(struct tcp_conn *c)
+{
+	struct rte_mbuf *m = net_mbuf_get(c->stack);
+
+	if (m != NULL)
+		conn_segment_finish(c, m, c->snd_una - 1, 0);
+}
+
+void tcp_syn_send(struct tcp_conn *c)
+{
+	struct net_stack *s = c->stack;
+	const struct tcp_config *t = &s->config.tcp;
+	bool syn_ack = c->state == TCP_SYN_RECEIVED;
+	uint32_t window = c->receive_limit < UINT16_MAX ? c->receive_limit : UINT16_MAX;
+	struct tcp_options o = {0};
+	struct tcp_words w = {.seq = c->iss, .flags = TCP_SYN, .window = (uint16_t)window};
+	struct rte_mbuf *m = net_mbuf_get(s);
+
+	if (c->snd_max != c->iss)
+		c->flags &= ~TCPF_RTT_TIMED;
+	else if (m != NULL) {
+		c->flags |= TCPF_RTT_TIMED;
+		c->rtt_seq = c->iss + 1;
+		c->rtt_sent_ns = s->now_ns;
+	}
+	c->snd_nxt = c->iss + 1;
+	c->snd_max = c->iss + 1;
+	tcp_rto_start(c);
+	if (m == NULL)
+		return; /* the timer sends it again */
+	o.has_mss = true;
+	o.mss = (uint16_t)c->mss_limit;
+	o.has_timestamp = syn_ack ? (c->flags & TCPF_TIMESTAMPS) != 0 : t->timestamps;
+	o.ts_value = tcp_ts_now(c);
+	o.sack_permitted = syn_ack ? (c->flags & TCPF_SACK) != 0 : t->sack;
+	o.has_wscale = syn_ack ? (c->flags & TCPF_WSCALE) != 0 : t->window_scaling;
+	o.wscale = c->receive_wscale;
+	if (syn_ack) {
+		o.ts_echo = c->ts_recent;
+		w.flags |= TCP_ACK;
+		w.ack = c->rcv_nxt;
+		c->rcv_adv = seq_max(c->rcv_adv, c->rcv_nxt + window);
+	}
+	if (wheel_timer_armed(&c->ack_timer))
+		wheel_cancel(&s->wheel, &c->ack_timer);
+	c->flags &= ~TCPF_ACK_NOW;
+	segment_finish(s, m, &c->local, &c->remote, &w, &o, &c->path);
+}
+
+/* ---- RST ------------------------------------------------------------------------------------ */
+
+void tcp_rst_send(struct tcp_conn *c)
+{
+	struct net_stack *s = c->stack;
+	struct rte_mbuf *m = net_mbuf_get(s);
+	struct tcp_words w = {.seq = bare_seq(c), .ack = c->rcv_nxt, .flags = TCP_RST | TCP_ACK};
+	struct tcp_options o = {0};
+
+	if (m == NULL)
+		return;
+	COUNT(s, tcp_resets_sent);
+	if (c->flags & TCPF_TIMESTAMPS) { /* RFC 7323 s3.2: may, and PAWS then lets it pass */
+		o.has_timestamp = true;
+		o.ts_value = tcp_ts_now(c);
+		o.ts_echo = c->ts_recent;
+	}
+	segment_finish(s, m, &c->local, &c->remote, &w, &o, NULL);
+}
+
+void tcp_rst_reply(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
+		   const struct tcp_segment *seg)
+{
+	struct tcp_words w = {.flags = TCP_RST};
+	struct tcp_options o = {0};
+	struct rte_mbuf *m;
+
+	if (seg->flags & TCP_RST)
+		return;
+	m = net_mbuf_get(s);
+	if (m == NULL)
+		return;
+	if (seg->flags & TCP_ACK) {
+		w.seq = seg->ack;
+	} else {
+		w.flags |= TCP_ACK;
+		w.ack = seg->seq + seg->len + ((seg->flags & TCP_SYN) != 0) +
+			((seg->flags & TCP_FIN) != 0);
+	}
+	COUNT(s, tcp_resets_sent);
+	segment_finish(s, m, local, remote, &w, &o, NULL);
+}
+
+void tcp_time_wait_ack(struct net_stack *s, struct tcp_time_wait *tw)
+{
+	struct tcp_words w = {.seq = tw->snd_nxt, .ack = tw->rcv_nxt, .flags = TCP_ACK};
+	struct tcp_options o = {0};
+	struct rte_mbuf *m = net_mbuf_get(s);
+
+	if (m == NULL)
+		return;
+	tw->answered_ns = s->now_ns;
+	w.window = (uint16_t)(tw->rcv_wnd >> tw->receive_wscale);
+	if (tw->timestamps) {
+		o.has_timestamp = true;
+		o.ts_value = s->now_ms + tw->ts_offset;
+		o.ts_echo = tw->ts_recent;
+	}
+	segment_finish(s, m, &tw->local, &tw->remote, &w, &o, NULL);
+}
+
+/* ---- the send queue ------------------------------------------------------------------------- */
+
+void tcp_queue_free_acked(struct tcp_conn *c)
+{
+	struct rte_mbuf *m = c->sq_head;
+	uint32_t seq = c->sq_seq;
+
+	while (m != NULL && seq_le(seq + m->data_len, c->snd_una)) {
+		struct rte_mbuf *next = m->next;
+
+		seq += m->data_len;
+		m->next = NULL;
+		c->sq_pinned -= tcp_mbuf_pinned(m);
+		rte_pktmbuf_free_seg(m);
+		m = next;
+	}
+	c->sq_head = m;
+	c->sq_seq = seq;
+	if (m == NULL)
+		c->sq_tail = NULL;
+	if (seq_lt(c->cursor_new.seq, seq) || m == NULL)
+		c->cursor_new = (struct tcp_cursor){m, seq};
+	if (seq_lt(c->cursor_again.seq, seq) || m == NULL)
+		c->cursor_again = (struct tcp_cursor){m, seq};
+}
+
+void tcp_queue_free(struct tcp_conn *c)
+{
+	while (c->sq_head != NULL) {
+		struct rte_mbuf *next = c->sq_head->next;
+
+		c->sq_head->next = NULL;
+		rte_pktmbuf_free_seg(c->sq_head);
+		c->sq_head = next;
+	}
+	c->sq_tail = NULL;
+	c->sq_pinned = 0;
+}
+
+/* Move the cursor to the mbuf that holds `seq`, which is queued; returns the offset into it. */
+static uint32_t cursor_seek(struct tcp_conn *c, struct tcp_cursor *cur, uint32_t seq)
+{
+	if (cur->m == NULL || seq_lt(seq, cur->seq))
+		*cur = (struct tcp_cursor){c->sq_head, c->sq_seq};
+	while (seq_ge(seq, cur->seq + cur->m->data_len)) {
+		cur->seq += cur->m->data_len;
+		cur->m = cur->m->next;
+	}
+	return seq - cur->seq;
+}
+
+static struct rte_mbuf *piece_attach(struct net_stack *s, struct rte_mbuf *from, uint32_t off,
+				     uint16_t len)
+{
+	struct rte_mbuf *m = rte_pktmbuf_alloc(s->pool);
+
+	if (unlikely(m == NULL)) {
+		COUNT(s, tx_drop_nomem);
+		return NULL;
+	}
+	rte_pktmbuf_attach(m, from);
+	m->data_off = (uint16_t)(m->data_off + off);
+	m->data_len = len;
+	m->pkt_len = len;
+	return m;
+}
+
+/* Put `len` queued bytes from the cursor behind `head`; returns how many are there. */
+static uint32_t payload_attach(struct tcp_conn *c, struct rte_mbuf *head,
+			       const struct tcp_cursor *cur, uint32_t off, uint32_t len)
+{
+	struct rte_mbuf *from = cur->m, *tail = head;
+	uint32_t done = 0;
+	unsigned pieces = 0;
+
+	while (done < len && pieces < PIECES_MAX) {
+		uint32_t n = from->data_len - off < len - done ? from->data_len - off : len - done;
+		struct rte_mbuf *m = piece_attach(c->stack, from, off, (uint16_t)n);
+
+		if (m == NULL)
+			break;
+		tail->next = m;
+		tail = m;
+		head->nb_segs++;
+		head->pkt_len += n;
+		done += n;
+		pieces++;
+		off = 0;
+		from = from->next;
+	}
+	return done;
+}
+
+static void payload_copy(struct rte_mbuf *head, const struct tcp_cursor *cur, uint32_t off,
+			 uint32_t len)
+{
+	const struct rte_mbuf *from = cur->m;
+	uint32_t done = 0;
+
+	while (done < len) {
+		uint32_t n = from->data_len - off < len - done ? from->data_len - off : len - done;
+
+		memcpy(rte_pktmbuf_mtod_offset(head, char *, done),
+		       rte_pktmbuf_mtod_offset(from, char *, off), n);
+		done += n;
+		off = 0;
+		from = from->next;
+	}
+	head->data_len = (uint16_t)len;
+	head->pkt_len = len;
+}
+
+static bool copy_is_better(const struct tcp_conn *c, const struct tcp_cursor *cur, uint32_t off,
+			   uint32_t len, uint32_t room)
+{
+	const struct rte_mbuf *m = cur->m;
+	uint32_t covered = m->data_len - off;
+	unsigned pieces = 1;
+
+	if (len > room)
+		return false;
+	if (len <= c->stack->config.tcp.copy_bytes_max)
+		return true;
+	while (covered < len && pieces <= PIECES_MAX) {
+		m = m->next;
+		covered += m->data_len;
+		pieces++;
+	}
+	return pieces > PIECES_MAX;
+}
+
+uint32_t tcp_segment_send(struct tcp_conn *c, uint32_t seq, uint32_t len)
+{
+	struct net_stack *s = c->stack;
+	bool again = seq_lt(seq, c->snd_max);
+	struct rte_mbuf *m = net_mbuf_get(s);
+	uint8_t flags = 0;
+
+	if (m == NULL)
+		return 0;
+	if (len > 0) {
+		struct tcp_cursor *cur = again ? &c->cursor_again : &c->cursor_new;
+		uint32_t off = cursor_seek(c, cur, seq);
+
+		if (copy_is_better(c, cur, off, len, rte_pktmbuf_tailroom(m))) {
+			payload_copy(m, cur, off, len);
+		} else {
+			len = payload_attach(c, m, cur, off, len);
+			if (len == 0) {
+				rte_pktmbuf_free(m);
+				return 0;
+			}
+		}
+	}
+	if (seq + len == c->snd_end) {
+		flags = len > 0 ? TCP_PSH : 0;
+		if ((c->flags & TCPF_FIN_QUEUED) != 0 &&
+		    (len == 0 || seq_lt(seq + len, c->snd_una + c->snd_wnd))) {
+			flags |= TCP_FIN;
+			c->flags |= TCPF_FIN_SENT;
+			len++;
+		}
+	}
+	if (again) {
+		COUNT(s, tcp_retransmits);
+		c->retransmits++;
+		if (seq_lt(seq, c->rtt_seq))
+			c->flags &= ~TCPF_RTT_TIMED; /* Karn: its ACK would be ambiguous */
+	} else {
+		c->bytes_sent += len - ((flags & TCP_FIN) != 0);
+		if ((c->flags & TCPF_RTT_TIMED) == 0) {
+			c->flags |= TCPF_RTT_TIMED;
+			c->rtt_seq = seq + len;
+			c->rtt_sent_ns = s->now_ns;
+		}
+	}
+	c->snd_max = seq_max(c->snd_max, seq + len);
+	c->sent_ns = s->now_ns;
+	conn_segment_finish(c, m, seq, flags);
+	return len;
+}
+
+void tcp_probe_send(struct tcp_conn *c)
+{
+	/* One byte (or the FIN) past the window; snd_nxt stays, so it is sent again as a whole when
+	 * the window opens, unless the peer took it. */
+	uint32_t seq = c->snd_una;
+
+	tcp_segment_send(c, seq, seq_lt(seq, c->snd_end) ? 1 : 0);
+	c->flags &= ~TCPF_RTT_TIMED;
+}
+
+/* ---- output --------------------------------------------------------------------------------- */
+
+enum stop { STOP_DONE, STOP_WINDOW, STOP_CWND, STOP_NAGLE, STOP_DEVICE };
+
+/* Whether `len` of `available` bytes may go as one segment. RFC 9293 s3.8.6.2.1. */
+static bool segment_worth(const struct tcp_conn *c, uint32_t len, uint32_t available, uint32_t mss)
+{
+	if (len >= mss || seq_lt(c->snd_nxt, c->snd_max))
+		return true;
+	if (len == available)
+		return true;
+	return len >= c->snd_wnd_max / 2 && len > 0;
+}
+
+static bool nagle_holds(const struct tcp_conn *c, uint32_t len, uint32_t mss)
+{
+	return (c->flags & (TCPF_NAGLE | TCPF_FIN_QUEUED)) == TCPF_NAGLE && len < mss &&
+	       c->snd_max != c->snd_una && seq_ge(c->snd_nxt, c->snd_max);
+}
+
+/* Fill the holes that SACK shows: RFC 6675 s5 step C. */
+static enum stop output_holes(struct tcp_conn *c, uint32_t mss, uint32_t *pipe)
+{
+	struct tcp_sack_block hole;
+
+	while (tcp_sack_lost_hole(c, c->again_nxt, &hole)) {
+		uint32_t len = hole.end - hole.start < mss ? hole.end - hole.start : mss;
+		uint32_t sent;
+
+		if (*pipe + len > c->cwnd)
+			return STOP_CWND;
+		if (net_tx_full(c->stack))
+			return STOP_DEVICE;
+		/* A hole may end in the FIN. */
+		if (seq_gt(hole.start + len, c->snd_end))
+			len = c->snd_end - hole.start;
+		sent = tcp_segment_send(c, hole.start, len);
+		if (sent == 0)
+			return STOP_DEVICE;
+		c->again_nxt = hole.start + sent;
+		*pipe += sent;
+	}
+	return STOP_DONE;
+}
+
+/* Send from snd_nxt on, as far as both windows go. `inflight` counts against cwnd. */
+static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
+{
+	uint32_t cwnd = c->cwnd;
+
+	if (c->dupacks > 0 && c->dupacks < 3 && (c->flags & TCPF_RECOVERY) == 0)
+		cwnd += c->dupacks * c->mss; /* limited transmit, RFC 3042 */
+	while (tcp_send_pending(c)) {
+		uint32_t edge = c->snd_una + c->snd_wnd;
+		uint32_t available, window, len, sent;
+
+		if (unlikely(c->board.n > 0 && seq_lt(c->snd_nxt, c->snd_max))) {
+			c->snd_nxt = tcp_sack_skip(c, c->snd_nxt);
+			if (!tcp_send_pending(c))
+				break;
+		}
+		available = c->snd_end - c->snd_nxt;
+		window = seq_lt(c->snd_nxt, edge) ? edge - c->snd_nxt : 0;
+		len = available < mss ? available : mss;
+		if (len > window)
+			len = window;
+		if (window == 0 || !segment_worth(c, len, available, mss))
+			return STOP_WINDOW;
+		if (inflight + len > cwnd)
+			return STOP_CWND;
+		if (nagle_holds(c, len, mss))
+			return STOP_NAGLE;
+		if (net_tx_full(c->stack))
+			return STOP_DEVICE;
+		sent = tcp_segment_send(c, c->snd_nxt, len);
+		if (sent == 0)
+			return STOP_DEVICE;
+		c->snd_nxt += sent;
+		inflight += sent;
+	}
+	return STOP_DONE;
+}
+
+static void output_data(struct tcp_conn *c)
+{
+	uint32_t mss = c->mss;
+	enum stop stop = STOP_DONE;
+	uint32_t inflight;
+
+	if (unlikely(c->ranges_n > 0 && (c->flags & TCPF_SACK) != 0)) {
+		struct tcp_sack_block blocks[TCP_SACK_BLOCKS_MAX];
+		unsigned room = tcp_options_sack_room((c->flags & TCPF_TIMESTAMPS) != 0);
+
+		mss -= 4 + 8 * tcp_sack_blocks(c, blocks, room);
+	}
+	if (c->snd_max == c->snd_una && c->stack->now_ns - c->sent_ns > c->rto_ns)
+		c->cc->idle(c);
+	c->flags &= ~TCPF_CWND_LIMITED;
+	if (unlikely((c->flags & (TCPF_RECOVERY | TCPF_SACK)) == (TCPF_RECOVERY | TCPF_SACK))) {
+		inflight = tcp_sack_pipe(c);
+		stop = output_holes(c, mss, &inflight);
+	} else {
+		inflight = c->snd_nxt - c->snd_una - tcp_sack_bytes_below(c, c->snd_nxt);
+	}
+	if (stop == STOP_DONE)
+		stop = output_new(c, mss, inflight);
+	if (stop == STOP_CWND)
+		c->flags |= TCPF_CWND_LIMITED;
+	if (stop == STOP_DEVICE)
+		tcp_mark_dirty(c);
+	if (c->snd_nxt != c->snd_una)
+		tcp_rto_start(c);
+	else if (stop == STOP_WINDOW)
+		tcp_rto_persist(c); /* also where a window closed over what is unacked */
+	else if (c->snd_max != c->snd_una)
+		tcp_rto_start(c);
+}
+
+void tcp_output(struct tcp_conn *c)
+{
+	if (c->state <= TCP_SYN_RECEIVED) {
+		if (c->state != TCP_CLOSED && c->snd_max == c->iss)
+			tcp_syn_send(c);
+		return;
+	}
+	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0)
+		output_data(c);
+	if (c->flags & TCPF_ACK_NOW)
+		tcp_ack_send(c);
+	else if (c->ack_due >= 2 * c->receive_mss && c->ack_due > 0)
+		tcp_ack_send(c);
+	else if (c->ack_due > 0)
+		tcp_ack_arm(c);
+}
