@@ -1,0 +1,18 @@
+/* The command line that the examples share, and their life: start, stop on SIGTERM or SIGINT.
+ *
+ *   --socket PATH   splitd's attach socket        (default: $SPLITD_SOCKET, /run/splitd/host.sock)
+ *   --name NAME     under which name to attach    (default: the example's)
+ *   --workers N     threads that run handlers     (default: one for each core of --cores, else 1)
+ *   --cores LIST    pin them: "2", "2,3", "2-5"   (default: not pinned)
+ *
+ * Prints one line "attached" on stdout whenever splitd may send calls.
+ */
+#ifndef SPLITD_EXAMPLES_OPTIONS_H
+#define SPLITD_EXAMPLES_OPTIONS_H
+
+#include <split-host.h>
+
+/* Parse, attach, serve `service` until a signal. Returns what main should. */
+int example_main(int argc, char **argv, const char *default_name, ProtobufCService *service);
+
+#endif
