@@ -312,6 +312,7 @@ int grpc_on_headers(void *session_user, struct http2_stream *stream, const struc
 	bool over = (flags & HTTP2_HEADERS_OVER) != 0;
 
 	memset(&head, 0, sizeof(head));
+	head.request.metadata = server->metadata;
 	call->conn = conn;
 	wheel_timer_init(&call->deadline, grpc_deadline_fire);
 	list_init(&call->writable_link);

@@ -9,6 +9,9 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 
+/* Frames that one header list may be spread over: at 16 KiB each, far more than any limit takes. */
+#define CONTINUATIONS_MAX 32
+
 static const struct http2_budget *budget_of(const struct http2_session *s, enum flood_kind kind)
 {
 	const struct http2_config *c = &s->engine->config;
@@ -113,7 +116,12 @@ int http2_flood_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *head, v
 	case NGHTTP2_WINDOW_UPDATE:
 		http2_flood_spend(s, FLOOD_WINDOWS);
 		break;
-	default: /* PRIORITY, GOAWAY, CONTINUATION, unknown ones */
+	case NGHTTP2_CONTINUATION:
+		http2_flood_spend(s, FLOOD_EMPTY);
+		if (++s->continuations > CONTINUATIONS_MAX)
+			flood_exceeded(s, FLOOD_EMPTY);
+		break;
+	default: /* PRIORITY, GOAWAY, unknown ones */
 		http2_flood_spend(s, FLOOD_EMPTY);
 		break;
 	}

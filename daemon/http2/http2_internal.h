@@ -106,6 +106,7 @@ struct http2_session {
 	uint32_t fields;
 	uint32_t field_bytes;
 	uint32_t fields_seen;
+	uint32_t continuations; /* of this list */
 	uint32_t last_stream_id;
 
 	/* Output. */

@@ -31,6 +31,9 @@ _Static_assert((int)HTTP2_STATIC == (NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_F
  */
 #define NG_RESET_BURST UINT64_C(1000000000)
 
+/* Likewise: Debian's 1.52 counts each piece of a CONTINUATION's header that it is fed as a frame. */
+#define NG_CONTINUATIONS 1000000000
+
 static const uint8_t drain_ping[8] = {'s', 'p', 'l', 'i', 't', 'd', 0, 1};
 
 void http2_config_default(struct http2_config *config, uint32_t sessions_max)
@@ -144,6 +147,7 @@ static void fields_drop(struct http2_session *s)
 	s->fields = 0;
 	s->field_bytes = 0;
 	s->fields_seen = 0;
+	s->continuations = 0;
 	s->header_stream = NULL;
 }
 
@@ -417,6 +421,7 @@ static int engine_nghttp2_init(struct http2_engine *e)
 	nghttp2_option_set_no_closed_streams(e->option, 1);
 	nghttp2_option_set_max_deflate_dynamic_table_size(e->option, e->config.header_table_bytes);
 	nghttp2_option_set_stream_reset_rate_limit(e->option, NG_RESET_BURST, NG_RESET_BURST);
+	nghttp2_option_set_max_continuations(e->option, NG_CONTINUATIONS);
 	return 0;
 }
 
