@@ -367,7 +367,7 @@ static const struct field http2_fields[] = {
 	BUDGET("empty", empty, "200 and 50 a second", "Empty DATA and CONTINUATION frames."),
 	BUDGET("windows", windows, "2000 and 2000 a second", "WINDOW_UPDATE and PRIORITY frames."),
 };
-TABLE(http2, "HTTP/2", "Limits of HTTP/2 connections.");
+TABLE(http2, "HTTP2", "Limits of HTTP/2 connections.");
 #undef STRUCT
 
 /* ---- grpc ----------------------------------------------------------------------------------- */

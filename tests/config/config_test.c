@@ -1,0 +1,601 @@
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/log.h"
+#include "config/config_internal.h"
+
+/* A small good document; each test changes a piece of it. */
+static const char base[] = "{\n"
+			   " \"eal\": {\"devices\": [\"net_tap0,iface=t\"]},\n"
+			   " \"workers\": [{\"core\": 0}, {\"core\": 1}],\n"
+			   " \"ports\": [{\"name\": \"p0\", \"device\": \"net_tap0\",\n"
+			   "   \"addresses\": [\"198.18.0.2/24\"]}],\n"
+			   " \"listeners\": [{\"name\": \"main\", \"port\": 50051}],\n"
+			   " \"hosts\": [{\"name\": \"echo\", \"uids\": [0]}],\n"
+			   " \"services\": [{\"name\": \"a.Echo\", \"hosts\": [\"echo\"]}]\n"
+			   "}\n";
+
+static struct config_report rep;
+static struct config *cfg;
+
+static void setup(void)
+{
+	config_report_init(&rep);
+	cfg = NULL;
+}
+
+static void teardown(void)
+{
+	config_report_fini(&rep);
+	config_free(cfg);
+}
+
+/* `base` with the first `from` replaced by `to`. */
+static char *changed(const char *from, const char *to)
+{
+	const char *at = strstr(base, from);
+	char *text = NULL;
+
+	ck_assert_ptr_nonnull(at);
+	ck_assert_int_ge(asprintf(&text, "%.*s%s%s", (int)(at - base), base, to, at + strlen(from)),
+			 0);
+	return text;
+}
+
+static int parse(const char *text, const struct config_machine *machine)
+{
+	config_report_fini(&rep);
+	config_free(cfg);
+	cfg = NULL;
+	return config_parse(text, strlen(text), "c.json", machine, &cfg, &rep);
+}
+
+static bool found(const char *finding)
+{
+	for (size_t i = 0; i < rep.count; i++)
+		if (strncmp(rep.findings[i].text, finding, strlen(finding)) == 0)
+			return true;
+	return false;
+}
+
+static void expect_bad(const char *text, const char *finding, const struct config_machine *machine)
+{
+	ck_assert_msg(parse(text, machine) == -SPLIT_E_CONFIG_INVALID, "expected \"%s\"", finding);
+	ck_assert_ptr_null(cfg);
+	ck_assert_uint_gt(rep.count, 0);
+	ck_assert_msg(found(finding), "expected \"%s\", got \"%s\"", finding, rep.findings[0].text);
+}
+
+/* ---- units ---------------------------------------------------------------------------------- */
+
+START_TEST(units)
+{
+	static const struct {
+		const char *text;
+		int rc;
+		uint64_t v;
+	} sizes[] =
+		{
+			{"0", 0, 0},
+			{"0KiB", 0, 0},
+			{"1B", 0, 1},
+			{"64KiB", 0, 65536},
+			{"64MiB", 0, 67108864},
+			{"16GiB", 0, UINT64_C(17179869184)},
+			{"18446744073709551615B", 0, UINT64_MAX},
+			{"18446744073709551616B", -1, 0},
+			{"17179869184GiB", -1, 0},
+			{"", -1, 0},
+			{"64", -1, 0},
+			{"MiB", -1, 0},
+			{"01B", -1, 0},
+			{"-1B", -1, 0},
+			{"+1B", -1, 0},
+			{"1 B", -1, 0},
+			{"1b", -1, 0},
+			{"1MB", -1, 0},
+			{"1.5MiB", -1, 0},
+			{"0x10B", -1, 0},
+			{"1B ", -1, 0},
+		},
+	  durations[] = {
+		  {"0", 0, 0},
+		  {"5ns", 0, 5},
+		  {"100us", 0, 100000},
+		  {"15ms", 0, 15000000},
+		  {"5s", 0, UINT64_C(5000000000)},
+		  {"2min", 0, UINT64_C(120000000000)},
+		  {"1h", 0, UINT64_C(3600000000000)},
+		  {"5m", -1, 0},
+		  {"5", -1, 0},
+		  {"5124096h", -1, 0},
+	  };
+	char buf[32];
+	uint64_t v;
+
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		int rc = config_size_parse(sizes[i].text, &v);
+
+		ck_assert_msg((rc == 0) == (sizes[i].rc == 0), "%s", sizes[i].text);
+		if (rc == 0)
+			ck_assert_uint_eq(v, sizes[i].v);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(durations); i++) {
+		int rc = config_duration_parse(durations[i].text, &v);
+
+		ck_assert_msg((rc == 0) == (durations[i].rc == 0), "%s", durations[i].text);
+		if (rc == 0)
+			ck_assert_uint_eq(v, durations[i].v);
+	}
+	ck_assert_str_eq(config_size_format(67108864, buf), "64MiB");
+	ck_assert_str_eq(config_size_format(1025, buf), "1025B");
+	ck_assert_str_eq(config_duration_format(15000000, buf), "15ms");
+	ck_assert_str_eq(config_duration_format(0, buf), "0");
+	ck_assert_str_eq(config_duration_format(UINT64_C(120000000000), buf), "2min");
+}
+END_TEST
+
+START_TEST(addresses)
+{
+	struct config_address a, net;
+	uint8_t mac[6];
+	uint32_t mode;
+
+	ck_assert(config_address_parse("198.18.0.2", false, &a) && a.family == 4);
+	ck_assert(config_address_parse("198.18.0.0/15", true, &net) && net.prefix == 15);
+	ck_assert(config_address_in(&a, &net));
+	ck_assert(config_address_parse("198.20.0.0", false, &a) && !config_address_in(&a, &net));
+	ck_assert(config_address_parse("2001:db8::1", false, &a) && a.family == 6);
+	ck_assert(!config_address_in(&a, &net));
+	ck_assert(config_address_parse("2001:db8::/128", true, &net) &&
+		  !config_address_in(&a, &net));
+	ck_assert(!config_address_parse("198.18.0.2/24", false, &a));
+	ck_assert(!config_address_parse("198.18.0.2", true, &a));
+	ck_assert(!config_address_parse("198.18.0.2/", true, &a));
+	ck_assert(!config_address_parse("198.18.0.2/33", true, &a));
+	ck_assert(!config_address_parse("198.18.0.2/024", true, &a));
+	ck_assert(!config_address_parse("198.18.0.2/4294967320", true, &a));
+	ck_assert(!config_address_parse("198.18.0", false, &a));
+	ck_assert(!config_address_parse("", false, &a));
+	ck_assert(config_address_parse("127.0.0.1", false, &a) && !config_address_unicast(&a));
+	ck_assert(config_address_parse("224.0.0.1", false, &a) && !config_address_unicast(&a));
+	ck_assert(config_address_parse("::1", false, &a) && !config_address_unicast(&a));
+	ck_assert(config_address_parse("ff02::1", false, &a) && !config_address_unicast(&a));
+	ck_assert(config_mac_parse("02:aB:00:00:00:01", mac) && mac[1] == 0xab);
+	ck_assert(!config_mac_parse("02:ab:00:00:00:1", mac));
+	ck_assert(!config_mac_parse("02-ab-00-00-00-01", mac));
+	ck_assert(config_mode_parse("0660", &mode) && mode == 0660);
+	ck_assert(!config_mode_parse("660", &mode) && !config_mode_parse("0680", &mode));
+}
+END_TEST
+
+/* ---- values --------------------------------------------------------------------------------- */
+
+static void table_defaults_fit(const struct field_table *table)
+{
+	for (size_t i = 0; i < table->fields_n; i++) {
+		const struct field *f = &table->fields[i];
+		uint64_t v = 0;
+		int rc = 0;
+
+		ck_assert_msg(f->help != NULL && strlen(f->help) > 3, "%s", f->key);
+		for (size_t j = 0; j < i; j++)
+			ck_assert_str_ne(f->key, table->fields[j].key);
+		if (f->sub != NULL)
+			table_defaults_fit(f->sub);
+		if (f->def == NULL)
+			continue;
+		if (f->type == FIELD_SIZE)
+			rc = config_size_parse(f->def, &v);
+		else if (f->type == FIELD_DURATION)
+			rc = config_duration_parse(f->def, &v);
+		else if (f->type == FIELD_INT)
+			v = strtoull(f->def, NULL, 10);
+		else
+			continue;
+		ck_assert_msg(rc == 0 && v >= f->min && v <= f->max, "default of %s", f->key);
+	}
+}
+
+START_TEST(defaults)
+{
+	table_defaults_fit(&config_table);
+	ck_assert_int_eq(parse(base, NULL), 0);
+	ck_assert_uint_eq(rep.count, 0);
+	ck_assert_int_eq(cfg->eal.main_core, CONFIG_NONE);
+	ck_assert_uint_eq(cfg->eal.memory, 128u << 20);
+	ck_assert(cfg->eal.hugepages && !cfg->eal.hugepages_fallback);
+	ck_assert_str_eq(cfg->eal.devices[0].text, "net_tap0,iface=t");
+	ck_assert_uint_eq(cfg->workers_n, 2);
+	ck_assert_int_eq(cfg->workers[1].numa_node, CONFIG_NONE);
+	ck_assert_int_eq(cfg->idle.mode, CONFIG_IDLE_ADAPTIVE);
+	ck_assert_uint_eq(cfg->idle.sleep_max_ns, 100000);
+	ck_assert_uint_eq(cfg->ports[0].mtu, 1500);
+	ck_assert_uint_eq(cfg->ports[0].rx_queues, 1);
+	ck_assert_uint_eq(cfg->ports[0].queue_workers_n, 1);
+	ck_assert(!cfg->ports[0].mac_given);
+	ck_assert_uint_eq(cfg->ports[0].gateway.family, 0);
+	ck_assert_uint_eq(cfg->ports[0].addresses[0].bytes[3], 2);
+	ck_assert_uint_eq(cfg->ports[0].addresses[0].prefix, 24);
+	ck_assert_uint_eq(cfg->tcp.rto_min_ns, 200000000);
+	ck_assert(cfg->listeners[0].all_services);
+	ck_assert_uint_eq(cfg->listeners[0].address.family, 4);
+	ck_assert(config_address_any(&cfg->listeners[0].address));
+	ck_assert_uint_eq(cfg->http2.window_stream, 65536);
+	ck_assert_uint_gt(cfg->http2.resets.burst, 0);
+	ck_assert_uint_gt(cfg->http2.windows.per_second, 0);
+	ck_assert_uint_eq(cfg->grpc.message_bytes_max, 4u << 20);
+	ck_assert_uint_eq(cfg->linearize.depth_max, 100);
+	ck_assert_str_eq(cfg->control.socket, "/run/splitd/host.sock");
+	ck_assert_uint_eq(cfg->control.socket_mode, 0666);
+	ck_assert_uint_eq(cfg->hosts[0].lane_depth, 2);
+	ck_assert_uint_eq(cfg->hosts[0].held_bytes_max, cfg->hosts[0].to_daemon);
+	ck_assert_uint_eq(cfg->services[0].hosts_n, 1);
+	ck_assert_uint_eq(cfg->services[0].workers_n, 2);
+	ck_assert_uint_eq(cfg->services[0].limits.message_bytes_max, 4u << 20);
+	ck_assert_uint_eq(cfg->services[0].limits.linear_bytes_max, 16u << 20);
+	ck_assert_int_eq(cfg->log.level, LOG_LEVEL_INFO);
+	ck_assert(cfg->telemetry.enabled);
+	ck_assert(config_host_has_uid(&cfg->hosts[0], 0) &&
+		  !config_host_has_uid(&cfg->hosts[0], 1));
+	ck_assert_int_eq(config_host_find(cfg, "echo"), 0);
+	ck_assert_int_eq(config_host_find(cfg, "nobody"), -1);
+}
+END_TEST
+
+START_TEST(values)
+{
+	char *text = changed(
+		"\"services\"",
+		"\"log\": {\"level\": \"debug\"}, \"tcp\": {\"nagle\": true, "
+		"\"backlog\": 1e2, \"delayed_ack\": \"0\"}, \"grpc\": {\"message_bytes_max\": "
+		"\"1MiB\"}, \"services\"");
+
+	ck_assert_int_eq(parse(text, NULL), 0);
+	ck_assert_int_eq(cfg->log.level, LOG_LEVEL_DEBUG);
+	ck_assert(cfg->tcp.nagle);
+	ck_assert_uint_eq(cfg->tcp.backlog, 100);
+	ck_assert_uint_eq(cfg->tcp.delayed_ack_ns, 0);
+	ck_assert_uint_eq(cfg->services[0].limits.message_bytes_max, 1u << 20);
+	free(text);
+	text = changed("\"port\": 50051",
+		       "\"port\": 443, \"address\": \"198.18.0.2\", \"services\": [\"a.Echo\"]");
+	ck_assert_int_eq(parse(text, NULL), 0);
+	ck_assert(!cfg->listeners[0].all_services);
+	ck_assert(config_listener_has_service(&cfg->listeners[0], 0));
+	ck_assert(!config_listener_has_service(&cfg->listeners[0], 1));
+	free(text);
+	text = changed(
+		"\"hosts\": [\"echo\"]",
+		"\"hosts\": [\"echo\"], \"workers\": [1], \"balance\": \"least_outstanding\", "
+		"\"limits\": {\"queue_max\": 0, \"deadline_max\": \"1s\"}");
+	ck_assert_int_eq(parse(text, NULL), 0);
+	ck_assert(config_service_has_worker(&cfg->services[0], 1));
+	ck_assert(!config_service_has_worker(&cfg->services[0], 0));
+	ck_assert_int_eq(cfg->services[0].balance, CONFIG_BALANCE_LEAST_OUTSTANDING);
+	ck_assert_uint_eq(cfg->services[0].limits.queue_max, 0);
+	ck_assert_uint_eq(cfg->services[0].limits.calls_max, cfg->grpc.calls_max);
+	ck_assert_uint_eq(cfg->services[0].limits.deadline_max_ns, 1000000000);
+	free(text);
+	text = changed("\"addresses\"",
+		       "\"mac\": \"02:00:00:00:00:05\", \"gateway\": \"198.18.0.1\", "
+		       "\"rx_queues\": 2, \"queue_workers\": [1, 0], \"addresses\"");
+	ck_assert_int_eq(parse(text, NULL), 0);
+	ck_assert(cfg->ports[0].mac_given && cfg->ports[0].mac[5] == 5);
+	ck_assert_uint_eq(cfg->ports[0].gateway.family, 4);
+	ck_assert_uint_eq(cfg->ports[0].queue_workers[0], 1);
+	ck_assert_uint_eq(cfg->ports[0].tx_queues, 2);
+	free(text);
+	text = changed("\"addresses\"", "\"mac\": null, \"gateway\": null, \"numa_node\": null, "
+					"\"addresses\"");
+	ck_assert_int_eq(parse(text, NULL), 0);
+	free(text);
+}
+END_TEST
+
+/* ---- findings ------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *from, *to, *finding;
+} findings[] = {
+	/* keys, types, ranges */
+	{"\"core\": 0", "\"core\": 0, \"cores\": 1",
+	 "c.json:3: workers[0].cores: unknown key, expected \"core\"?"},
+	{"\"core\": 0", "\"core\": 0, \"zzz\": 1",
+	 "c.json:3: workers[0].zzz: unknown key, expected one of core, numa_node"},
+	{"{\"core\": 0}", "{}", "c.json:3: workers[0]: key \"core\" is missing"},
+	{"{\"core\": 0}", "[]", "c.json:3: workers[0]: is an array, expected an object"},
+	{"{\"core\": 0}", "null", "c.json:3: workers[0]: is null, expected an object"},
+	{"\"core\": 0", "\"core\": \"0\"",
+	 "c.json:3: workers[0].core: is a string, expected a whole number from 0 to 1023"},
+	{"\"core\": 0", "\"core\": 1.5",
+	 "c.json:3: workers[0].core: is 1.5, expected a whole number"},
+	{"\"core\": 0", "\"core\": -1", "c.json:3: workers[0].core: is -1, expected 0 to 1023"},
+	{"\"core\": 0", "\"core\": 1024", "c.json:3: workers[0].core: is 1024, expected 0 to 1023"},
+	{"\"port\": 50051", "\"port\": 65536",
+	 "c.json:6: listeners[0].port: is 65536, expected 1 to 65535"},
+	{"\"port\": 50051", "\"port\": 1, \"address\": \"localhost\"",
+	 "c.json:6: listeners[0].address: is \"localhost\", expected an IPv4 or IPv6 address"},
+	{"\"uids\": [0]", "\"uids\": []",
+	 "c.json:7: hosts[0].uids: has 0 elements, expected 1 to 32"},
+	{"\"uids\": [0]", "\"uids\": [0, \"root\"]",
+	 "c.json:7: hosts[0].uids[1]: is a string, expected"},
+	{"\"uids\": [0]", "\"uids\": [4294967295]",
+	 "c.json:7: hosts[0].uids[0]: is 4294967295, expected"},
+	{"\"uids\": [0]", "\"uids\": [0], \"to_host\": 64",
+	 "c.json:7: hosts[0].to_host: is a number, expected a size with its unit as a string"},
+	{"\"uids\": [0]", "\"uids\": [0], \"to_host\": \"64MB\"",
+	 "c.json:7: hosts[0].to_host: is \"64MB\", expected a size in B, KiB, MiB or GiB"},
+	{"\"uids\": [0]", "\"uids\": [0], \"to_host\": \"65GiB\"",
+	 "c.json:7: hosts[0].to_host: is \"65GiB\", expected 2MiB to 64GiB"},
+	{"\"uids\": [0]", "\"uids\": [0], \"stall_timeout\": \"1ms\"",
+	 "c.json:7: hosts[0].stall_timeout: is \"1ms\", expected 10ms to 1h"},
+	{"\"echo\", \"uids\"", "\"a b\", \"uids\"",
+	 "c.json:7: hosts[0].name: is \"a b\", expected letters"},
+	{"\"a.Echo\"", "\"a..Echo\"",
+	 "c.json:8: services[0].name: is \"a..Echo\", expected a full service name"},
+	{"\"a.Echo\"", "\"/a.Echo\"",
+	 "c.json:8: services[0].name: is \"/a.Echo\", expected a full service name"},
+	{"\"hosts\": [\"echo\"]", "\"hosts\": [\"echo\"], \"balance\": \"random\"",
+	 "c.json:8: services[0].balance: is \"random\", expected one of \"round_robin\", "
+	 "\"least_outstanding\""},
+	{"\"workers\"", "\"eal2\": 1,\n\n\n \"workers\"", "c.json:3: eal2: unknown key"},
+	{"\"workers\"", "\"\\u0065al\": {}, \"workers\"",
+	 "c.json:3: eal: duplicate key, first given in line 2"},
+	{"\"core\": 0", "\"core\": 0, \"core\": 0, \"core\": 0",
+	 "c.json:3: workers[0].core: duplicate key, first given in line 3"},
+	{"\"workers\"", "\"bad\\nkey\\u00e9\": 1, \"workers\"",
+	 "c.json:3: \"bad\\x0akey\\xc3\\xa9\": unknown key"},
+	{"\"workers\"", "\"control\": {\"socket\": \"run/x\"}, \"workers\"",
+	 "c.json:3: control.socket: is \"run/x\", expected an absolute path"},
+	{"\"workers\"", "\"control\": {\"socket_mode\": \"777\"}, \"workers\"",
+	 "c.json:3: control.socket_mode: is \"777\", expected four octal digits"},
+	/* placement */
+	{"\"core\": 1", "\"core\": 0",
+	 "c.json:3: workers[1].core: core 0 is that of workers[0] too"},
+	{"\"addresses\"", "\"rx_queues\": 3, \"addresses\"",
+	 "c.json:5: ports[0].rx_queues: 3 queues for 2 workers"},
+	{"\"addresses\"", "\"tx_queues\": 3, \"addresses\"",
+	 "c.json:5: ports[0].tx_queues: 3 queues for 2 workers"},
+	{"\"addresses\"", "\"queue_workers\": [2], \"addresses\"",
+	 "c.json:5: ports[0].queue_workers[0]: is 2, expected the index of one of 2 workers"},
+	{"\"addresses\"", "\"rx_queues\": 2, \"queue_workers\": [1], \"addresses\"",
+	 "c.json:5: ports[0].queue_workers: names 1 workers, expected one for each of 2 queues"},
+	{"\"addresses\"", "\"queue_workers\": [1, 1], \"addresses\"",
+	 "c.json:5: ports[0].queue_workers[1]: worker 1 has queue 0 already"},
+	{"\"hosts\": [\"echo\"]", "\"hosts\": [\"echo\"], \"workers\": [2]",
+	 "c.json:8: services[0].workers[0]: is 2, expected the index of one of 2 workers"},
+	{"\"hosts\": [\"echo\"]", "\"hosts\": [\"echo\"], \"workers\": [1, 1]",
+	 "c.json:8: services[0].workers[1]: worker 1 stands here twice"},
+	/* names */
+	{"\"hosts\": [\"echo\"]", "\"hosts\": [\"nobody\"]",
+	 "c.json:8: services[0].hosts[0]: \"nobody\" is no host, expected a name in hosts"},
+	{"\"hosts\": [\"echo\"]", "\"hosts\": [\"echo\", \"echo\"]",
+	 "c.json:8: services[0].hosts[1]: \"echo\" is named twice"},
+	{"\"uids\": [0]}", "\"uids\": [0]}, {\"name\": \"echo\", \"uids\": [1]}",
+	 "c.json:7: hosts[1].name: is the name of hosts[0] too"},
+	{"\"uids\": [0]", "\"uids\": [7, 7]", "c.json:7: hosts[0].uids[1]: 7 stands here twice"},
+	{"\"port\": 50051}",
+	 "\"port\": 50051}, {\"name\": \"b\", \"port\": 50051, \"address\": "
+	 "\"198.18.0.2\"}",
+	 "c.json:6: listeners[1].port: 50051 on this address is taken by listeners[0]"},
+	{"\"port\": 50051}", "\"port\": 50051}, {\"name\": \"main\", \"port\": 2}",
+	 "c.json:6: listeners[1].name: is the name of listeners[0] too"},
+	{"\"port\": 50051", "\"port\": 1, \"address\": \"198.18.0.3\"",
+	 "c.json:6: listeners[0].address: belongs to no port"},
+	{"\"port\": 50051", "\"port\": 1, \"services\": [\"*\", \"a.Echo\"]",
+	 "c.json:6: listeners[0].services[0]: stands beside other names"},
+	{"\"port\": 50051", "\"port\": 1, \"services\": [\"a.Eco\"]",
+	 "c.json:6: listeners[0].services[0]: \"a.Eco\" is no service"},
+	/* ports */
+	{"\"net_tap0\",", "\"net_tap1\",",
+	 "c.json:4: ports[0].device: does not stand in eal.devices"},
+	{"\"net_tap0\",", "\"net_tap\",",
+	 "c.json:4: ports[0].device: does not stand in eal.devices"},
+	{"\"addresses\"", "\"mtu\": 2048, \"addresses\"",
+	 "c.json:5: ports[0].mtu: frames of MTU 2048"},
+	{"\"addresses\"", "\"mbufs\": 512, \"addresses\"",
+	 "c.json:5: ports[0].mbufs: 512 buffers do not fill"},
+	{"\"addresses\"", "\"gateway\": \"198.19.0.1\", \"addresses\"",
+	 "c.json:5: ports[0].gateway: is on none of the port's networks"},
+	{"\"addresses\"", "\"gateway\": \"198.18.0.2\", \"addresses\"",
+	 "c.json:5: ports[0].gateway: is the port's own address"},
+	{"\"198.18.0.2/24\"", "\"198.18.0.2/24\", \"198.18.0.2/16\"",
+	 "c.json:5: ports[0].addresses[1]: is ports[0].addresses[0] too"},
+	{"\"198.18.0.2/24\"", "\"127.0.0.1/8\"",
+	 "c.json:5: ports[0].addresses[0]: cannot be an interface's"},
+	{"\"addresses\"", "\"mac\": \"01:00:5e:00:00:01\", \"addresses\"",
+	 "c.json:5: ports[0].mac: is not one of an interface"},
+	/* sizes that do not fit together */
+	{"\"devices\"", "\"memory\": \"64MiB\", \"devices\"",
+	 "c.json:2: eal.memory: 64MiB is too small for the packet buffers"},
+	{"\"uids\": [0]", "\"uids\": [0], \"to_host\": \"3MiB\"",
+	 "c.json:7: hosts[0].to_host: is no multiple of a hugepage"},
+	{"\"uids\": [0]", "\"uids\": [0], \"to_host\": \"16MiB\"",
+	 "c.json:7: hosts[0].to_host: 16MiB among 2 workers leaves less than linear_bytes_max "
+	 "(16MiB)"},
+	{"\"uids\": [0]", "\"uids\": [0], \"to_daemon\": \"2MiB\", \"lane_slots\": 1024",
+	 "c.json:7: hosts[0].to_daemon: rings alone take 2560KiB"},
+	{"\"uids\": [0]", "\"uids\": [0], \"lane_slots\": 48",
+	 "c.json:7: hosts[0].lane_slots: is 48, expected a power of two"},
+	{"\"uids\": [0]", "\"uids\": [0], \"lane_slots\": 4, \"lane_depth\": 8",
+	 "c.json:7: hosts[0].lane_depth: is more than lane_slots"},
+	{"\"workers\"", "\"tcp\": {\"rto_min\": \"2s\"}, \"workers\"",
+	 "c.json:3: tcp: is out of order"},
+	{"\"workers\"", "\"tcp\": {\"rto_min\": \"10ms\"}, \"workers\"",
+	 "c.json:3: tcp: is not less than rto_min"},
+	{"\"workers\"", "\"tcp\": {\"window_scaling\": false}, \"workers\"",
+	 "c.json:3: tcp: needs window scaling"},
+	{"\"workers\"", "\"http2\": {\"streams_total_max\": 10}, \"workers\"",
+	 "c.json:3: http2: is more than streams_total_max"},
+	{"\"workers\"", "\"grpc\": {\"metadata_bytes_max\": \"32KiB\"}, \"workers\"",
+	 "c.json:3: grpc.metadata_bytes_max: is more than http2.header_bytes_max"},
+	{"\"workers\"", "\"grpc\": {\"message_bytes_max\": \"32MiB\"}, \"workers\"",
+	 "c.json:8: services[0]: messages of 32MiB do not fit"},
+	/* not JSON at all */
+	{"\"port\": 50051}", "\"port\": 50051,}", "c.json:6: not JSON: "},
+	{"\"port\": 50051}", "\"port\": 0x10}", "c.json:6: not JSON: "},
+	{"\"port\": 50051}", "\"port\": \"\xff\"}", "c.json:6: not JSON: "},
+	{"\"port\": 50051}", "\"port\": \"\\u0000\"}", "c.json:6: not JSON: "},
+	{"\"port\": 50051}", "\"port\": 99999999999999999999}", "c.json:6: not JSON: "},
+};
+
+START_TEST(finding)
+{
+	char *text = changed(findings[_i].from, findings[_i].to);
+
+	expect_bad(text, findings[_i].finding, NULL);
+	free(text);
+}
+END_TEST
+
+START_TEST(all_at_once_in_order)
+{
+	expect_bad(
+		"{\r\n\"workers\": [{\"core\": 5000}],\r\n\"ports\": 7,\r\n\"hosts\": [{\"name\": "
+		"\"\"}],\r\n\"log\":\r\n{\"level\": 3}, \"services\": [\r\n]}",
+		"c.json:2: workers[0].core: is 5000", NULL);
+	ck_assert(found("c.json:3: ports: is a number, expected an array"));
+	ck_assert(found("c.json:4: hosts[0].name: is \"\", expected"));
+	ck_assert(found("c.json:4: hosts[0]: key \"uids\" is missing"));
+	ck_assert(found("c.json:6: log.level: is a number, expected one of"));
+	ck_assert(found("c.json:6: services: has 0 elements, expected 1 to 256"));
+	ck_assert(found("c.json:1: key \"listeners\" is missing"));
+	for (size_t i = 1; i < rep.count; i++)
+		ck_assert_uint_ge(rep.findings[i].line, rep.findings[i - 1].line);
+}
+END_TEST
+
+/* ---- bounds --------------------------------------------------------------------------------- */
+
+static char *repeat(const char *head, const char *piece, size_t n, const char *tail)
+{
+	size_t len = strlen(piece);
+	char *text = malloc(strlen(head) + n * len + strlen(tail) + 1);
+	char *p = stpcpy(text, head);
+
+	for (size_t i = 0; i < n; i++)
+		p = stpcpy(p, piece);
+	strcpy(p, tail);
+	return text;
+}
+
+START_TEST(bounds)
+{
+	char *text;
+
+	text = repeat("", "[", 1000000, "");
+	expect_bad(text, "c.json:1: nested too deep, expected at most 16 levels", NULL);
+	free(text);
+	text = repeat("", "{\"a\":", 100, "");
+	expect_bad(text, "c.json:1: nested too deep", NULL);
+	free(text);
+	text = repeat("[", "1,\n", 70000, "1]");
+	expect_bad(text, "c.json:65535: too many values, expected at most 65536", NULL);
+	free(text);
+	text = repeat("{", " ", CONFIG_FILE_BYTES_MAX, "}");
+	expect_bad(text, "c.json: file too large, expected at most 1048576 bytes", NULL);
+	free(text);
+	/* 60,000 findings, of which some are kept and the rest counted. */
+	text = repeat("{\"a\":1", ",\"b\":1", 60000, "}");
+	expect_bad(text, "c.json:1: b: duplicate key", NULL);
+	ck_assert_uint_eq(rep.count, CONFIG_FINDINGS_MAX);
+	ck_assert_uint_gt(rep.dropped, 59000);
+	free(text);
+	/* Long keys and values are cut in findings. */
+	text = repeat("{\"", "k", 100000, "\": 1}");
+	ck_assert_int_eq(parse(text, NULL), -SPLIT_E_CONFIG_INVALID);
+	for (size_t i = 0; i < rep.count; i++)
+		ck_assert_uint_lt(strlen(rep.findings[i].text), 1500);
+	free(text);
+	expect_bad("", "c.json:1: not JSON", NULL);
+	expect_bad("\xef\xbb\xbf{}", "c.json:1: not JSON", NULL);
+	expect_bad("[1, 2]", "c.json:1: is an array, expected an object", NULL);
+	ck_assert_int_eq(config_parse("{}\0{}", 5, "c.json", NULL, &cfg, &rep),
+			 -SPLIT_E_CONFIG_INVALID);
+}
+END_TEST
+
+/* The last of two counts, and the tree follows jansson in that also where their shapes differ. */
+START_TEST(duplicates_of_other_shape)
+{
+	char *text =
+		changed("\"workers\"", "\"workers\": {\"core\": [1, 2, {\"a\": 3}]}, \"workers\"");
+
+	expect_bad(text, "c.json:3: workers: duplicate key, first given in line 3", NULL);
+	ck_assert_uint_eq(rep.count, 1);
+	free(text);
+}
+END_TEST
+
+/* ---- the machine ---------------------------------------------------------------------------- */
+
+START_TEST(machine)
+{
+	static struct config_machine m;
+	char *text;
+
+	memset(m.node_of_core, -1, sizeof(m.node_of_core));
+	m.cores[0] = 0x3;
+	m.node_of_core[0] = 0;
+	m.node_of_core[1] = 1;
+	m.nodes = 0x3;
+	ck_assert_int_eq(parse(base, &m), 0);
+	ck_assert_int_eq(cfg->workers[1].numa_node, 1);
+	m.cores[0] = 0x1;
+	expect_bad(base, "c.json:3: workers[1].core: core 1 is not there", &m);
+	m.cores[0] = 0x3;
+	text = changed("\"core\": 0", "\"core\": 0, \"numa_node\": 2");
+	expect_bad(text, "c.json:3: workers[0].numa_node: memory node 2 is not there", &m);
+	free(text);
+	text = changed("\"uids\"", "\"numa_node\": 63, \"uids\"");
+	expect_bad(text, "c.json:7: hosts[0].numa_node: memory node 63 is not there", &m);
+	free(text);
+	text = changed("\"devices\"", "\"main_core\": 1000, \"devices\"");
+	expect_bad(text, "c.json:2: eal.main_core: core 1000 is not there", &m);
+	free(text);
+	ck_assert_int_eq(config_machine_get(&m), 0);
+	ck_assert_uint_ne(m.nodes, 0);
+}
+END_TEST
+
+START_TEST(files)
+{
+	ck_assert_int_eq(config_load("/nonexistent/x.json", &cfg, &rep), -SPLIT_E_BASE_SYSTEM);
+	ck_assert(found("/nonexistent/x.json: cannot be read: No such file"));
+	config_report_fini(&rep);
+	ck_assert_int_eq(config_load("/dev/zero", &cfg, &rep), -SPLIT_E_BASE_SYSTEM);
+	config_report_fini(&rep);
+	ck_assert_int_eq(config_load("/", &cfg, &rep), -SPLIT_E_BASE_SYSTEM);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("config");
+	TCase *tcase = tcase_create("all");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(tcase, 60);
+	tcase_add_checked_fixture(tcase, setup, teardown);
+	tcase_add_test(tcase, units);
+	tcase_add_test(tcase, addresses);
+	tcase_add_test(tcase, defaults);
+	tcase_add_test(tcase, values);
+	tcase_add_loop_test(tcase, finding, 0, (int)ARRAY_LEN(findings));
+	tcase_add_test(tcase, all_at_once_in_order);
+	tcase_add_test(tcase, bounds);
+	tcase_add_test(tcase, duplicates_of_other_shape);
+	tcase_add_test(tcase, machine);
+	tcase_add_test(tcase, files);
+	suite_add_tcase(suite, tcase);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
