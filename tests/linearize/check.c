@@ -257,20 +257,18 @@ static void check_flatten(const struct check *c, const ProtobufCMessage *msg, co
 /* A flat copy that lies in one block must be left alone when that block is "inside". */
 static void check_flatten_inside(const struct check *c, const ProtobufCMessage *msg)
 {
-	struct block b = {.bytes = 1 << 22};
-	struct linear_target target;
+	static _Alignas(16) uint8_t memory[1 << 21];
+	struct block b = {.mem = memory, .bytes = sizeof(memory)};
+	struct linear_target target = block_target(&b);
 	uint64_t root, again;
 	size_t used;
 
-	b.mem = aligned_alloc(16, b.bytes);
-	target = block_target(&b);
 	if (flatten(msg, &target, NULL, 0, &unlimited, &root))
 		broken(c, "flatten", "into a block");
 	used = b.used;
 	if (flatten((const ProtobufCMessage *)root, &target, b.mem, b.bytes, &unlimited, &again) ||
 	    again != root || b.used != used)
 		broken(c, "flatten", "what was linear already was copied");
-	free(b.mem);
 }
 
 /* The same input under another quantum and other chunks must give the same message. */
