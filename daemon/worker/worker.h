@@ -136,7 +136,7 @@ void worker_stages_enable(struct worker *worker, bool on);
 
 /* One layer's counters of this worker, for telemetry. */
 struct worker_counter_block {
-	const char *layer; /* "net", "http2", "grpc", "balance", "worker", …; static */
+	const char *layer; /* "worker", "net" (one for each port), "http2", "grpc", …; static */
 	const struct counter_desc *desc;
 	size_t n;
 	const uint64_t *values; /* read with relaxed loads; lives as long as the worker */
@@ -148,7 +148,7 @@ size_t worker_counters(const struct worker *worker, struct worker_counter_block 
 /* Gauges at this moment, for telemetry and tests. Any thread; values may be of different instants.
  */
 struct worker_gauges {
-	uint64_t connections, calls, calls_queued, endpoints, encode_bytes, blocks_held, sleep_ns;
+	uint64_t connections, calls, calls_queued, endpoints, pages, sleep_ns;
 };
 void worker_gauges_read(const struct worker *worker, struct worker_gauges *out);
 

@@ -1,0 +1,477 @@
+/* A call from its opening to its end: what grpc/ asks of its backend. */
+#include "daemon/worker/worker_internal.h"
+
+#include <string.h>
+
+/* ---- how a call fails ----------------------------------------------------------------------- */
+
+static const struct {
+	int code;
+	enum grpc_status status;
+	const char *text;
+} failures[] = {
+	{SPLIT_E_BALANCE_UNKNOWN, GRPC_UNIMPLEMENTED, "unknown service"},
+	{SPLIT_E_BALANCE_METHOD, GRPC_UNIMPLEMENTED, "unknown method"},
+	{SPLIT_E_BALANCE_NONE, GRPC_UNAVAILABLE, "no host serves the method now"},
+	{SPLIT_E_BALANCE_ELSEWHERE, GRPC_UNAVAILABLE, "the service is not placed on this worker"},
+	{SPLIT_E_BALANCE_FULL, GRPC_RESOURCE_EXHAUSTED, "the service's queue is full"},
+	{SPLIT_E_BALANCE_CALLS, GRPC_RESOURCE_EXHAUSTED, "the service has too many calls"},
+	{SPLIT_E_BALANCE_TIMEOUT, GRPC_RESOURCE_EXHAUSTED, "no host worker took the call in time"},
+	{SPLIT_E_SHEPHERD_CALLS, GRPC_RESOURCE_EXHAUSTED, "the host has too many calls"},
+	{SPLIT_E_SHEPHERD_FULL, GRPC_RESOURCE_EXHAUSTED, "the message does not fit the segment"},
+	{SPLIT_E_SHEPHERD_QUOTA, GRPC_RESOURCE_EXHAUSTED, "the message does not fit the segment"},
+	{SPLIT_E_BASE_LIMIT, GRPC_RESOURCE_EXHAUSTED, "the message does not fit the segment"},
+};
+
+static void failure_count(struct worker *w, enum grpc_status status)
+{
+	if (status == GRPC_UNAVAILABLE)
+		counter_inc(&w->counters.calls_unavailable);
+	else if (status == GRPC_RESOURCE_EXHAUSTED)
+		counter_inc(&w->counters.calls_exhausted);
+}
+
+static enum grpc_status failure_of(int code, const char **text_out)
+{
+	for (size_t i = 0; i < ARRAY_LEN(failures); i++) {
+		if (-failures[i].code == code) {
+			*text_out = failures[i].text;
+			return failures[i].status;
+		}
+	}
+	*text_out = error_text(code);
+	return GRPC_INTERNAL;
+}
+
+void call_fail(struct call *call, enum grpc_status status, const char *text, unsigned cause)
+{
+	failure_count(call->w, status);
+	if (call->grpc != NULL && !call->finished) {
+		const struct grpc_result result = {
+			.status = status,
+			.message = text,
+			.message_len = (uint32_t)strlen(text),
+		};
+
+		call->finished = true;
+		grpc_finish(call->grpc, &result);
+	}
+	call_replies_drop(call);
+	call_leave_host(call, cause);
+}
+
+void call_fail_code(struct call *call, int code)
+{
+	const char *text;
+	enum grpc_status status = failure_of(code, &text);
+
+	call_fail(call, status, text, CANCEL_SHUTDOWN);
+}
+
+/* ---- waiting -------------------------------------------------------------------------------- */
+
+void call_wait(struct call *call, enum call_wait where, bool at_head)
+{
+	struct attached *ep = call->ep;
+	struct list *lists[] = {
+		[CALL_WAIT_ROOM] = &ep->room_wait,
+		[CALL_WAIT_PREPARE] = &ep->prepare_wait,
+		[CALL_WAIT_PUBLISH] = &ep->publish_wait,
+	};
+
+	call_unwait(call);
+	call->waiting = where;
+	if (at_head)
+		list_add_head(lists[where], &call->wait);
+	else
+		list_add_tail(lists[where], &call->wait);
+}
+
+void call_unwait(struct call *call)
+{
+	list_del(&call->wait);
+	call->waiting = CALL_WAIT_NONE;
+}
+
+/* ---- giving back ---------------------------------------------------------------------------- */
+
+void call_wire_put(struct call *call)
+{
+	if (call->wire_charged != 0) {
+		endpoint_blocks_put(call->ep->port, &call->wire_blocks);
+		call->ep->wire_used -= call->wire_charged;
+		call->wire_charged = 0;
+	}
+	call->wire = NULL;
+}
+
+static void call_items_put(struct call *call)
+{
+	if (call->items_page != NULL)
+		pool_put(call->items_pool, call->items_page);
+	call->items_page = NULL;
+	call->items_n = 0;
+}
+
+/* Tell the host that nobody waits. False when its ring has no room: try again later. */
+static bool call_cancel(struct call *call, unsigned cause)
+{
+	struct endpoint_port *port = call->ep->port;
+	uint64_t now_ns = call->w->now_ns;
+	struct endpoint_blocks blocks = {0};
+	const struct endpoint_request rq = {
+		.kind = TO_HOST_CANCEL,
+		.call_id = call->call_id,
+		.method = call->method->index,
+		.info = cause,
+	};
+
+	if (endpoint_geometry(call->ep->we->endpoint)->revocable != 0 &&
+	    endpoint_revoke(port, call->call_id, now_ns, &blocks) == 0) {
+		endpoint_blocks_put(port, &blocks); /* it never runs, and is closed */
+		call->opened = false;
+		return true;
+	}
+	if (endpoint_submit(port, call->lane, &rq, now_ns) == -SPLIT_E_SHEPHERD_FULL)
+		return false;
+	counter_inc(&call->w->counters.calls_cancelled);
+	return true;
+}
+
+void call_leave_host(struct call *call, unsigned cause)
+{
+	struct worker *w = call->w;
+	struct attached *ep = call->ep;
+
+	if (call->sought != NULL) {
+		balance_method_put(w->balance, call->sought);
+		call->sought = NULL;
+	}
+	call_items_put(call);
+	if (ep == NULL || call->host_over) {
+		call->host_over = true;
+		return;
+	}
+	call_unwait(call);
+	call_job_drop(call);
+	call_wire_put(call);
+	endpoint_blocks_put(ep->port, &call->blocks);
+	balance_done(w->balance, &call->balance);
+	if (call->published && !call->answered && cause != 0) {
+		call->cancel_cause = cause;
+		if (!call_cancel(call, cause)) {
+			call_wait(call, CALL_WAIT_PUBLISH, false);
+			return;
+		}
+	}
+	if (call->opened)
+		endpoint_call_close(ep->port, call->call_id, w->now_ns);
+	call->opened = false;
+	call->host_over = true;
+}
+
+void call_put(struct call *call)
+{
+	struct worker *w = call->w;
+
+	if (call->grpc != NULL || !call->host_over)
+		return;
+	list_del(&call->in_ep);
+	pool_put(&w->call_pool, call);
+	counter_set(&w->counters.gauge_calls, pool_in_use(&w->call_pool));
+}
+
+void call_message_done(struct call *call)
+{
+	call_wire_put(call);
+	call->have_message = false;
+	call->message_ready = false;
+	call->blocks_wanted = false;
+	call->msg_seq++;
+	if (call->asked && call->grpc != NULL && !call->finished &&
+	    (call->credit != 0 || !grpc_kind_many_requests(call->kind))) {
+		call->asked = false;
+		grpc_call_room(call->grpc);
+	}
+}
+
+/* ---- open ----------------------------------------------------------------------------------- */
+
+/* user-agent comes with every call and would cost each small one a block: hosts don't get it. */
+static bool metadata_passed(const struct grpc_metadata *md)
+{
+	return !(md->name_len == 10 && memcmp(md->name, "user-agent", 10) == 0);
+}
+
+/* Room for the copies of `n` items with `bytes` of strings: in the call, or in a page. */
+static uint8_t *items_room(struct call *call, uint32_t n, size_t bytes)
+{
+	struct worker *w = call->w;
+	size_t all = n * sizeof(struct metadata_item) + bytes;
+
+	call->items = call->items_small;
+	if (n <= CALL_METADATA_ENTRIES && bytes <= CALL_METADATA_BYTES)
+		return call->items_bytes;
+	if (all > PAGE_LARGE_BYTES)
+		return NULL;
+	call->items_pool = all <= PAGE_BYTES ? &w->page_pool : &w->large_pool;
+	call->items_page = pool_get(call->items_pool);
+	if (call->items_page == NULL)
+		return NULL;
+	call->items = (struct metadata_item *)(void *)call->items_page;
+	return call->items_page + n * sizeof(struct metadata_item);
+}
+
+static int items_copy(struct call *call, const struct grpc_request_head *head)
+{
+	uint8_t *at;
+	uint32_t n = 0;
+	size_t bytes = 0;
+
+	for (uint32_t i = 0; i < head->metadata_count; i++) {
+		const struct grpc_metadata *md = &head->metadata[i];
+
+		if (!metadata_passed(md))
+			continue;
+		bytes += (size_t)md->name_len + md->value_len;
+		n++;
+	}
+	if (n == 0)
+		return 0;
+	at = items_room(call, n, bytes);
+	if (at == NULL)
+		return -SPLIT_E_BASE_LIMIT;
+	for (uint32_t i = 0; i < head->metadata_count; i++) {
+		const struct grpc_metadata *md = &head->metadata[i];
+		struct metadata_item *item = &call->items[call->items_n];
+
+		if (!metadata_passed(md))
+			continue;
+		item->name = (const char *)at;
+		item->name_bytes = md->name_len;
+		memcpy(at, md->name, md->name_len);
+		at += md->name_len;
+		item->value = at;
+		item->value_bytes = md->value_len;
+		if (md->value_len != 0)
+			memcpy(at, md->value, md->value_len);
+		at += md->value_len;
+		call->items_n++;
+	}
+	return 0;
+}
+
+static struct call *call_new(struct worker *w, struct connection *c, struct grpc_call *grpc)
+{
+	struct call *call = pool_get(&w->call_pool);
+
+	if (call == NULL)
+		return NULL;
+	memset(call, 0, offsetof(struct call, items_small));
+	call->w = w;
+	call->conn = c;
+	call->grpc = grpc;
+	call->balance.user = call;
+	list_init(&call->in_ep);
+	list_init(&call->wait);
+	list_init(&call->replies);
+	list_init(&call->job.link);
+	call->job.kind = JOB_DECODE;
+	return call;
+}
+
+static int open_refused(struct worker *w, int code)
+{
+	const char *text;
+	enum grpc_status status = failure_of(code, &text);
+
+	failure_count(w, status);
+	return (int)status;
+}
+
+static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_head *head,
+		   struct grpc_accept *accept)
+{
+	struct worker *w = ctx;
+	struct connection *c = grpc_connection_user(grpc_call_connection(grpc));
+	struct balance_method *sought;
+	const struct method *method;
+	struct call *call;
+	size_t service;
+	int err;
+
+	err = balance_lookup(w->balance, head->path, head->path_len, &sought);
+	if (err != 0)
+		return open_refused(w, err);
+	service = balance_method_service(w->balance, sought);
+	if (!config_listener_has_service(c->listener, (uint32_t)service)) {
+		balance_method_put(w->balance, sought);
+		return open_refused(w, -SPLIT_E_BALANCE_UNKNOWN);
+	}
+	call = call_new(w, c, grpc);
+	if (call == NULL || items_copy(call, head) != 0) {
+		if (call != NULL) {
+			call_items_put(call);
+			pool_put(&w->call_pool, call);
+		}
+		balance_method_put(w->balance, sought);
+		counter_inc(&w->counters.calls_refused);
+		return GRPC_RESOURCE_EXHAUSTED;
+	}
+	method = balance_method_any(sought);
+	call->sought = sought;
+	call->kind = method->kind;
+	accept->kind = method->kind;
+	accept->message_bytes_max = (uint32_t)w->cfg->services[service].limits.message_bytes_max;
+	accept->user = call;
+	counter_inc(&w->counters.calls);
+	counter_set(&w->counters.gauge_calls, pool_in_use(&w->call_pool));
+	return 0;
+}
+
+/* ---- messages ------------------------------------------------------------------------------- */
+
+/* Choose the endpoint. False: the call was failed. */
+static bool call_pick(struct call *call)
+{
+	struct worker *w = call->w;
+	void *route = NULL;
+	int err;
+
+	if (call->ep != NULL)
+		return true;
+	err = balance_pick(w->balance, call->sought, &call->balance, &route);
+	if (err != 0) {
+		call_fail_code(call, err);
+		return false;
+	}
+	balance_method_put(w->balance, call->sought);
+	call->sought = NULL;
+	call->method = route;
+	call->ep = call->method->ep;
+	list_add_tail(&call->ep->calls, &call->in_ep);
+	if (call->method->kind != call->kind) {
+		call_fail(call, GRPC_INTERNAL, "hosts disagree about the kind of the method", 0);
+		return false;
+	}
+	return true;
+}
+
+/* Room for a large message's wire bytes, whole or not at all. See worker_internal.h, 1. */
+static int wire_room(struct call *call, uint32_t bytes)
+{
+	struct attached *ep = call->ep;
+	uint64_t charge = pow2_up(bytes < SHEPHERD_BLOCK_MIN ? SHEPHERD_BLOCK_MIN : bytes);
+	struct shepherd_chunk chunk;
+	int err;
+
+	if (charge > ep->wire_max)
+		return -SPLIT_E_BASE_LIMIT;
+	if (ep->wire_used + charge > ep->wire_max)
+		return SPLIT_AGAIN;
+	err = endpoint_block_get(ep->port, &call->wire_blocks, bytes, &chunk);
+	if (err == -SPLIT_E_SHEPHERD_FULL || err == -SPLIT_E_SHEPHERD_QUOTA)
+		return endpoint_bytes_used(ep->port) != 0 ? SPLIT_AGAIN : -SPLIT_E_BASE_LIMIT;
+	if (err != 0)
+		return err;
+	call->wire_charged = charge;
+	ep->wire_used += charge;
+	call->wire = chunk.mem;
+	return 0;
+}
+
+static int on_reserve(void *ctx, struct grpc_call *grpc, uint32_t bytes, uint8_t **buf_out)
+{
+	struct call *call = grpc_call_user(grpc);
+	enum worker_stage left = stage_enter(call->w, WORKER_STAGE_grpc);
+	bool first_asked = call->waiting != CALL_WAIT_ROOM;
+	int r = SPLIT_AGAIN;
+
+	(void)ctx;
+	if (!call_pick(call))
+		goto out; /* finished: closed follows */
+	if (call->have_message || (call->published && call->credit == 0)) {
+		call->asked = true; /* one message at a time, and as many as the host takes */
+		goto out;
+	}
+	if (bytes <= CALL_SMALL_BYTES) {
+		call->wire = call->small;
+		r = 0;
+	} else if (first_asked && !list_empty(&call->ep->room_wait)) {
+		r = SPLIT_AGAIN; /* behind those that wait */
+	} else {
+		r = wire_room(call, bytes);
+	}
+	if (r == SPLIT_AGAIN) {
+		if (first_asked) {
+			counter_inc(&call->w->counters.room_waits);
+			call_wait(call, CALL_WAIT_ROOM, false);
+		}
+	} else if (!first_asked) {
+		call_unwait(call);
+	}
+	*buf_out = call->wire;
+	if (r < 0)
+		counter_inc(&call->w->counters.calls_exhausted);
+out:
+	stage_enter(call->w, left);
+	return r;
+}
+
+static void on_message(void *ctx, struct grpc_call *grpc, uint8_t *buf, uint32_t bytes, bool last)
+{
+	struct call *call = grpc_call_user(grpc);
+
+	(void)ctx;
+	(void)buf;
+	call->wire_bytes = bytes;
+	call->have_message = true;
+	if (call->published)
+		call->credit--;
+	call->half_closed |= last;
+	call_advance(call);
+}
+
+static void on_half_close(void *ctx, struct grpc_call *grpc)
+{
+	struct call *call = grpc_call_user(grpc);
+
+	(void)ctx;
+	call->half_closed = true;
+	if (call_pick(call))
+		call_advance(call);
+}
+
+static void on_writable(void *ctx, struct grpc_call *grpc)
+{
+	(void)ctx;
+	call_replies_advance(grpc_call_user(grpc));
+}
+
+static void on_closed(void *ctx, struct grpc_call *grpc, enum grpc_closed why)
+{
+	static const unsigned causes[] = {
+		[GRPC_CLOSED_DONE] = CANCEL_SHUTDOWN,
+		[GRPC_CLOSED_CANCELLED] = CANCEL_BY_CLIENT,
+		[GRPC_CLOSED_CONNECTION] = CANCEL_CONNECTION,
+		[GRPC_CLOSED_DEADLINE] = CANCEL_DEADLINE,
+		[GRPC_CLOSED_FAILED] = CANCEL_SHUTDOWN,
+	};
+	struct call *call = grpc_call_user(grpc);
+
+	(void)ctx;
+	call_replies_drop(call);
+	call->grpc = NULL;
+	call->conn = NULL;
+	call_leave_host(call, causes[why]);
+	call_put(call);
+}
+
+const struct grpc_backend call_backend = {
+	.open = on_open,
+	.reserve = on_reserve,
+	.message = on_message,
+	.half_close = on_half_close,
+	.writable = on_writable,
+	.closed = on_closed,
+};

@@ -1,0 +1,285 @@
+/* What hosts say: answers, statuses, initial metadata, credit. */
+#include "daemon/worker/worker_internal.h"
+
+#include <string.h>
+
+/* ---- replies -------------------------------------------------------------------------------- */
+
+void reply_token_put(struct reply *r)
+{
+	if (!r->has_token)
+		return;
+	endpoint_token_release(r->call->ep->port, r->lane, r->token);
+	r->has_token = false;
+}
+
+/* Metadata that the host has sent, as grpc wants it, in the worker's scratch. Returns how many, or
+ * a negative code. */
+static int metadata_read(struct worker *w, const struct attached *ep, uint64_t address)
+{
+	int n;
+
+	if (address == 0)
+		return 0;
+	n = endpoint_metadata_read(ep->port, address, w->items, WORKER_METADATA_MAX, w->items_bytes,
+				   sizeof(w->items_bytes));
+	for (int i = 0; i < n; i++) {
+		w->metadata[i] = (struct grpc_metadata){
+			.name = w->items[i].name,
+			.value = w->items[i].value,
+			.name_len = w->items[i].name_bytes,
+			.value_len = w->items[i].value_bytes,
+		};
+	}
+	return n;
+}
+
+#define STATUS_TEXT_MAX 1024
+#define DETAILS_NAME    "grpc-status-details-bin"
+
+/* End the call with what the host said. `text`: 0..text_bytes bytes, ours. */
+static void finish_by_host(struct call *call, uint32_t status, const char *text,
+			   uint32_t text_bytes, uint64_t metadata)
+{
+	struct worker *w = call->w;
+	struct grpc_result result = {
+		.status = status,
+		.message = text,
+		.message_len = text_bytes,
+	};
+	int n;
+
+	counter_inc(&w->counters.calls_answered);
+	n = metadata_read(w, call->ep, metadata);
+	if (n < 0) {
+		call_fail(call, GRPC_INTERNAL, "the host's trailers could not be read", 0);
+		return;
+	}
+	result.trailers = w->metadata;
+	for (int i = 0; i < n; i++) {
+		const struct grpc_metadata *md = &w->metadata[i];
+
+		if (md->name_len == sizeof(DETAILS_NAME) - 1 &&
+		    memcmp(md->name, DETAILS_NAME, md->name_len) == 0) {
+			result.details = md->value;
+			result.details_len = md->value_len;
+		} else {
+			w->metadata[result.trailers_count++] = *md;
+		}
+	}
+	call->finished = true;
+	grpc_finish(call->grpc, &result);
+}
+
+/* The status text of a reply into `copy`; returns its length. */
+static uint32_t text_read(const struct reply *r, char copy[STATUS_TEXT_MAX])
+{
+	int n;
+
+	if (r->text_kept) {
+		memcpy(copy, r->small, r->text_bytes);
+		return r->text_bytes;
+	}
+	if (r->text == 0 || r->text_bytes == 0)
+		return 0;
+	n = endpoint_text_read(r->call->ep->port, r->text, r->text_bytes, copy, STATUS_TEXT_MAX);
+	return n > 0 ? (uint32_t)n : 0;
+}
+
+/* Send an encoded reply, or just end the call. False: it has to wait. */
+static bool reply_send(struct call *call, struct reply *r)
+{
+	/* Once taken, the reply is grpc's: remember what is needed after. */
+	uint64_t token = r->token, metadata = r->metadata;
+	uint32_t status = r->status, text_bytes = 0;
+	bool has_status = r->has_status, has_message = r->has_message, has_token;
+	unsigned lane = r->lane;
+	char text[STATUS_TEXT_MAX];
+	int err;
+
+	if (has_status)
+		text_bytes = text_read(r, text);
+	if (has_message) {
+		err = grpc_send_message(call->grpc, &r->chain);
+		if (err == SPLIT_AGAIN) {
+			r->state = REPLY_ENCODED;
+			return false;
+		}
+		if (err != 0) {
+			call_fail(call, GRPC_INTERNAL, "the host sent a message too many",
+				  CANCEL_SHUTDOWN);
+			return false;
+		}
+		has_token = r->has_token;
+		list_del(&r->link);
+		r->state = REPLY_SENT;
+		r->has_token = false;
+		r->call = NULL;
+	} else {
+		has_token = r->has_token;
+		r->has_token = false;
+		reply_put(r);
+	}
+	if (has_status)
+		finish_by_host(call, status, text, text_bytes, metadata);
+	if (has_token)
+		endpoint_token_release(call->ep->port, lane, token);
+	return true;
+}
+
+void call_replies_advance(struct call *call)
+{
+	struct list *node;
+
+	while (call->grpc != NULL && !call->finished &&
+	       (node = list_first(&call->replies)) != NULL) {
+		struct reply *r = list_entry(node, struct reply, link);
+		int err = 0;
+
+		if (r->has_message && r->state != REPLY_ENCODED)
+			err = reply_encode(r);
+		if (err == SPLIT_AGAIN)
+			return;
+		if (err < 0) {
+			counter_inc(&call->w->counters.encode_errors);
+			call_fail(call, (enum grpc_status)linearize_map_status(err),
+				  error_text(err), CANCEL_SHUTDOWN);
+			return;
+		}
+		/* Status text and trailers are read when their turn has come. */
+		if (!r->has_status || (r->text == 0 && r->metadata == 0))
+			reply_token_put(r);
+		if (!reply_send(call, r))
+			return;
+	}
+}
+
+void call_replies_drop(struct call *call)
+{
+	struct list *node;
+
+	while ((node = list_first(&call->replies)) != NULL)
+		reply_put(list_entry(node, struct reply, link));
+}
+
+/* ---- completions ---------------------------------------------------------------------------- */
+
+/* A status text in its slot is readable in the callback only: a status that has to wait behind
+ * messages keeps (the beginning of) it. */
+static void reply_keep_text(struct call *call)
+{
+	struct list *last = list_last(&call->replies);
+	struct reply *r = last == NULL ? NULL : list_entry(last, struct reply, link);
+	int n;
+
+	if (r == NULL || r->has_message || r->text == 0 || r->text_kept)
+		return;
+	n = endpoint_text_read(call->ep->port, r->text, r->text_bytes, (char *)r->small,
+			       sizeof(r->small));
+	r->text_bytes = n > 0 ? (uint32_t)n : 0;
+	r->text_kept = true;
+}
+
+static void on_reply(struct call *call, const struct endpoint_completion *c)
+{
+	struct worker *w = call->w;
+	struct reply *r = pool_get(&w->reply_pool);
+
+	if (r == NULL) {
+		if (c->has_token)
+			endpoint_token_release(call->ep->port, c->lane, c->token);
+		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "too many answers wait to be sent",
+			  CANCEL_SHUTDOWN);
+		return;
+	}
+	memset(r, 0, offsetof(struct reply, iov_inline));
+	list_init(&r->link);
+	list_init(&r->wait);
+	list_init(&r->job.link);
+	r->job.kind = JOB_ENCODE;
+	r->w = w;
+	r->call = call;
+	r->conn = call->conn;
+	r->has_status = c->kind == TO_DAEMON_STATUS || (c->flags & SLOT_HAS_STATUS) != 0;
+	r->has_message = c->has_message && (!r->has_status || c->status == GRPC_OK);
+	r->has_token = c->has_token;
+	r->lane = c->lane;
+	r->token = c->token;
+	r->status = c->status;
+	r->text = c->text;
+	r->text_bytes = c->text_bytes;
+	r->metadata = c->metadata;
+	r->msg = c->msg;
+	r->msg_bytes = c->msg_bytes;
+	r->window = c->window;
+	if (c->has_message && c->window.bytes <= SLOT_INLINE_BYTES) {
+		/* Inline: valid in this callback only, and the encode may have to wait. */
+		memcpy(r->copy, c->window.mem, c->window.bytes);
+		r->window.mem = r->copy;
+	}
+	list_add_tail(&call->replies, &r->link);
+	if (r->has_status) {
+		call->answered = true;
+		call_leave_host(call, 0);
+	}
+	call_replies_advance(call);
+	reply_keep_text(call);
+}
+
+static void on_initial_metadata(struct call *call, const struct endpoint_completion *c)
+{
+	struct worker *w = call->w;
+	int n = metadata_read(w, call->ep, c->metadata);
+
+	if (n >= 0 && grpc_send_metadata(call->grpc, w->metadata, (size_t)n) == 0)
+		return;
+	call_fail(call, GRPC_INTERNAL, "the host's initial metadata could not be sent",
+		  CANCEL_SHUTDOWN);
+}
+
+static void on_credit(struct call *call, uint32_t credit)
+{
+	/* A host can't make it overflow, and needs no more than what fits. */
+	call->credit = credit > UINT32_MAX - call->credit ? UINT32_MAX : call->credit + credit;
+	if (call->asked && !call->have_message && call->credit != 0) {
+		call->asked = false;
+		grpc_call_room(call->grpc);
+	}
+}
+
+static void on_completion(void *ctx, struct endpoint_port *port,
+			  const struct endpoint_completion *c)
+{
+	struct worker *w = ctx;
+	struct call *call = c->user;
+	enum worker_stage left = stage_enter(w, WORKER_STAGE_encode);
+	bool final = c->kind == TO_DAEMON_STATUS || (c->flags & SLOT_HAS_STATUS) != 0;
+
+	if (call->grpc == NULL || call->finished || call->answered) {
+		/* Nobody waits for it. */
+		if (c->has_token)
+			endpoint_token_release(port, c->lane, c->token);
+		if (final) {
+			call->answered = true;
+			call_leave_host(call, 0);
+			call_put(call);
+		}
+	} else if (c->kind == TO_DAEMON_MESSAGE || c->kind == TO_DAEMON_STATUS) {
+		on_reply(call, c);
+	} else {
+		if (c->kind == TO_DAEMON_INITIAL_METADATA)
+			on_initial_metadata(call, c);
+		else if (c->kind == TO_DAEMON_CREDIT)
+			on_credit(call, c->credit);
+		if (c->has_token)
+			endpoint_token_release(port, c->lane, c->token);
+		if (c->kind == TO_DAEMON_REFUSE) {
+			counter_inc(&w->counters.calls_given_back);
+			call->answered = true;
+			call_fail(call, GRPC_UNAVAILABLE, "the host did not take the call", 0);
+		}
+	}
+	stage_enter(w, left);
+}
+
+const struct endpoint_events complete_events = {.completion = on_completion};

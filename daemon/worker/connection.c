@@ -1,0 +1,316 @@
+/* The glue between a TCP connection and its gRPC connection: bytes up from mbufs without a copy,
+ * bytes down written by HTTP/2 straight into mbufs. */
+#include "daemon/worker/worker_internal.h"
+
+/* HTTP/2's preface and an empty SETTINGS frame: less than that by settings_timeout is no client. */
+#define PREFACE_BYTES 33
+
+/* Bytes one connection may put out in one turn before the others have theirs. */
+#define SEND_TURN_BYTES (128u * 1024u)
+
+static void out_free(struct connection *c)
+{
+	rte_pktmbuf_free(c->out_head);
+	c->out_head = NULL;
+	c->out_tail = NULL;
+	c->out_bytes = 0;
+}
+
+/* TCP is through with it (closed, or let go): end the calls and give everything back. */
+static void connection_free(struct connection *c)
+{
+	struct worker *w = c->w;
+
+	c->tcp = NULL;
+	wheel_cancel(&w->wheel, &c->idle);
+	grpc_connection_destroy(c->grpc);
+	out_free(c);
+	list_del(&c->due);
+	list_del(&c->link);
+	pool_put(&w->connection_pool, c);
+	counter_set(&w->counters.gauge_connections, pool_in_use(&w->connection_pool));
+}
+
+static void connection_close(struct connection *c)
+{
+	tcp_close(c->tcp);
+	connection_free(c);
+}
+
+static void connection_abort(struct connection *c)
+{
+	tcp_abort(c->tcp);
+	connection_free(c);
+}
+
+/* ---- out ------------------------------------------------------------------------------------ */
+
+static int out_reserve(void *ctx, size_t wanted, uint8_t **buf_out, size_t *room_out)
+{
+	struct connection *c = ctx;
+	struct rte_mbuf *m = c->out_tail;
+	uint32_t left, room = 0;
+
+	(void)wanted;
+	if (c->out_bytes >= c->out_room)
+		return SPLIT_AGAIN;
+	left = c->out_room - c->out_bytes;
+	/* One mbuf never holds more than one segment carries, so that segments need no pieces. */
+	if (m != NULL && m->data_len < c->out_segment)
+		room = RTE_MIN((uint32_t)rte_pktmbuf_tailroom(m), c->out_segment - m->data_len);
+	if (room == 0) {
+		m = rte_pktmbuf_alloc(c->port->pool);
+		if (m == NULL) {
+			counter_inc(&c->w->counters.out_no_mbuf);
+			c->out_starved = true;
+			return SPLIT_AGAIN;
+		}
+		if (c->out_tail == NULL) {
+			c->out_head = m;
+		} else {
+			c->out_tail->next = m;
+			c->out_head->nb_segs++;
+		}
+		c->out_tail = m;
+		room = RTE_MIN((uint32_t)rte_pktmbuf_tailroom(m), c->out_segment);
+	}
+	*buf_out = rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len);
+	*room_out = RTE_MIN(room, left);
+	return 0;
+}
+
+static void out_commit(void *ctx, size_t bytes)
+{
+	struct connection *c = ctx;
+
+	c->out_tail->data_len += (uint16_t)bytes;
+	c->out_head->pkt_len += (uint32_t)bytes;
+	c->out_bytes += (uint32_t)bytes;
+}
+
+static void out_wanted(void *ctx)
+{
+	connection_due(ctx);
+}
+
+/* Hand what was written to TCP. False when TCP has no room for it now. */
+static bool out_push(struct connection *c)
+{
+	int err;
+
+	if (c->out_bytes == 0) {
+		out_free(c); /* an mbuf lent but not written */
+		return true;
+	}
+	stage_enter(c->w, WORKER_STAGE_send);
+	err = tcp_send(c->tcp, c->out_head);
+	if (err == -SPLIT_E_NET_FULL) {
+		tcp_want_writable(c->tcp);
+		return false;
+	}
+	if (err != 0)
+		out_free(c);
+	c->out_head = NULL;
+	c->out_tail = NULL;
+	c->out_bytes = 0;
+	return true;
+}
+
+/* Whether both sides are through with the connection. */
+static bool connection_over(const struct connection *c)
+{
+	if (c->failed || grpc_connection_done(c->grpc))
+		return true;
+	return c->eof && grpc_connection_streams(c->grpc) == 0;
+}
+
+/* Send what is due, within the turn's share. */
+static void connection_send(struct connection *c)
+{
+	struct worker *w = c->w;
+	int r = SPLIT_AGAIN;
+
+	if (!out_push(c))
+		return;
+	for (uint32_t sent = 0; r == SPLIT_AGAIN && sent < SEND_TURN_BYTES; sent += c->out_room) {
+		size_t room = tcp_send_room(c->tcp);
+
+		if (room == 0) {
+			if (grpc_connection_want_send(c->grpc))
+				tcp_want_writable(c->tcp);
+			return;
+		}
+		c->out_starved = false;
+		c->out_room = (uint32_t)RTE_MIN(room, (size_t)SEND_TURN_BYTES / 2);
+		stage_enter(w, WORKER_STAGE_http2);
+		r = grpc_connection_send(c->grpc, c->out_room);
+		if (r < 0)
+			c->failed = true;
+		if (!out_push(c) || c->out_starved)
+			break;
+	}
+	if (c->out_bytes != 0)
+		return; /* `writable` follows */
+	if (c->out_starved) {
+		connection_due(c); /* next turn */
+		return;
+	}
+	if (connection_over(c))
+		connection_close(c);
+	else if (r == SPLIT_AGAIN)
+		connection_due(c);
+}
+
+unsigned connections_send(struct worker *w)
+{
+	struct list now;
+	struct list *node;
+	unsigned n = 0;
+
+	list_init(&now);
+	list_splice_tail(&now, &w->due);
+	while ((node = list_pop_head(&now)) != NULL) {
+		connection_send(list_entry(node, struct connection, due));
+		n++;
+	}
+	return n;
+}
+
+/* ---- in ------------------------------------------------------------------------------------- */
+
+static void connection_idle(struct wheel_timer *timer, uint64_t now_ns)
+{
+	struct connection *c = container_of(timer, struct connection, idle);
+	const struct config_http2 *cfg = &c->w->cfg->http2;
+	uint64_t until_ns;
+
+	if (c->bytes_seen < PREFACE_BYTES) {
+		counter_inc(&c->w->counters.connections_idle);
+		connection_abort(c);
+		return;
+	}
+	if (cfg->idle_timeout_ns == 0)
+		return;
+	if (grpc_connection_streams(c->grpc) != 0)
+		c->active_ns = now_ns;
+	until_ns = c->active_ns + cfg->idle_timeout_ns;
+	if (until_ns <= now_ns) {
+		counter_inc(&c->w->counters.connections_idle);
+		grpc_connection_goaway(c->grpc, false);
+		connection_due(c);
+		return;
+	}
+	wheel_arm(&c->w->wheel, &c->idle, until_ns);
+}
+
+static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out)
+{
+	struct worker_listener *l = listen_ctx;
+	struct worker *w = l->port->w;
+	struct connection *c = w->draining ? NULL : pool_get_zero(&w->connection_pool);
+	struct http2_out out;
+
+	if (c == NULL) {
+		counter_inc(&w->counters.connections_refused);
+		return -SPLIT_E_BASE_LIMIT;
+	}
+	c->w = w;
+	c->port = l->port;
+	c->listener = l->config;
+	c->tcp = tcp;
+	list_init(&c->due);
+	list_init(&c->link);
+	list_init(&c->encode_wait);
+	wheel_timer_init(&c->idle, connection_idle);
+	out = (struct http2_out){out_reserve, out_commit, out_wanted, c};
+	if (grpc_connection_create(w->grpc, &out, c, &c->grpc) != 0) {
+		pool_put(&w->connection_pool, c);
+		counter_inc(&w->counters.connections_refused);
+		return -SPLIT_E_BASE_NOMEM;
+	}
+	tcp_peer(tcp, &c->peer);
+	c->out_segment = tcp_info(tcp).mss;
+	c->active_ns = w->now_ns;
+	if (w->cfg->http2.settings_timeout_ns != 0)
+		wheel_arm(&w->wheel, &c->idle, w->now_ns + w->cfg->http2.settings_timeout_ns);
+	else if (w->cfg->http2.idle_timeout_ns != 0)
+		wheel_arm(&w->wheel, &c->idle, w->now_ns + w->cfg->http2.idle_timeout_ns);
+	list_add_tail(&w->connections, &c->link);
+	connection_due(c);
+	counter_inc(&w->counters.connections);
+	counter_set(&w->counters.gauge_connections, pool_in_use(&w->connection_pool));
+	*conn_ctx_out = c;
+	return 0;
+}
+
+static void on_data(void *conn_ctx, struct rte_mbuf *chain)
+{
+	struct connection *c = conn_ctx;
+	enum worker_stage left = stage_enter(c->w, WORKER_STAGE_http2);
+	uint32_t bytes = chain->pkt_len;
+
+	for (struct rte_mbuf *m = chain; m != NULL && !c->failed; m = m->next) {
+		if (grpc_connection_recv(c->grpc, rte_pktmbuf_mtod(m, const uint8_t *), m->data_len,
+					 c->w->now_ns) != 0)
+			c->failed = true;
+	}
+	rte_pktmbuf_free(chain);
+	tcp_consumed(c->tcp, bytes);
+	c->bytes_seen += bytes < PREFACE_BYTES ? bytes : PREFACE_BYTES;
+	if (c->bytes_seen > PREFACE_BYTES)
+		c->bytes_seen = PREFACE_BYTES;
+	c->active_ns = c->w->now_ns;
+	connection_due(c);
+	stage_enter(c->w, left);
+}
+
+static void on_eof(void *conn_ctx)
+{
+	struct connection *c = conn_ctx;
+
+	c->eof = true;
+	connection_due(c);
+}
+
+static void on_writable(void *conn_ctx)
+{
+	connection_due(conn_ctx);
+}
+
+static void on_closed(void *conn_ctx, int reason)
+{
+	(void)reason; /* net counts the causes */
+	connection_free(conn_ctx);
+}
+
+const struct tcp_events connection_tcp_events = {
+	.accept = on_accept,
+	.data = on_data,
+	.eof = on_eof,
+	.writable = on_writable,
+	.closed = on_closed,
+};
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+void connections_drain(struct worker *w)
+{
+	list_for_each (pos, &w->connections) {
+		struct connection *c = list_entry(pos, struct connection, link);
+
+		grpc_connection_goaway(c->grpc, true);
+		connection_due(c);
+	}
+}
+
+void connections_cut(struct worker *w)
+{
+	list_for_each_safe (pos, &w->connections)
+		connection_close(list_entry(pos, struct connection, link));
+}
+
+void connections_abort(struct worker *w)
+{
+	list_for_each_safe (pos, &w->connections)
+		connection_abort(list_entry(pos, struct connection, link));
+}

@@ -1,0 +1,297 @@
+/* From a host's linear message to the bytes of an answer, in pages of the worker's own. */
+#include "daemon/worker/worker_internal.h"
+
+#include <string.h>
+
+/* ---- pages ---------------------------------------------------------------------------------- */
+
+static void page_put(struct worker *w, struct pool *pool, void *page)
+{
+	pool_put(pool, page);
+	w->pages_returned++;
+}
+
+/* Chunk `i` in the order of getting lies in the reply, in a page or in a large page. */
+static struct pool *chunk_pool(struct reply *r, uint32_t i)
+{
+	if (i == 0)
+		return NULL;
+	return i == 1 && !r->second_large ? &r->w->page_pool : &r->w->large_pool;
+}
+
+static void iov_put(struct reply *r)
+{
+	if (r->iov != NULL && r->iov != r->iov_inline)
+		page_put(r->w, &r->w->large_pool, r->iov);
+	r->iov = NULL;
+}
+
+/* Give back what an unfinished encode got; its chunks are in the order of getting. */
+static void chunks_put(struct reply *r)
+{
+	for (uint32_t i = 1; i < r->iov_n; i++)
+		page_put(r->w, chunk_pool(r, i), r->iov[i].iov_base);
+	r->iov_n = 0;
+	iov_put(r);
+}
+
+static bool iov_grow(struct reply *r)
+{
+	struct iovec *larger;
+
+	if (r->iov != r->iov_inline)
+		return false;
+	larger = pool_get(&r->w->large_pool);
+	if (larger == NULL)
+		return false;
+	memcpy(larger, r->iov, r->iov_n * sizeof(*larger));
+	r->iov = larger;
+	r->iov_max = PAGE_LARGE_BYTES / sizeof(*larger);
+	return true;
+}
+
+static int chunk_get(void *ctx, size_t bytes_want, struct linear_chunk *out)
+{
+	struct reply *r = ctx;
+	struct pool *pool;
+
+	if (r->iov_n == r->iov_max && !iov_grow(r))
+		return -SPLIT_E_SHEPHERD_FULL;
+	if (r->iov_n == 1)
+		r->second_large = bytes_want > PAGE_BYTES ||
+				  pool_in_use(&r->w->page_pool) == pool_size(&r->w->page_pool);
+	pool = chunk_pool(r, r->iov_n);
+	if (pool == NULL) {
+		out->mem = r->small;
+		out->bytes = sizeof(r->small);
+	} else {
+		out->mem = pool_get(pool);
+		out->bytes = pool == &r->w->page_pool ? PAGE_BYTES : PAGE_LARGE_BYTES;
+		if (out->mem == NULL)
+			return -SPLIT_E_SHEPHERD_FULL;
+	}
+	r->iov[r->iov_n++] = (struct iovec){out->mem, out->bytes};
+	r->last = out->mem;
+	return 0;
+}
+
+/* ---- the end of a reply --------------------------------------------------------------------- */
+
+/* grpc has copied the bytes out, or the call has ended. */
+static void chain_release(struct grpc_chain *chain)
+{
+	struct reply *r = container_of(chain, struct reply, chain);
+	struct connection *c = r->conn;
+	uint32_t n = r->iov_n;
+
+	/* In wire order now: the chunk got last, which is not full, stands first. */
+	for (uint32_t i = 1; i < n; i++) {
+		uint32_t at = n - 1 - i;
+		void *page = i == n - 1 ? r->last : r->iov[at].iov_base;
+
+		page_put(r->w, chunk_pool(r, i), page);
+	}
+	r->iov_n = 0;
+	iov_put(r);
+	c->encoded_bytes -= r->charged;
+	if (!list_empty(&c->encode_wait))
+		connection_due(c);
+	pool_put(&r->w->reply_pool, r);
+}
+
+void reply_put(struct reply *r)
+{
+	list_del(&r->link);
+	list_del(&r->wait);
+	if (r->state == REPLY_ENCODED) {
+		reply_token_put(r);
+		chain_release(&r->chain);
+		return;
+	}
+	if (r->encode != NULL) {
+		list_del(&r->job.link);
+		pool_put(&r->w->encode_pool, r->encode);
+		r->encode = NULL;
+		chunks_put(r);
+	}
+	reply_token_put(r);
+	pool_put(&r->w->reply_pool, r);
+}
+
+/* ---- encoding ------------------------------------------------------------------------------- */
+
+static void reply_encoded(struct reply *r)
+{
+	uint8_t *head = encode_head(r->encode);
+	uint64_t bytes = encode_bytes(r->encode);
+
+	if (r->iov_n != 0) {
+		struct iovec *last = &r->iov[r->iov_n - 1];
+
+		last->iov_len -= (size_t)(head - (uint8_t *)last->iov_base);
+		last->iov_base = head;
+	}
+	for (uint32_t i = 0; i < r->iov_n / 2; i++) {
+		struct iovec swap = r->iov[i];
+
+		r->iov[i] = r->iov[r->iov_n - 1 - i];
+		r->iov[r->iov_n - 1 - i] = swap;
+	}
+	r->chain = (struct grpc_chain){
+		.iov = r->iov,
+		.iov_count = r->iov_n,
+		.bytes = (uint32_t)bytes,
+		.release = chain_release,
+	};
+	r->charged = bytes;
+	r->conn->encoded_bytes += bytes;
+	r->state = REPLY_ENCODED;
+	counter_add(&r->w->counters.encode_bytes, bytes);
+}
+
+static void wait_for_pages(struct reply *r, bool at_head)
+{
+	struct worker *w = r->w;
+
+	r->state = REPLY_NEW;
+	w->pages_mark = w->pages_returned;
+	list_del(&r->wait);
+	if (at_head)
+		list_add_head(&w->reply_wait, &r->wait);
+	else
+		list_add_tail(&w->reply_wait, &r->wait);
+}
+
+/* What one quantum led to. As reply_encode. */
+static int encode_outcome(struct reply *r, int err)
+{
+	struct worker *w = r->w;
+
+	if (err == SPLIT_AGAIN) {
+		counter_inc(&w->counters.encode_yields);
+		r->state = REPLY_RUNNING;
+		list_add_tail(&w->jobs, &r->job.link);
+		return SPLIT_AGAIN;
+	}
+	if (err == 0)
+		reply_encoded(r);
+	else
+		chunks_put(r);
+	pool_put(&w->encode_pool, r->encode);
+	r->encode = NULL;
+	if (err != -SPLIT_E_SHEPHERD_FULL)
+		return err;
+	/* No pages. With none in use but these it would never fit. */
+	if (pool_in_use(&w->large_pool) == 0)
+		return -SPLIT_E_LINEARIZE_NOMEM;
+	counter_inc(&w->counters.encode_waits);
+	wait_for_pages(r, true);
+	return SPLIT_AGAIN;
+}
+
+static int encode_begin(struct reply *r)
+{
+	struct worker *w = r->w;
+	const struct linear_source source = {
+		.mem = r->window.mem,
+		.peer_base = r->window.peer_base,
+		.bytes = r->window.bytes,
+	};
+	const struct encode_sink sink = {.chunk_get = chunk_get, .ctx = r};
+	const struct method *method = r->call->method;
+	int err;
+
+	r->encode = pool_get(&w->encode_pool);
+	if (r->encode == NULL) {
+		counter_inc(&w->counters.encode_waits);
+		wait_for_pages(r, true);
+		w->pages_mark--; /* next turn */
+		return SPLIT_AGAIN;
+	}
+	r->iov = r->iov_inline;
+	r->iov_n = 0;
+	r->iov_max = REPLY_IOV_INLINE;
+	r->second_large = false;
+	err = encode_start(r->encode, method->output, &source, r->msg, &sink,
+			   &method->encode_limits);
+	if (err == 0)
+		err = encode_run(r->encode);
+	return encode_outcome(r, err);
+}
+
+int reply_encode(struct reply *r)
+{
+	struct worker *w = r->w;
+	struct connection *c = r->conn;
+
+	if (r->state == REPLY_RUNNING || !list_empty(&r->wait))
+		return SPLIT_AGAIN;
+	/* A client that does not read holds no more than its share of pages. */
+	if (c->encoded_bytes != 0 && c->encoded_bytes + r->msg_bytes > w->conn_pages_max) {
+		counter_inc(&w->counters.encode_waits);
+		list_add_tail(&c->encode_wait, &r->wait);
+		return SPLIT_AGAIN;
+	}
+	if (!list_empty(&w->reply_wait) && r->msg_bytes > REPLY_SMALL_BYTES) {
+		list_add_tail(&w->reply_wait, &r->wait);
+		return SPLIT_AGAIN;
+	}
+	return encode_begin(r);
+}
+
+/* A reply that was encoded, or can't be, after it had waited. */
+static void reply_settled(struct reply *r, int err)
+{
+	struct call *call = r->call;
+
+	if (err < 0) {
+		counter_inc(&r->w->counters.encode_errors);
+		call_fail(call, (enum grpc_status)linearize_map_status(err), error_text(err),
+			  CANCEL_SHUTDOWN);
+	} else if (err == 0) {
+		call_replies_advance(call);
+	}
+}
+
+void reply_job_run(struct reply *r)
+{
+	enum worker_stage left = stage_enter(r->w, WORKER_STAGE_encode);
+
+	reply_settled(r, encode_outcome(r, encode_run(r->encode)));
+	stage_enter(r->w, left);
+}
+
+unsigned replies_retry(struct worker *w)
+{
+	struct list *node;
+	unsigned n = 0;
+
+	while ((node = list_first(&w->reply_wait)) != NULL && w->pages_mark != w->pages_returned) {
+		struct reply *r = list_entry(node, struct reply, wait);
+		int err;
+
+		list_del(&r->wait);
+		err = encode_begin(r);
+		if (err == SPLIT_AGAIN && r->state == REPLY_NEW)
+			break;
+		reply_settled(r, err);
+		n++;
+	}
+	return n;
+}
+
+void connection_replies_retry(struct connection *c)
+{
+	struct list *node;
+
+	while ((node = list_first(&c->encode_wait)) != NULL) {
+		struct reply *r = list_entry(node, struct reply, wait);
+		int err;
+
+		if (c->encoded_bytes != 0 && c->encoded_bytes + r->msg_bytes > c->w->conn_pages_max)
+			return;
+		list_del(&r->wait);
+		err = reply_encode(r);
+		reply_settled(r, err);
+	}
+}

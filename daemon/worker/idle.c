@@ -1,0 +1,138 @@
+/* What a worker does that found nothing to do: look again for a while, then sleep in growing steps
+ * until a host's eventfd, the control thread, a device's descriptor or a timer calls.
+ *
+ * Before it sleeps it arms every endpoint (shepherd's park protocol, mirrored): from then on a
+ * completion makes the eventfd readable. A device without a descriptor is looked at after each
+ * step, so idle.sleep_max bounds what sleep adds to the latency of a frame. */
+#include "daemon/worker/worker_internal.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <rte_pause.h>
+
+#define SLEEP_FIRST_NS (5 * CLOCK_NS_PER_US)
+#define EVENTS_MAX     16
+
+static int watch_fd(struct worker *w, int fd, uint32_t events)
+{
+	struct epoll_event e = {.events = events, .data.fd = fd};
+
+	return epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &e) == 0 ? 0 : -SPLIT_E_BASE_SYSTEM;
+}
+
+int idle_init(struct worker *w)
+{
+	int err = 0;
+
+	w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (w->epoll_fd < 0)
+		return -SPLIT_E_BASE_SYSTEM;
+	if (w->params.wake_fd >= 0)
+		err = watch_fd(w, w->params.wake_fd, EPOLLIN);
+	for (unsigned i = 0; i < w->ports_n && err == 0; i++) {
+		int fd = port_queue_fd(w->ports[i].queue);
+
+		if (fd >= 0)
+			err = watch_fd(w, fd, EPOLLIN);
+	}
+	w->idle_sleep_ns = SLEEP_FIRST_NS;
+	return err;
+}
+
+void idle_fini(struct worker *w)
+{
+	if (w->epoll_fd >= 0)
+		close(w->epoll_fd);
+	w->epoll_fd = -1;
+}
+
+void idle_watch(struct worker *w, struct attached *ep)
+{
+	ep->event_fd = endpoint_eventfd(ep->port);
+	/* Edge-triggered and never read: the host shares it and could have made it blocking. */
+	if (ep->event_fd >= 0 && watch_fd(w, ep->event_fd, EPOLLIN | EPOLLET) != 0)
+		worker_log_msg(w, LOG_LEVEL_WARN, "%s: its eventfd can't be watched: errno %d",
+			       endpoint_name(ep->we->endpoint), errno);
+}
+
+void idle_unwatch(struct worker *w, const struct attached *ep)
+{
+	if (ep->event_fd >= 0)
+		(void)epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, ep->event_fd, NULL);
+}
+
+static uint64_t next_timer_ns(const struct worker *w)
+{
+	uint64_t next = wheel_next_ns(&w->wheel);
+
+	for (unsigned i = 0; i < w->ports_n; i++)
+		next = RTE_MIN(next, net_timer_next_ns(w->ports[i].net));
+	list_for_each (pos, &w->endpoints) {
+		const struct attached *ep = list_entry(pos, struct attached, link);
+
+		next = RTE_MIN(next, endpoint_next_ns(ep->port));
+	}
+	return next;
+}
+
+/* Arm all endpoints, or none. */
+static bool arm(struct worker *w)
+{
+	list_for_each (pos, &w->endpoints) {
+		if (endpoint_arm_sleep(list_entry(pos, struct attached, link)->port))
+			continue;
+		for (struct list *p = pos->prev; p != &w->endpoints; p = p->prev)
+			endpoint_disarm_sleep(list_entry(p, struct attached, link)->port);
+		return false;
+	}
+	return true;
+}
+
+static void disarm(struct worker *w)
+{
+	list_for_each (pos, &w->endpoints)
+		endpoint_disarm_sleep(list_entry(pos, struct attached, link)->port);
+}
+
+static void sleep_for(struct worker *w, uint64_t ns)
+{
+	const struct timespec ts = {
+		.tv_sec = (time_t)(ns / CLOCK_NS_PER_SEC),
+		.tv_nsec = (long)(ns % CLOCK_NS_PER_SEC),
+	};
+	struct epoll_event events[EVENTS_MAX];
+	uint64_t drained;
+	int n = epoll_pwait2(w->epoll_fd, events, EVENTS_MAX, &ts, NULL);
+
+	for (int i = 0; i < n; i++) {
+		if (events[i].data.fd == w->params.wake_fd &&
+		    read(w->params.wake_fd, &drained, sizeof(drained)) < 0)
+			drained = 0; /* EAGAIN: nothing to drain */
+	}
+	if (n > 0)
+		w->idle_sleep_ns = SLEEP_FIRST_NS;
+	counter_inc(&w->counters.sleeps);
+	counter_add(&w->counters.sleep_ns, clock_ns() - w->now_ns);
+}
+
+void worker_idle(struct worker *w)
+{
+	const struct config_idle *cfg = &w->cfg->idle;
+	uint64_t next, ns;
+
+	if (cfg->mode != CONFIG_IDLE_ADAPTIVE || w->now_ns - w->idle_since_ns < cfg->spin_ns) {
+		rte_pause();
+		return;
+	}
+	next = next_timer_ns(w);
+	if (next <= w->now_ns)
+		return;
+	ns = RTE_MIN(w->idle_sleep_ns, next - w->now_ns);
+	if (!arm(w))
+		return;
+	sleep_for(w, ns);
+	disarm(w);
+	w->idle_sleep_ns = RTE_MIN(w->idle_sleep_ns * 2, cfg->sleep_max_ns);
+}

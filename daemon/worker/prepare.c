@@ -1,0 +1,340 @@
+/* Bringing a request into the host's memory: metadata and message, decoded to their final place. */
+#include "daemon/worker/worker_internal.h"
+
+#include <string.h>
+
+/* Outcomes of one attempt besides 0 and errors. */
+#define PREPARE_RUNS    2 /* used up its quantum: on worker.jobs */
+#define PREPARE_NO_ROOM 3 /* gave everything back */
+
+/* First chunk of a message in blocks, doubling with each further one: few blocks for a large
+ * message, little waste for a small one. */
+#define CHUNK_FIRST_BYTES   4096u
+#define CHUNK_DOUBLINGS_MAX 9
+
+static bool room_error(int err)
+{
+	return err == -SPLIT_E_SHEPHERD_FULL || err == -SPLIT_E_SHEPHERD_QUOTA;
+}
+
+static int blocks_chunk_get(void *ctx, size_t bytes_min, size_t bytes_want,
+			    struct linear_chunk *out)
+{
+	struct call *call = ctx;
+	uint32_t count = call->blocks.count;
+	size_t step = (size_t)CHUNK_FIRST_BYTES
+		      << (count < CHUNK_DOUBLINGS_MAX ? count : CHUNK_DOUBLINGS_MAX);
+	size_t bytes = bytes_want < step ? bytes_want : step;
+	struct shepherd_chunk chunk;
+	int err;
+
+	if (bytes < bytes_min)
+		bytes = bytes_min;
+	err = endpoint_block_get(call->ep->port, &call->blocks, bytes, &chunk);
+	if (err != 0 && bytes > bytes_min)
+		err = endpoint_block_get(call->ep->port, &call->blocks, bytes_min, &chunk);
+	if (err != 0)
+		return err;
+	out->mem = chunk.mem;
+	out->bytes = chunk.bytes;
+	return 0;
+}
+
+/* Metadata is small and bounded: written at once. */
+static int metadata_prepare(struct call *call)
+{
+	struct endpoint_port *port = call->ep->port;
+	size_t bytes = metadata_bytes(call->items, call->items_n);
+	const struct metadata_block *block;
+	struct shepherd_chunk chunk;
+	int err;
+
+	err = endpoint_block_get(port, &call->blocks, bytes, &chunk);
+	if (err != 0)
+		return err;
+	err = metadata_write(call->items, call->items_n, chunk.mem, chunk.bytes,
+			     endpoint_delta(port));
+	if (err != 0)
+		return err;
+	block = (const struct metadata_block *)(const void *)chunk.mem;
+	call->metadata = (uint64_t)(uintptr_t)chunk.mem + (uint64_t)endpoint_delta(port);
+	for (uint32_t i = 0; i < call->items_n; i++) {
+		if (call->items[i].name_bytes == 11 &&
+		    memcmp(call->items[i].name, "traceparent", 11) == 0)
+			call->trace = block->entries[i].value;
+	}
+	call->metadata_ready = true;
+	return 0;
+}
+
+void call_job_drop(struct call *call)
+{
+	if (call->decode == NULL)
+		return;
+	list_del(&call->job.link);
+	pool_put(&call->w->decode_pool, call->decode);
+	call->decode = NULL;
+}
+
+/* What one quantum of a decode led to; the job is given back unless it goes on. */
+static int decode_outcome(struct call *call, int err)
+{
+	struct worker *w = call->w;
+
+	if (err == SPLIT_AGAIN) {
+		counter_inc(&w->counters.decode_yields);
+		list_add_tail(&w->jobs, &call->job.link);
+		return PREPARE_RUNS;
+	}
+	if (err == 0) {
+		call->root = decode_root(call->decode);
+		call->message_ready = true;
+		counter_inc(&w->counters.requests_block);
+		counter_add(&w->counters.decode_bytes, call->wire_bytes);
+	}
+	call_job_drop(call);
+	if (err == 0) {
+		call_wire_put(call);
+		return 0;
+	}
+	if (!room_error(err))
+		return err;
+	endpoint_blocks_put(call->ep->port, &call->blocks);
+	call->metadata_ready = false;
+	return PREPARE_NO_ROOM;
+}
+
+static int message_prepare(struct call *call)
+{
+	struct worker *w = call->w;
+	const struct linear_target target = {
+		.delta = endpoint_delta(call->ep->port),
+		.chunk_get = blocks_chunk_get,
+		.ctx = call,
+	};
+	int err;
+
+	call->decode = pool_get(&w->decode_pool);
+	if (call->decode == NULL) {
+		/* Every job is somebody's who runs on: the next turn may have one. */
+		endpoint_blocks_put(call->ep->port, &call->blocks);
+		call->metadata_ready = false;
+		call->ep->prepare_mark = UINT64_MAX;
+		return PREPARE_NO_ROOM;
+	}
+	err = decode_start(call->decode, call->method->input, call->wire, call->wire_bytes, &target,
+			   &call->method->decode_limits);
+	if (err == 0)
+		err = decode_run(call->decode);
+	return decode_outcome(call, err);
+}
+
+static int prepare_attempt(struct call *call)
+{
+	enum worker_stage left = stage_enter(call->w, WORKER_STAGE_decode);
+	int err = 0;
+
+	call->ep->prepare_mark = 0;
+	if (!call->published && call->items_n != 0 && !call->metadata_ready) {
+		err = metadata_prepare(call);
+		if (room_error(err)) {
+			endpoint_blocks_put(call->ep->port, &call->blocks);
+			err = PREPARE_NO_ROOM;
+		}
+	}
+	/* A small message is left for its slot unless it was found not to fit there. */
+	if (err == 0 && call->have_message && !call->message_ready &&
+	    (call->wire != call->small || call->blocks_wanted))
+		err = message_prepare(call);
+	if (err == PREPARE_NO_ROOM && call->ep->prepare_mark == 0)
+		call->ep->prepare_mark = endpoint_bytes_used(call->ep->port);
+	stage_enter(call->w, left);
+	return err;
+}
+
+static void prepare_failed(struct call *call, int err)
+{
+	const char *text = error_text(err);
+
+	counter_inc(&call->w->counters.decode_errors);
+	if (err == -SPLIT_E_BASE_LIMIT)
+		call_fail_code(call, err);
+	else
+		call_fail(call, (enum grpc_status)linearize_map_status(err), text, CANCEL_SHUTDOWN);
+}
+
+int call_prepare(struct call *call)
+{
+	struct attached *ep = call->ep;
+	int err;
+
+	if (!list_empty(&ep->prepare_wait)) {
+		counter_inc(&call->w->counters.prepare_waits);
+		call_wait(call, CALL_WAIT_PREPARE, false);
+		return SPLIT_AGAIN;
+	}
+	err = prepare_attempt(call);
+	if (err == PREPARE_NO_ROOM) {
+		counter_inc(&call->w->counters.prepare_waits);
+		call_wait(call, CALL_WAIT_PREPARE, true);
+		return SPLIT_AGAIN;
+	}
+	if (err == PREPARE_RUNS)
+		return SPLIT_AGAIN;
+	if (err < 0)
+		prepare_failed(call, err);
+	return err;
+}
+
+void call_advance(struct call *call)
+{
+	bool needs_blocks;
+
+	if (call->finished || call->waiting != CALL_WAIT_NONE || call->decode != NULL ||
+	    call->balance.queued)
+		return;
+	if (!call->have_message && (!call->half_closed || call->half_close_out))
+		return;
+	needs_blocks = (!call->published && call->items_n != 0 && !call->metadata_ready) ||
+		       (call->have_message && !call->message_ready &&
+			(call->wire != call->small || call->blocks_wanted));
+	if (needs_blocks && call_prepare(call) != 0)
+		return;
+	if (call->published)
+		call_follow_up(call);
+	else
+		call_place(call);
+}
+
+void call_job_run(struct call *call)
+{
+	enum worker_stage left = stage_enter(call->w, WORKER_STAGE_decode);
+	int err = decode_outcome(call, decode_run(call->decode));
+
+	stage_enter(call->w, left);
+	if (err == PREPARE_RUNS)
+		return;
+	if (err == PREPARE_NO_ROOM) {
+		/* It was at the front once: it goes back there. */
+		call->ep->prepare_mark = endpoint_bytes_used(call->ep->port);
+		counter_inc(&call->w->counters.prepare_waits);
+		call_wait(call, CALL_WAIT_PREPARE, true);
+	} else if (err < 0) {
+		prepare_failed(call, err);
+	} else {
+		call_advance(call);
+	}
+}
+
+/* ---- inline --------------------------------------------------------------------------------- */
+
+struct inline_target {
+	struct shepherd_chunk area;
+	bool taken, overflowed;
+};
+
+static int inline_chunk_get(void *ctx, size_t bytes_min, size_t bytes_want,
+			    struct linear_chunk *out)
+{
+	struct inline_target *t = ctx;
+
+	(void)bytes_want;
+	if (t->taken || bytes_min > t->area.bytes) {
+		t->overflowed = true;
+		return -SPLIT_E_LINEARIZE_NOMEM;
+	}
+	t->taken = true;
+	out->mem = t->area.mem;
+	out->bytes = t->area.bytes;
+	return 0;
+}
+
+int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out)
+{
+	struct worker *w = call->w;
+	struct inline_target area = {0};
+	const struct linear_target target = {
+		.delta = endpoint_delta(call->ep->port),
+		.chunk_get = inline_chunk_get,
+		.ctx = &area,
+	};
+	struct decode_job *job;
+	int err;
+
+	err = endpoint_inline_area(call->ep->port, lane, &area.area);
+	if (err != 0)
+		return err;
+	job = pool_get(&w->decode_pool);
+	if (job == NULL)
+		return SPLIT_AGAIN;
+	err = decode_start(job, call->method->input, call->wire, call->wire_bytes, &target,
+			   &call->method->decode_limits);
+	if (err == 0)
+		err = decode_run(job);
+	if (err == 0) {
+		call->root = decode_root(job);
+		*bytes_out = (uint16_t)decode_chunk_used(job);
+		counter_inc(&w->counters.requests_small);
+		counter_add(&w->counters.decode_bytes, call->wire_bytes);
+	} else if (area.overflowed) {
+		err = SPLIT_AGAIN;
+	}
+	pool_put(&w->decode_pool, job);
+	if (err < 0)
+		prepare_failed(call, err);
+	return err;
+}
+
+/* ---- waiting -------------------------------------------------------------------------------- */
+
+/* True when everything but wire rooms has come back: more room there will not be. */
+static bool nothing_to_wait_for(const struct attached *ep)
+{
+	return endpoint_bytes_used(ep->port) <= ep->wire_used;
+}
+
+static bool prepare_retry(struct attached *ep)
+{
+	struct call *call = list_entry(list_first(&ep->prepare_wait), struct call, wait);
+	bool alone = nothing_to_wait_for(ep);
+	bool no_job;
+	int err;
+
+	if (!alone && endpoint_bytes_used(ep->port) >= ep->prepare_mark)
+		return false;
+	err = prepare_attempt(call);
+	no_job = ep->prepare_mark == UINT64_MAX;
+	if (err == PREPARE_NO_ROOM) {
+		if (!alone || no_job)
+			return false;
+		err = -SPLIT_E_BASE_LIMIT;
+	}
+	call_unwait(call);
+	if (err < 0)
+		prepare_failed(call, err);
+	else if (err == 0)
+		call_advance(call);
+	return true;
+}
+
+static bool room_retry(struct attached *ep)
+{
+	struct call *call = list_entry(list_first(&ep->room_wait), struct call, wait);
+
+	if (ep->wire_used + SHEPHERD_BLOCK_MIN > ep->wire_max)
+		return false;
+	/* Asks reserve again, which takes it off the list if there is room. */
+	grpc_call_room(call->grpc);
+	return list_first(&ep->room_wait) != &call->wait;
+}
+
+unsigned attached_retry(struct attached *ep)
+{
+	unsigned n = 0;
+
+	while (!list_empty(&ep->prepare_wait) && prepare_retry(ep))
+		n++;
+	while (!list_empty(&ep->room_wait) && room_retry(ep))
+		n++;
+	return n;
+}

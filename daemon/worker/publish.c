@@ -1,0 +1,200 @@
+/* From a ready request to a slot in a host worker's ring. */
+#include "daemon/worker/worker_internal.h"
+
+#include <string.h>
+
+/* Outcome of a publication besides 0 (published) and negative (the call has been failed). */
+#define PUBLISH_LATER 2 /* the lane has no room: ask balance again */
+#define PUBLISH_WAITS 3 /* the message waits for room in the segment; call_advance follows */
+
+/* ---- what balance asks of an endpoint ------------------------------------------------------- */
+
+static void lane_get(void *endpoint, unsigned lane, struct balance_lane *out)
+{
+	static const enum balance_lane_state states[HOST_STATES] = {
+		[HOST_POLLING] = BALANCE_LANE_POLLING,
+		[HOST_RUNNING] = BALANCE_LANE_RUNNING,
+		[HOST_PARKED] = BALANCE_LANE_PARKED,
+		[HOST_RETIRED] = BALANCE_LANE_RETIRED,
+	};
+	const struct attached *ep = endpoint;
+	struct endpoint_lane_state s;
+
+	endpoint_lane_state(ep->port, lane, &s);
+	out->state = s.state < HOST_STATES ? states[s.state] : BALANCE_LANE_RUNNING;
+	out->ahead = s.queued;
+	out->oldest_ns = s.oldest_ns;
+	out->full = s.room == 0;
+}
+
+const struct balance_lanes attached_lanes = {.lane_get = lane_get};
+
+/* ---- publishing ----------------------------------------------------------------------------- */
+
+/* Bring the message into `rq`: it lies in blocks already, or is decoded into the next slot now. */
+static int message_fill(struct call *call, unsigned lane, struct endpoint_request *rq)
+{
+	int err;
+
+	rq->has_message = true;
+	rq->msg_seq = call->msg_seq;
+	rq->msg_bytes = call->wire_bytes;
+	if (!call->message_ready) {
+		err = call_decode_inline(call, lane, &rq->inline_bytes);
+		if (err == -SPLIT_E_SHEPHERD_FULL)
+			return PUBLISH_LATER;
+		if (err < 0)
+			return err;
+		if (err == SPLIT_AGAIN) {
+			call->blocks_wanted = true;
+			err = call_prepare(call);
+			if (err != 0)
+				return err < 0 ? err : PUBLISH_WAITS;
+		}
+	}
+	rq->msg = call->root;
+	if (call->half_closed)
+		rq->flags |= SLOT_END_STREAM;
+	return 0;
+}
+
+static void request_fill(struct call *call, struct endpoint_request *rq)
+{
+	const struct net_addr *peer = &call->conn->peer;
+	uint64_t deadline_ns = grpc_call_deadline_ns(call->grpc);
+
+	rq->kind = TO_HOST_REQUEST;
+	rq->deadline_ns = deadline_ns == UINT64_MAX ? 0 : deadline_ns;
+	rq->metadata = call->metadata;
+	rq->trace = call->trace;
+	rq->peer_family = peer->family;
+	rq->peer_port = peer->port;
+	memcpy(rq->peer_address, peer->bytes, sizeof(rq->peer_address));
+	if (call->half_closed)
+		rq->flags |= SLOT_END_STREAM;
+}
+
+static int submit(struct call *call, unsigned lane, struct endpoint_request *rq)
+{
+	enum worker_stage left = stage_enter(call->w, WORKER_STAGE_ring);
+	int err;
+
+	rq->call_id = call->call_id;
+	rq->method = call->method->index;
+	rq->blocks = &call->blocks;
+	err = endpoint_submit(call->ep->port, lane, rq, call->w->now_ns);
+	stage_enter(call->w, left);
+	if (err == -SPLIT_E_SHEPHERD_FULL || err == -SPLIT_E_SHEPHERD_HOLDS)
+		return PUBLISH_LATER;
+	return err;
+}
+
+static int request_publish(struct call *call, unsigned lane)
+{
+	struct endpoint_request rq = {0};
+	int err;
+
+	if (!call->opened) {
+		err = endpoint_call_open(call->ep->port, call, &call->call_id);
+		if (err != 0) {
+			call_fail_code(call, err);
+			return err;
+		}
+		call->opened = true;
+	}
+	if (call->have_message) {
+		err = message_fill(call, lane, &rq);
+		if (err != 0)
+			return err;
+	}
+	request_fill(call, &rq);
+	err = submit(call, lane, &rq);
+	if (err < 0)
+		call_fail_code(call, err);
+	if (err != 0)
+		return err;
+	call->published = true;
+	call->lane = lane;
+	call->half_close_out = call->half_closed;
+	if (call->have_message)
+		call_message_done(call);
+	return 0;
+}
+
+/* The call may be gone on return. */
+static int request_publish_or_queue(struct call *call, unsigned lane)
+{
+	struct worker *w = call->w;
+	int err = request_publish(call, lane);
+
+	if (err == PUBLISH_LATER)
+		balance_unplace(w->balance, &call->balance);
+	return err;
+}
+
+void call_place(struct call *call)
+{
+	struct worker *w = call->w;
+	unsigned lane = 0;
+	int err = balance_place(w->balance, &call->balance, w->now_ns, &lane);
+
+	if (err == 0)
+		(void)request_publish_or_queue(call, lane);
+	else if (err < 0)
+		call_fail_code(call, err);
+}
+
+void call_follow_up(struct call *call)
+{
+	struct endpoint_request rq = {0};
+	int err = 0;
+
+	if (call->have_message) {
+		rq.kind = TO_HOST_MESSAGE;
+		err = message_fill(call, call->lane, &rq);
+	} else {
+		rq.kind = TO_HOST_HALF_CLOSE;
+		rq.flags = SLOT_END_STREAM;
+	}
+	if (err == 0)
+		err = submit(call, call->lane, &rq);
+	if (err == PUBLISH_LATER) {
+		call_wait(call, CALL_WAIT_PUBLISH, false);
+	} else if (err == 0) {
+		call->half_close_out = call->half_closed;
+		if (call->have_message)
+			call_message_done(call);
+	} else if (err < 0 && !call->finished) {
+		call_fail_code(call, err);
+	}
+}
+
+unsigned attached_publish(struct attached *ep)
+{
+	struct worker *w = ep->w;
+	struct balance_call *next;
+	struct list later;
+	struct list *node;
+	unsigned lane = 0, n = 0;
+
+	list_init(&later);
+	list_splice_tail(&later, &ep->publish_wait);
+	while ((node = list_first(&later)) != NULL) {
+		struct call *call = list_entry(node, struct call, wait);
+		unsigned cause = call->cancel_cause;
+
+		call_unwait(call);
+		if (cause != 0)
+			call_leave_host(call, cause);
+		else
+			call_advance(call);
+		n += call->waiting == CALL_WAIT_NONE;
+		call_put(call);
+	}
+	while ((next = balance_next(w->balance, ep->balance, w->now_ns, &lane)) != NULL) {
+		if (request_publish_or_queue(next->user, lane) == PUBLISH_LATER)
+			break;
+		n++;
+	}
+	return n;
+}

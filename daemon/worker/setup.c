@@ -1,0 +1,359 @@
+/* A worker from the configuration: stacks, servers, pools; all memory of the data path. */
+#include "daemon/worker/worker_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A running lane whose oldest slot has waited this long is passed over for a parked one: waking
+ * costs about as much. */
+#define LANE_PATIENCE_NS (50 * CLOCK_NS_PER_US)
+
+#define ROUTES_MAX 4096u
+
+/* Decodes and encodes past their quantum, at most; others wait their turn. 64 × 18 KiB. */
+#define JOBS_MAX 64u
+
+/* Encoded answers: at least 64 MiB in large pages, and room for eight of the largest. */
+#define ENCODE_BYTES_MIN   (64ull << 20)
+#define ENCODE_ANSWERS_MIN 8u
+#define PAGES_SMALL        4096u
+
+/* ---- layers --------------------------------------------------------------------------------- */
+
+static struct net_addr addr_of(const struct config_address *a, uint16_t port)
+{
+	struct net_addr addr = {.family = a->family, .port = port};
+
+	memcpy(addr.bytes, a->bytes, sizeof(addr.bytes));
+	return addr;
+}
+
+static void tcp_config_fill(const struct config_tcp *c, struct tcp_config *t)
+{
+	t->connections_max = c->connections_max;
+	t->backlog_max = c->backlog;
+	t->listeners_max = CONFIG_LISTENERS_MAX;
+	t->time_wait_max = c->time_wait_max;
+	t->receive_buffer = (uint32_t)c->receive_buffer;
+	t->send_buffer = (uint32_t)c->send_buffer;
+	t->ooo_ranges_max = c->ooo_ranges_max;
+	t->ooo_mbufs_max = c->ooo_mbufs_max;
+	t->copy_bytes_max = (uint32_t)c->copy_bytes_max;
+	t->initial_window = c->initial_window;
+	t->syn_retries = c->syn_retries;
+	t->keepalive_probes = c->keepalive_probes;
+	t->time_wait_ns = c->time_wait_ns;
+	t->half_open_ns = c->half_open_timeout_ns;
+	t->fin_wait_2_ns = c->fin_wait_2_timeout_ns;
+	t->orphan_ns = c->orphan_timeout_ns;
+	t->user_timeout_ns = c->user_timeout_ns;
+	t->keepalive_idle_ns = c->keepalive_idle_ns;
+	t->keepalive_interval_ns = c->keepalive_interval_ns;
+	t->rto_min_ns = c->rto_min_ns;
+	t->rto_max_ns = c->rto_max_ns;
+	t->rto_initial_ns = c->rto_initial_ns;
+	t->delayed_ack_ns = c->delayed_ack_ns;
+	t->nagle = c->nagle;
+	t->timestamps = c->timestamps;
+	t->window_scaling = c->window_scaling;
+	t->sack = c->sack;
+}
+
+static uint32_t net_flags(const struct worker *w, const struct port_info *info)
+{
+	uint32_t flags = 0;
+
+	if (info->flags & PORT_RX_NO_CKSUM)
+		flags |= NET_RX_CSUM_TRUST;
+	if (info->flags & PORT_TX_IP_CKSUM)
+		flags |= NET_TX_CSUM_IPV4;
+	if ((info->flags & PORT_TX_TCP_CKSUM) && (info->flags & PORT_TX_UDP_CKSUM))
+		flags |= NET_TX_CSUM_L4;
+	if (w->params.index == 0)
+		flags |= NET_PRIMARY;
+	return flags;
+}
+
+static uint16_t net_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
+{
+	struct worker_port *p = ctx;
+	enum worker_stage left = stage_enter(p->w, WORKER_STAGE_port);
+	uint16_t sent = 0;
+
+	while (sent < n) {
+		uint16_t burst = RTE_MIN((uint16_t)(n - sent), (uint16_t)PORT_BURST_MAX);
+		uint16_t took = port_tx_burst(p->queue, pkts + sent, burst);
+
+		sent += took;
+		if (took < burst)
+			break;
+	}
+	stage_enter(p->w, left);
+	return sent;
+}
+
+static uint64_t net_random(void *ctx)
+{
+	struct worker_port *p = ctx;
+
+	return random_next(&p->w->random);
+}
+
+static int port_setup(struct worker *w, unsigned index)
+{
+	const struct config_port *cfg = &w->cfg->ports[index];
+	struct worker_port *p = &w->ports[index];
+	const struct net_ops ops = {.tx = net_tx, .random = net_random, .ctx = p};
+	struct net_config net;
+	struct port_info info;
+
+	p->w = w;
+	p->index = index;
+	p->queue = port_queue_of(w->params.ports, index, w->params.index);
+	p->pool = port_queue_pool(p->queue);
+	port_info_get(w->params.ports, index, &info);
+	net_config_default(&net);
+	net.mac = info.mac;
+	net.mtu = info.mtu;
+	net.flags = net_flags(w, &info);
+	net.pool = p->pool;
+	for (uint32_t i = 0; i < cfg->addresses_n && i < NET_ADDRESSES_MAX; i++) {
+		net.addresses[i].addr = addr_of(&cfg->addresses[i], 0);
+		net.addresses[i].prefix_len = cfg->addresses[i].prefix;
+		net.addresses_n++;
+	}
+	net.gateway = addr_of(&cfg->gateway, 0);
+	net.arp_entries_max = w->cfg->ip.arp_entries_max;
+	net.arp_pending_max = w->cfg->ip.arp_pending_max;
+	net.arp_reachable_ns = w->cfg->ip.arp_reachable_ns;
+	net.icmp_per_second = w->cfg->ip.icmp_per_second;
+	tcp_config_fill(&w->cfg->tcp, &net.tcp);
+	return net_stack_create(&net, &ops, w->now_ns, &p->net);
+}
+
+/* Listeners on an address of this port, or on every address. */
+static bool listens_here(const struct config_port *port, const struct config_listener *l)
+{
+	static const uint8_t any[16];
+
+	if (memcmp(l->address.bytes, any, sizeof(any)) == 0)
+		return true;
+	for (uint32_t i = 0; i < port->addresses_n; i++) {
+		if (port->addresses[i].family == l->address.family &&
+		    memcmp(port->addresses[i].bytes, l->address.bytes, 16) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int listeners_setup(struct worker *w, struct worker_port *p)
+{
+	p->listener_ctx = calloc(w->cfg->listeners_n + 1, sizeof(*p->listener_ctx));
+	if (p->listener_ctx == NULL)
+		return -SPLIT_E_BASE_NOMEM;
+	for (uint32_t i = 0; i < w->cfg->listeners_n; i++) {
+		const struct config_listener *l = &w->cfg->listeners[i];
+		struct net_addr local = addr_of(&l->address, (uint16_t)l->port);
+		int err;
+
+		if (!listens_here(&w->cfg->ports[p->index], l))
+			continue;
+		p->listener_ctx[i] = (struct worker_listener){.port = p, .config = l};
+		err = tcp_listen(p->net, &local, &connection_tcp_events, &p->listener_ctx[i],
+				 &p->listeners[i]);
+		if (err != 0)
+			return err;
+	}
+	return 0;
+}
+
+static void budget_fill(const struct config_budget *c, struct http2_budget *b)
+{
+	b->burst = c->burst;
+	b->per_second = c->per_second;
+}
+
+static int grpc_setup(struct worker *w)
+{
+	const struct config_http2 *h = &w->cfg->http2;
+	const struct config_grpc *g = &w->cfg->grpc;
+	struct grpc_config cfg;
+
+	grpc_config_default(&cfg, w->cfg->tcp.connections_max);
+	cfg.calls_max = g->calls_max;
+	cfg.message_bytes_max = (uint32_t)g->message_bytes_max;
+	cfg.metadata_bytes_max = (uint32_t)g->metadata_bytes_max;
+	cfg.metadata_max = g->metadata_entries_max;
+	cfg.send_queue_bytes = (uint32_t)g->send_queue_bytes_max;
+	cfg.timeout_max_ns = g->deadline_max_ns;
+	cfg.http2.streams_max = h->streams_max;
+	cfg.http2.streams_total = h->streams_total_max;
+	cfg.http2.window_stream = (uint32_t)h->window_stream;
+	cfg.http2.window_connection = (uint32_t)h->window_connection;
+	cfg.http2.frame_bytes_max = (uint32_t)h->frame_bytes_max;
+	cfg.http2.header_bytes_max = (uint32_t)h->header_bytes_max;
+	cfg.http2.headers_max = h->headers_max;
+	cfg.http2.header_table_bytes = (uint32_t)h->header_table_bytes;
+	cfg.http2.memory_bytes = h->memory;
+	cfg.http2.session_bytes_max = h->session_bytes_max;
+	budget_fill(&h->resets, &cfg.http2.resets);
+	budget_fill(&h->pings, &cfg.http2.pings);
+	budget_fill(&h->settings, &cfg.http2.settings);
+	budget_fill(&h->empty, &cfg.http2.empty);
+	budget_fill(&h->windows, &cfg.http2.windows);
+	return grpc_server_create(&cfg, &call_backend, w, &w->wheel, &w->grpc);
+}
+
+/* ---- balance -------------------------------------------------------------------------------- */
+
+static void call_dropped(void *ctx, void *call, int cause)
+{
+	(void)ctx;
+	call_fail_code(call, cause);
+}
+
+static int balance_setup(struct worker *w)
+{
+	const struct config *cfg = w->cfg;
+	struct balance_service_config *services;
+	struct balance_config b = {
+		.services_n = cfg->services_n,
+		.endpoints_max = w->endpoints_max + 1,
+		.routes_max = ROUTES_MAX,
+		.lane_patience_ns = LANE_PATIENCE_NS,
+		.ctx = w,
+		.dropped = call_dropped,
+	};
+	uint8_t key[16];
+	int err;
+
+	services = calloc(cfg->services_n + 1, sizeof(*services));
+	if (services == NULL)
+		return -SPLIT_E_BASE_NOMEM;
+	for (uint32_t i = 0; i < cfg->services_n; i++) {
+		const struct config_service *s = &cfg->services[i];
+
+		services[i] = (struct balance_service_config){
+			.name = s->name,
+			.policy = s->balance == CONFIG_BALANCE_LEAST_OUTSTANDING
+					  ? BALANCE_LEAST_OUTSTANDING
+					  : BALANCE_ROUND_ROBIN,
+			.queue_max = s->limits.queue_max,
+			.calls_max = s->limits.calls_max,
+			.queue_timeout_ns = s->limits.queue_timeout_ns,
+			.placed_here = config_service_has_worker(s, w->params.index),
+		};
+	}
+	b.services = services;
+	err = random_bytes(key, sizeof(key));
+	b.hash_key = siphash_key_from(key);
+	if (err == 0)
+		err = balance_create(&b, &w->balance);
+	free(services);
+	return err;
+}
+
+/* ---- pools ---------------------------------------------------------------------------------- */
+
+static int pools_setup(struct worker *w)
+{
+	const struct config *cfg = w->cfg;
+	/* A call may outlive its client by the time it takes to tell the host. */
+	uint32_t calls = cfg->grpc.calls_max * 2;
+	uint64_t answer = align_up(cfg->grpc.send_message_bytes_max, PAGE_LARGE_BYTES);
+	uint64_t encode = RTE_MAX(ENCODE_BYTES_MIN, answer * ENCODE_ANSWERS_MIN);
+	int err;
+
+	w->conn_pages_max = encode / 4;
+	err = pool_init(&w->connection_pool, sizeof(struct connection), cfg->tcp.connections_max,
+			NULL);
+	if (err == 0)
+		err = pool_init(&w->call_pool, sizeof(struct call), calls, NULL);
+	if (err == 0)
+		err = pool_init(&w->reply_pool, sizeof(struct reply), calls, NULL);
+	if (err == 0)
+		err = pool_init(&w->decode_pool, sizeof(struct decode_job), JOBS_MAX, NULL);
+	if (err == 0)
+		err = pool_init(&w->encode_pool, sizeof(struct encode_job), JOBS_MAX, NULL);
+	if (err == 0)
+		err = pool_init(&w->page_pool, PAGE_BYTES, PAGES_SMALL, NULL);
+	if (err == 0)
+		err = pool_init(&w->large_pool, PAGE_LARGE_BYTES,
+				(uint32_t)(encode / PAGE_LARGE_BYTES), NULL);
+	return err;
+}
+
+static void pools_fini(struct worker *w)
+{
+	struct pool *pools[] = {&w->connection_pool, &w->call_pool, &w->reply_pool, &w->decode_pool,
+				&w->encode_pool,     &w->page_pool, &w->large_pool};
+
+	for (size_t i = 0; i < ARRAY_LEN(pools); i++)
+		pool_fini(pools[i]);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+/* Ticks balance looks for stalled lanes and impatient calls. */
+#define TICK_NS (5 * CLOCK_NS_PER_MS)
+
+static void on_tick(struct wheel_timer *timer, uint64_t now_ns)
+{
+	struct worker *w = container_of(timer, struct worker, tick);
+
+	balance_tick(w->balance, now_ns);
+	wheel_arm(&w->wheel, &w->tick, now_ns + TICK_NS);
+}
+
+static bool steer(const struct rte_mbuf *pkt, uint32_t *hash_out)
+{
+	return net_steer(pkt, hash_out) == NET_STEER_FLOW;
+}
+
+int worker_setup(struct worker *w)
+{
+	int err;
+
+	wheel_init(&w->wheel, w->now_ns);
+	wheel_timer_init(&w->tick, on_tick);
+	err = random_seed_system(&w->random);
+	if (err == 0)
+		err = rings_create(w);
+	if (err == 0)
+		err = balance_setup(w);
+	if (err == 0)
+		err = pools_setup(w);
+	if (err == 0)
+		err = grpc_setup(w);
+	for (uint32_t i = 0; i < w->cfg->ports_n && err == 0; i++) {
+		w->ports_n++;
+		err = port_setup(w, i);
+		if (err == 0)
+			err = listeners_setup(w, &w->ports[i]);
+	}
+	if (err == 0)
+		err = idle_init(w);
+	if (err != 0)
+		return err;
+	if (w->params.workers_n > 1)
+		port_set_steer(w->params.ports, steer);
+	wheel_arm(&w->wheel, &w->tick, w->now_ns + TICK_NS);
+	return 0;
+}
+
+void worker_teardown(struct worker *w)
+{
+	struct list *node;
+
+	idle_fini(w);
+	for (unsigned i = 0; i < w->ports_n; i++) {
+		net_stack_destroy(w->ports[i].net);
+		free(w->ports[i].listener_ctx);
+	}
+	grpc_server_destroy(w->grpc);
+	while ((node = list_pop_head(&w->endpoints)) != NULL)
+		attached_free(list_entry(node, struct attached, link));
+	balance_destroy(w->balance);
+	pools_fini(w);
+	rings_destroy(w);
+}

@@ -1,0 +1,199 @@
+/* The loop. One turn: what control says, what has arrived, what is due, what hosts have answered,
+ * what goes on, what goes out. Each part is bounded, so a turn is short whatever comes. */
+#include "daemon/worker/worker_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <sys/prctl.h>
+
+int worker_create(const struct worker_params *params, struct worker **worker_out)
+{
+	size_t bytes = align_up(sizeof(struct worker), BITS_CACHE_LINE);
+	struct worker *w = aligned_alloc(BITS_CACHE_LINE, bytes);
+	char name[16];
+	int err;
+
+	if (w == NULL)
+		return -SPLIT_E_BASE_NOMEM;
+	memset(w, 0, bytes);
+	w->cfg = params->config;
+	w->params = *params;
+	w->now_ns = clock_ns();
+	w->epoll_fd = -1;
+	w->stages_want = params->config->telemetry.stages;
+	list_init(&w->connections);
+	list_init(&w->due);
+	list_init(&w->jobs);
+	list_init(&w->reply_wait);
+	list_init(&w->endpoints);
+	(void)snprintf(name, sizeof(name), "worker %u", params->index);
+	err = log_ring_init(&w->log, name, params->config->log.ring_records);
+	if (err == 0) {
+		err = worker_setup(w);
+		if (err != 0) {
+			log_error("worker %u: %s", params->index, error_text(err));
+			worker_teardown(w);
+			log_ring_fini(&w->log);
+		}
+	}
+	if (err != 0) {
+		free(w);
+		return err;
+	}
+	*worker_out = w;
+	return 0;
+}
+
+void worker_destroy(struct worker *worker)
+{
+	if (worker == NULL)
+		return;
+	worker_teardown(worker);
+	log_ring_fini(&worker->log);
+	free(worker);
+}
+
+static unsigned ports_poll(struct worker *w)
+{
+	struct rte_mbuf *pkts[WORKER_BURST];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < w->ports_n; i++) {
+		struct worker_port *p = &w->ports[i];
+		uint16_t got;
+
+		stage_enter(w, WORKER_STAGE_port);
+		got = port_rx_burst(p->queue, pkts, WORKER_BURST);
+		stage_enter(w, WORKER_STAGE_net);
+		if (got != 0)
+			net_rx(p->net, pkts, got, w->now_ns);
+		n += got;
+		n += net_timers_run(p->net, w->now_ns);
+	}
+	return n;
+}
+
+static unsigned endpoints_poll(struct worker *w)
+{
+	unsigned n = 0;
+
+	list_for_each (pos, &w->endpoints) {
+		struct attached *ep = list_entry(pos, struct attached, link);
+		int got;
+
+		if (ep->faulted)
+			continue;
+		got = endpoint_poll(ep->port, WORKER_POLL_SLOTS, &complete_events, w, w->now_ns);
+		if (got < 0) {
+			attached_fault(ep, got);
+			continue;
+		}
+		n += (unsigned)got;
+		n += attached_retry(ep);
+		n += attached_publish(ep);
+	}
+	return n;
+}
+
+static void endpoints_flush(struct worker *w)
+{
+	list_for_each (pos, &w->endpoints) {
+		struct attached *ep = list_entry(pos, struct attached, link);
+
+		if (!ep->faulted)
+			endpoint_flush(ep->port, w->now_ns);
+	}
+}
+
+static unsigned jobs_run(struct worker *w)
+{
+	unsigned n = 0;
+
+	for (; n < WORKER_JOBS_PER_TURN; n++) {
+		struct list *node = list_pop_head(&w->jobs);
+		struct job *job;
+
+		if (node == NULL)
+			break;
+		job = list_entry(node, struct job, link);
+		if (job->kind == JOB_DECODE)
+			call_job_run(container_of(job, struct call, job));
+		else
+			reply_job_run(container_of(job, struct reply, job));
+	}
+	return n;
+}
+
+static unsigned turn(struct worker *w)
+{
+	unsigned work;
+
+	w->now_ns = clock_ns();
+	stage_enter(w, WORKER_STAGE_control);
+	work = messages_run(w);
+	work += ports_poll(w);
+	stage_enter(w, WORKER_STAGE_grpc);
+	work += wheel_advance(&w->wheel, w->now_ns, WORKER_TIMERS);
+	stage_enter(w, WORKER_STAGE_ring);
+	work += endpoints_poll(w);
+	stage_enter(w, WORKER_STAGE_encode);
+	work += replies_retry(w);
+	work += jobs_run(w);
+	work += connections_send(w);
+	stage_enter(w, WORKER_STAGE_send);
+	for (unsigned i = 0; i < w->ports_n; i++)
+		net_flush(w->ports[i].net, w->now_ns);
+	stage_enter(w, WORKER_STAGE_ring);
+	endpoints_flush(w);
+	if (w->draining)
+		drain_check(w);
+	return work;
+}
+
+/* Something stays to be done that no event announces. */
+static bool unfinished(const struct worker *w)
+{
+	if (!list_empty(&w->due) || !list_empty(&w->jobs))
+		return true;
+	for (unsigned i = 0; i < w->ports_n; i++) {
+		if (net_flush_pending(w->ports[i].net))
+			return true;
+	}
+	return false;
+}
+
+static void gauges_set(struct worker *w)
+{
+	counter_set(&w->counters.gauge_queued, balance_queued(w->balance));
+	counter_set(&w->counters.gauge_pages,
+		    pool_in_use(&w->page_pool) + pool_in_use(&w->large_pool));
+}
+
+int worker_run(void *worker)
+{
+	struct worker *w = worker;
+
+	/* Sleeps of a few microseconds shall not be rounded up to 50. */
+	(void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
+	while (!w->stop) {
+		bool busy;
+
+		stage_turn_begin(w);
+		busy = turn(w) != 0;
+		counter_inc(&w->counters.polls);
+		if (busy) {
+			w->idle_since_ns = w->now_ns;
+			gauges_set(w);
+		} else {
+			counter_inc(&w->counters.polls_empty);
+			if (!unfinished(w))
+				worker_idle(w);
+		}
+		stage_turn_end(w, busy);
+	}
+	connections_abort(w);
+	for (unsigned i = 0; i < w->ports_n; i++)
+		net_flush(w->ports[i].net, w->now_ns);
+	return 0;
+}

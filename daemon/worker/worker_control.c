@@ -1,0 +1,395 @@
+/* The control thread's end: messages in, reports out, endpoints that come and go, drain.
+ *
+ * Both rings have one producer and one consumer and carry elements by value. An endpoint has at
+ * most two reports under way (FAULT, QUIET) and the reports ring has room for that of all of them,
+ * so a report always fits. What an endpoint needs here is allocated by worker_post and freed by
+ * worker_report_next: both are the control thread. */
+#include "daemon/worker/worker_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <rte_errno.h>
+#include <rte_ring_elem.h>
+
+_Static_assert(sizeof(struct ring_msg) % 4 == 0, "rte_ring elements");
+
+#define MSGS_MAX 64
+
+/* ---- rings ---------------------------------------------------------------------------------- */
+
+static struct rte_ring *ring_create(struct worker *w, const char *what, unsigned count)
+{
+	char name[RTE_RING_NAMESIZE];
+
+	(void)snprintf(name, sizeof(name), "worker%u_%s", w->params.index, what);
+	return rte_ring_create_elem(name, sizeof(struct ring_msg), (unsigned)pow2_up(count),
+				    SOCKET_ID_ANY, RING_F_SP_ENQ | RING_F_SC_DEQ);
+}
+
+int rings_create(struct worker *w)
+{
+	unsigned endpoints = 0;
+
+	for (uint32_t i = 0; i < w->cfg->hosts_n; i++)
+		endpoints += w->cfg->hosts[i].endpoints_max;
+	w->endpoints_max = endpoints;
+	w->msgs = ring_create(w, "msgs", MSGS_MAX);
+	w->reports = ring_create(w, "reports", 2 * endpoints + 8);
+	return w->msgs == NULL || w->reports == NULL ? -SPLIT_E_BASE_NOMEM : 0;
+}
+
+void rings_destroy(struct worker *w)
+{
+	struct worker_report report;
+	struct ring_msg m;
+
+	while (w->msgs != NULL && rte_ring_dequeue_elem(w->msgs, &m, sizeof(m)) == 0)
+		attached_free(m.attached);
+	while (w->reports != NULL && worker_report_next(w, &report))
+		continue;
+	rte_ring_free(w->msgs);
+	rte_ring_free(w->reports);
+}
+
+static void signal_fd(int fd)
+{
+	const uint64_t one = 1;
+
+	/* EAGAIN: the counter is full, so whoever waits for it wakes anyway. */
+	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log_warn("eventfd %d: %s", fd, strerror(errno));
+}
+
+/* ---- control thread ------------------------------------------------------------------------- */
+
+void attached_free(struct attached *ep)
+{
+	if (ep == NULL)
+		return;
+	free(ep->methods);
+	free(ep->routes);
+	free(ep);
+}
+
+static void limits_fill(const struct config *cfg, struct method *m)
+{
+	const struct config_service_limits *limits = &m->service->limits;
+
+	m->decode_limits = (struct linear_limits){
+		.linear_bytes_max = limits->linear_bytes_max,
+		.elements_max = cfg->linearize.elements_max,
+		.wire_bytes_max = limits->message_bytes_max,
+		.depth_max = cfg->linearize.depth_max,
+		.work_quantum = cfg->linearize.work_quantum,
+		.work_max = linear_limits_default.work_max,
+	};
+	m->encode_limits = m->decode_limits;
+	m->encode_limits.linear_bytes_max = 0;
+	m->encode_limits.wire_bytes_max = limits->send_message_bytes_max;
+}
+
+/* One method that the configuration lets this host serve; false: it is left out. */
+static bool method_fill(struct attached *ep, size_t index, struct method *m)
+{
+	static const enum grpc_kind kinds[] = {
+		[ATTACH_UNARY] = GRPC_UNARY,
+		[ATTACH_CLIENT_STREAM] = GRPC_CLIENT_STREAMING,
+		[ATTACH_SERVER_STREAM] = GRPC_SERVER_STREAMING,
+		[ATTACH_BIDI] = GRPC_BIDI,
+	};
+	const struct attach_method *am = &ep->we->methods[index];
+	const struct config *cfg = ep->w->cfg;
+	int service = config_service_find(cfg, am->service);
+
+	if (service < 0)
+		return false;
+	m->ep = ep;
+	m->input = schema_message_at(ep->we->schema, am->input_schema);
+	m->output = schema_message_at(ep->we->schema, am->output_schema);
+	m->service = &cfg->services[service];
+	m->kind = kinds[am->kind];
+	m->index = (uint32_t)index;
+	limits_fill(cfg, m);
+	return m->input != NULL && m->output != NULL;
+}
+
+static struct attached *attached_create(struct worker *w, const struct worker_endpoint *we)
+{
+	struct attached *ep = calloc(1, sizeof(*ep));
+
+	if (ep == NULL)
+		return NULL;
+	ep->we = we;
+	ep->w = w;
+	ep->port = endpoint_port_of(we->endpoint, w->params.index);
+	ep->methods = calloc(we->methods_n + 1, sizeof(*ep->methods));
+	ep->routes = calloc(we->methods_n + 1, sizeof(*ep->routes));
+	if (ep->methods == NULL || ep->routes == NULL) {
+		attached_free(ep);
+		return NULL;
+	}
+	for (size_t i = 0; i < we->methods_n; i++) {
+		struct balance_route_config *route = &ep->routes[ep->routes_n];
+
+		if (!method_fill(ep, i, &ep->methods[i]))
+			continue;
+		route->service = we->methods[i].service;
+		route->method = we->methods[i].method;
+		route->user = &ep->methods[i];
+		ep->routes_n++;
+	}
+	list_init(&ep->link);
+	list_init(&ep->calls);
+	list_init(&ep->room_wait);
+	list_init(&ep->prepare_wait);
+	list_init(&ep->publish_wait);
+	ep->event_fd = -1;
+	return ep;
+}
+
+int worker_post(struct worker *worker, const struct worker_msg *msg)
+{
+	struct ring_msg m = {
+		.kind = msg->kind,
+		.endpoint = msg->endpoint,
+		.deadline_ns = msg->deadline_ns,
+	};
+
+	if (msg->kind == WORKER_MSG_ENDPOINT_ADD) {
+		m.attached = attached_create(worker, msg->endpoint);
+		if (m.attached == NULL)
+			return -SPLIT_E_BASE_NOMEM;
+	}
+	if (rte_ring_enqueue_elem(worker->msgs, &m, sizeof(m)) != 0) {
+		attached_free(m.attached);
+		return -SPLIT_E_BASE_LIMIT;
+	}
+	signal_fd(worker->params.wake_fd);
+	return 0;
+}
+
+bool worker_report_next(struct worker *worker, struct worker_report *report_out)
+{
+	struct ring_msg m;
+
+	if (rte_ring_dequeue_elem(worker->reports, &m, sizeof(m)) != 0)
+		return false;
+	*report_out = (struct worker_report){
+		.kind = m.kind,
+		.worker = worker->params.index,
+		.endpoint = m.endpoint,
+		.cause = m.cause,
+	};
+	attached_free(m.attached);
+	return true;
+}
+
+/* ---- worker thread -------------------------------------------------------------------------- */
+
+static void report(struct worker *w, struct ring_msg *m)
+{
+	if (rte_ring_enqueue_elem(w->reports, m, sizeof(*m)) != 0)
+		worker_log_msg(w, LOG_LEVEL_ERROR, "report %u lost: ring full", m->kind);
+	signal_fd(w->params.report_fd);
+}
+
+static void endpoint_add(struct worker *w, struct attached *ep)
+{
+	const struct config_host *host = ep->we->host;
+	const struct balance_endpoint_config cfg = {
+		.user = ep,
+		.ops = &attached_lanes,
+		.lanes = endpoint_lanes(ep->port),
+		.lane_depth = host->lane_depth,
+		.stall_timeout_ns = host->stall_timeout_ns,
+		.routes = ep->routes,
+		.routes_n = ep->routes_n,
+	};
+	const struct geometry *g = endpoint_geometry(ep->we->endpoint);
+	int err;
+
+	endpoint_port_adopt(ep->port, &w->shepherd);
+	endpoint_port_set_user(ep->port, ep);
+	ep->wire_max = g->to_host_partition_bytes / 2;
+	list_add_tail(&w->endpoints, &ep->link);
+	err = balance_endpoint_add(w->balance, &cfg, &ep->balance);
+	if (err != 0) {
+		attached_fault(ep, err);
+		return;
+	}
+	idle_watch(w, ep);
+	w->endpoints_n++;
+	counter_inc(&w->counters.endpoints_added);
+	counter_set(&w->counters.gauge_endpoints, w->endpoints_n);
+}
+
+void attached_fault(struct attached *ep, int cause)
+{
+	struct worker *w = ep->w;
+	struct ring_msg m = {
+		.kind = WORKER_REPORT_ENDPOINT_FAULT,
+		.cause = cause,
+		.endpoint = ep->we,
+	};
+
+	if (ep->faulted)
+		return;
+	ep->faulted = true;
+	if (ep->balance != NULL)
+		balance_endpoint_close(w->balance, ep->balance);
+	counter_inc(&w->counters.endpoint_faults);
+	worker_log_msg(w, LOG_LEVEL_WARN, "host \"%s\" (pid %d) is detached: %s: %s",
+		       endpoint_name(ep->we->endpoint), (int)endpoint_pid(ep->we->endpoint),
+		       error_text(cause), endpoint_cause(ep->port));
+	report(w, &m);
+}
+
+/* Answers that a host gave just before it went are taken, then its calls end. */
+static void endpoint_calls_end(struct attached *ep)
+{
+	struct worker *w = ep->w;
+	struct list *node;
+
+	for (unsigned i = 0; i < 64 && !ep->faulted; i++) {
+		if (endpoint_poll(ep->port, WORKER_POLL_SLOTS, &complete_events, w, w->now_ns) <= 0)
+			break;
+	}
+	ep->removed = true;
+	while ((node = list_first(&ep->calls)) != NULL) {
+		struct call *call = list_entry(node, struct call, in_ep);
+
+		list_del(&call->in_ep);
+		if (!call->host_over || !list_empty(&call->replies))
+			call_fail(call, GRPC_UNAVAILABLE, "the host has gone", 0);
+		call->host_over = true;
+		call->ep = NULL;
+		call_put(call);
+	}
+}
+
+static void endpoint_remove(struct worker *w, const struct worker_endpoint *we)
+{
+	struct attached *ep = NULL;
+	struct ring_msg m = {.kind = WORKER_REPORT_ENDPOINT_QUIET, .endpoint = we};
+
+	list_for_each (pos, &w->endpoints) {
+		if (list_entry(pos, struct attached, link)->we == we)
+			ep = list_entry(pos, struct attached, link);
+	}
+	if (ep != NULL) {
+		if (ep->balance != NULL)
+			balance_endpoint_close(w->balance, ep->balance);
+		endpoint_calls_end(ep);
+		if (ep->balance != NULL) {
+			balance_endpoint_remove(w->balance, ep->balance);
+			idle_unwatch(w, ep);
+			w->endpoints_n--;
+		}
+		list_del(&ep->link);
+		counter_inc(&w->counters.endpoints_removed);
+		counter_set(&w->counters.gauge_endpoints, w->endpoints_n);
+		m.attached = ep;
+	}
+	report(w, &m);
+}
+
+static void drain_begin(struct worker *w, uint64_t deadline_ns)
+{
+	if (w->draining)
+		return;
+	w->draining = true;
+	w->drain_deadline_ns = deadline_ns;
+	for (unsigned i = 0; i < w->ports_n; i++) {
+		for (uint32_t l = 0; l < w->cfg->listeners_n; l++) {
+			if (w->ports[i].listeners[l] != NULL)
+				tcp_listener_close(w->ports[i].listeners[l]);
+			w->ports[i].listeners[l] = NULL;
+		}
+	}
+	connections_drain(w);
+}
+
+/* Time is up: whatever still runs ends now, with a status where the client can be told. */
+static void drain_cut(struct worker *w)
+{
+	w->cut = true;
+	list_for_each (pos, &w->endpoints) {
+		struct attached *ep = list_entry(pos, struct attached, link);
+
+		list_for_each_safe (at, &ep->calls)
+			call_fail(list_entry(at, struct call, in_ep), GRPC_UNAVAILABLE,
+				  "the server shuts down", CANCEL_SHUTDOWN);
+	}
+	list_for_each (pos, &w->connections) {
+		struct connection *c = list_entry(pos, struct connection, link);
+
+		grpc_connection_goaway(c->grpc, false);
+		connection_due(c);
+	}
+}
+
+static bool net_quiet(const struct worker *w)
+{
+	for (unsigned i = 0; i < w->ports_n; i++) {
+		if (net_gauges_of(w->ports[i].net).connections != 0)
+			return false;
+	}
+	return true;
+}
+
+/* What was let go still has its last bytes and FIN acknowledged, if the peer is quick. */
+#define DRAIN_LINGER_NS (500 * CLOCK_NS_PER_MS)
+
+void drain_check(struct worker *w)
+{
+	struct ring_msg m = {.kind = WORKER_REPORT_DRAINED};
+
+	if (!w->draining || w->drained_said)
+		return;
+	if (!list_empty(&w->connections)) {
+		if (w->now_ns < w->drain_deadline_ns)
+			return;
+		if (!w->cut) {
+			drain_cut(w);
+			w->drain_deadline_ns = w->now_ns + DRAIN_LINGER_NS;
+			return;
+		}
+		connections_cut(w);
+	}
+	if (w->drain_linger_ns == 0)
+		w->drain_linger_ns = w->now_ns + DRAIN_LINGER_NS;
+	if (!net_quiet(w) && w->now_ns < w->drain_linger_ns)
+		return;
+	w->drained_said = true;
+	m.cause = w->cut ? -SPLIT_E_BASE_LIMIT : 0;
+	report(w, &m);
+}
+
+unsigned messages_run(struct worker *w)
+{
+	struct ring_msg m;
+	unsigned n = 0;
+
+	while (rte_ring_dequeue_elem(w->msgs, &m, sizeof(m)) == 0) {
+		switch ((enum worker_msg_kind)m.kind) {
+		case WORKER_MSG_ENDPOINT_ADD:
+			endpoint_add(w, m.attached);
+			break;
+		case WORKER_MSG_ENDPOINT_REMOVE:
+			endpoint_remove(w, m.endpoint);
+			break;
+		case WORKER_MSG_DRAIN:
+			drain_begin(w, m.deadline_ns);
+			break;
+		case WORKER_MSG_STOP:
+			w->stop = true;
+			break;
+		}
+		counter_inc(&w->counters.messages);
+		n++;
+	}
+	return n;
+}

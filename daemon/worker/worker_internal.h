@@ -1,0 +1,476 @@
+/* Inside daemon/worker only: what the loop (worker.c), the connections (connection.c), the calls
+ * (call.c, prepare.c, publish.c), their answers (complete.c, encode.c), the idle sleep (idle.c) and
+ * the messages (worker_control.c) share. Everything here belongs to the worker's thread.
+ *
+ * A call's way, and the lists it may stand on while it waits:
+ *
+ *   open     → struct call, method known, no endpoint
+ *   reserve  → endpoint picked; wire bytes fit `small`, or get room in the endpoint's segment, or
+ *              the call waits in attached.room_wait with nothing reserved
+ *   message  → prepare: large messages and metadata are decoded into blocks (worker.jobs while a
+ *              decode goes on past its quantum; attached.prepare_wait while there is no room).
+ *              Small ones are decoded at publication, straight into the slot
+ *   publish  → balance_place: a slot on a lane, or balance's queue
+ *   answer   → complete.c: replies, each encoded (worker.jobs, worker.reply_wait) and sent
+ *   end      → grpc_finish; backend.closed frees the call
+ *
+ * Why waiting for room can't deadlock. Partition of an endpoint and worker: C bytes.
+ *   1. Wire rooms together take at most C/2 (wire_max), each reserved whole or not at all; a stream
+ *      that waits for one holds nothing of the segment. Each is freed after its decode.
+ *   2. A decode that finds no room gives back all it got and waits in prepare_wait with its wire
+ *      room only, first come first served; nobody but inline messages passes it.
+ *   3. So linear bytes are held only by messages that are complete: queued here (they go out as
+ *      lanes move), or with the host, which gives them back or is detached (release_timeout).
+ *      Every byte but the wire rooms thus returns without anybody waiting for the head of
+ *      prepare_wait, which then has C/2 for itself. If that is not enough it never will be:
+ *      RESOURCE_EXHAUSTED.
+ *   4. Answers need none of it: encode takes pages of the worker's own, under the same rule (give
+ *      everything back, wait in order), and pages return as connections send. A connection holds at
+ *      most conn_pages_max of them beyond its first answer.
+ */
+#ifndef SPLITD_DAEMON_WORKER_WORKER_INTERNAL_H
+#define SPLITD_DAEMON_WORKER_WORKER_INTERNAL_H
+
+#include <rte_mbuf.h>
+#include <rte_ring.h>
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "base/random.h"
+#include "base/wheel.h"
+#include "config/config.h"
+#include "daemon/balance/balance.h"
+#include "daemon/grpc/grpc.h"
+#include "daemon/net/net.h"
+#include "daemon/port/port.h"
+#include "daemon/worker/worker.h"
+#include "linearize/linearize.h"
+#include "shepherd/shepherd.h"
+
+#define WORKER_COUNTERS(X)                                                                         \
+	X(polls, "turns of the loop")                                                              \
+	X(polls_empty, "turns that found nothing to do")                                           \
+	X(sleeps, "times the worker slept")                                                        \
+	X(sleep_ns, "time slept")                                                                  \
+	X(connections, "connections accepted")                                                     \
+	X(connections_refused, "connections refused: limit or draining")                           \
+	X(connections_idle, "connections closed because nothing happened on them")                 \
+	X(out_no_mbuf, "sends that had to wait for an mbuf")                                       \
+	X(calls, "calls begun")                                                                    \
+	X(calls_refused, "calls refused: limit of calls")                                          \
+	X(calls_answered, "calls whose host gave a status")                                        \
+	X(calls_unavailable, "calls ended because no host, or not any more")                       \
+	X(calls_exhausted, "calls ended because a queue, table or segment had no room for them")   \
+	X(calls_cancelled, "calls that hosts were told to cancel")                                 \
+	X(calls_given_back, "calls that a host gave back unbegun")                                 \
+	X(requests_small, "messages decoded straight into their slot")                             \
+	X(requests_block, "messages decoded into blocks")                                          \
+	X(room_waits, "messages that waited for room for their wire bytes")                        \
+	X(prepare_waits, "messages that waited for room for their decode")                         \
+	X(decode_yields, "decodes that used up their quantum and went on later")                   \
+	X(decode_errors, "messages that could not be decoded")                                     \
+	X(decode_bytes, "wire bytes decoded")                                                      \
+	X(encode_yields, "encodes that used up their quantum and went on later")                   \
+	X(encode_errors, "answers that could not be encoded")                                      \
+	X(encode_waits, "answers that waited for pages")                                           \
+	X(encode_bytes, "wire bytes encoded")                                                      \
+	X(endpoints_added, "endpoints added")                                                      \
+	X(endpoints_removed, "endpoints removed")                                                  \
+	X(endpoint_faults, "endpoints found to break the protocol")                                \
+	X(messages, "messages taken from the control thread")                                      \
+	X(gauge_connections, "connections now")                                                    \
+	X(gauge_calls, "calls now")                                                                \
+	X(gauge_queued, "calls waiting for a host worker now")                                     \
+	X(gauge_endpoints, "endpoints now")                                                        \
+	X(gauge_pages, "pages of encoded answers in use now")
+
+COUNTER_DECLARE(worker, WORKER_COUNTERS);
+
+/* A message of at most so many wire bytes is kept in its call, without a wire room, and is decoded
+ * at publication: it costs the segment nothing while it waits. Most of what such a message decodes
+ * to fits the slot. */
+#define CALL_SMALL_BYTES 512
+
+/* Encode buffers: the first chunk of an answer lies in its struct reply, then one page of 4 KiB,
+ * then pages of 64 KiB: small answers cost little, large ones few pieces. */
+#define REPLY_SMALL_BYTES 512
+#define PAGE_BYTES        4096u
+#define PAGE_LARGE_BYTES  65536u
+#define REPLY_IOV_INLINE  8
+
+#define WORKER_BURST          32
+#define WORKER_PORTS_MAX      CONFIG_PORTS_MAX
+#define WORKER_JOBS_PER_TURN  2   /* quanta of resumed decodes and encodes in one turn */
+#define WORKER_POLL_SLOTS     64  /* completion slots taken of one endpoint in one turn */
+#define WORKER_TIMERS         64  /* timers fired in one turn */
+#define WORKER_METADATA_MAX   128 /* entries of one answer's metadata */
+#define WORKER_METADATA_BYTES 16384
+
+/* Metadata of a request, kept from open until it is written to the segment. In a page of its own
+ * when it does not fit the call. */
+#define CALL_METADATA_BYTES   256
+#define CALL_METADATA_ENTRIES 4
+
+struct attached;
+struct call;
+struct connection;
+struct reply;
+struct worker;
+
+struct worker_port {
+	struct worker *w;
+	struct port_queue *queue;
+	struct net_stack *net;
+	struct rte_mempool *pool;
+	struct tcp_listener *listeners[CONFIG_LISTENERS_MAX];
+	struct worker_listener *listener_ctx;
+	unsigned index;
+};
+
+struct worker_listener {
+	struct worker_port *port;
+	const struct config_listener *config;
+};
+
+struct connection {
+	struct worker *w;
+	struct worker_port *port;
+	const struct config_listener *listener;
+	struct tcp_conn *tcp;
+	struct grpc_connection *grpc;
+	struct list link;        /* worker.connections */
+	struct list due;         /* worker.due: something may be ready to be sent */
+	struct list encode_wait; /* struct reply by `wait`: over conn_pages_max */
+	struct wheel_timer idle;
+	struct net_addr peer;
+	struct rte_mbuf *out_head, *out_tail;
+	uint32_t out_bytes;
+	uint32_t out_room; /* what TCP takes in this send */
+	uint32_t out_segment;
+	uint32_t bytes_seen; /* up to the length of a preface */
+	uint64_t active_ns;
+	uint64_t encoded_bytes; /* in replies encoded and not yet released */
+	bool out_starved;       /* the last reserve failed for want of an mbuf */
+	bool eof, failed;
+};
+
+/* One method as an endpoint serves it; balance's route points here. */
+struct method {
+	struct attached *ep;
+	const struct schema_message *input, *output;
+	const struct config_service *service;
+	struct linear_limits decode_limits, encode_limits;
+	enum grpc_kind kind;
+	uint32_t index; /* in the attach's table */
+};
+
+/* This worker's view of one endpoint. Allocated and freed on the control thread. */
+struct attached {
+	struct list link; /* worker.endpoints */
+	const struct worker_endpoint *we;
+	struct worker *w;
+	struct endpoint_port *port;
+	struct balance_endpoint *balance;
+	struct method *methods;
+	struct balance_route_config *routes;
+	size_t routes_n;
+	struct list calls;        /* struct call by in_ep */
+	struct list room_wait;    /* struct call by wait: for a wire room */
+	struct list prepare_wait; /* struct call by wait: for linear room */
+	struct list publish_wait; /* struct call by wait: later messages of streams; cancels */
+	uint64_t wire_used, wire_max;
+	uint64_t prepare_mark; /* endpoint_bytes_used when prepare_wait's head last failed */
+	int event_fd;
+	bool faulted, removed;
+};
+
+/* Work that goes on past its quantum; on worker.jobs. */
+enum job_kind { JOB_DECODE, JOB_ENCODE };
+
+struct job {
+	struct list link;
+	enum job_kind kind;
+};
+
+enum call_wait { CALL_WAIT_NONE, CALL_WAIT_ROOM, CALL_WAIT_PREPARE, CALL_WAIT_PUBLISH };
+
+struct call {
+	struct worker *w;
+	struct connection *conn; /* NULL once the client's side has closed */
+	struct grpc_call *grpc;  /* NULL likewise */
+	struct attached *ep;     /* picked; NULL before, and once the endpoint was removed */
+	const struct method *method;
+	struct balance_method *sought; /* held from open until pick */
+	struct balance_call balance;
+	struct list in_ep;
+	struct list wait;
+	enum call_wait waiting;
+	enum grpc_kind kind;
+
+	uint64_t call_id;
+	unsigned lane;
+	unsigned cancel_cause; /* waits in publish_wait to be told to the host; 0: none */
+	uint32_t msg_seq;
+	uint32_t credit; /* further messages the host takes (streams) */
+	bool opened;     /* call_id is valid */
+	bool published;  /* REQUEST is out: lane is valid */
+	bool answered;   /* the host gave a status: no more from it */
+	bool host_over;  /* the host has no part in it (any more) */
+	bool finished;   /* grpc_finish was called */
+	bool asked;      /* reserve was refused for another reason than room: ask again */
+	bool have_message, half_closed, half_close_out;
+	bool message_ready, metadata_ready; /* lie in `blocks` */
+	bool blocks_wanted;                 /* the message was found too large for a slot */
+
+	/* The request message at hand. */
+	uint8_t *wire;
+	uint32_t wire_bytes;
+	uint64_t wire_charged; /* of ep->wire_used */
+	struct endpoint_blocks wire_blocks;
+	struct endpoint_blocks blocks;
+	struct decode_job *decode;
+	struct job job;
+	uint64_t root;
+	uint64_t metadata, trace; /* host addresses */
+
+	struct list replies; /* struct reply, in order; only the first is worked on */
+
+	/* Request metadata. Everything from here on is not cleared. */
+	struct metadata_item *items;
+	uint32_t items_n;
+	uint8_t *items_page;
+	struct pool *items_pool;
+	struct metadata_item items_small[CALL_METADATA_ENTRIES];
+	uint8_t items_bytes[CALL_METADATA_BYTES];
+	_Alignas(16) uint8_t small[CALL_SMALL_BYTES];
+};
+
+enum reply_state {
+	REPLY_NEW,     /* not begun, or given up for want of pages */
+	REPLY_RUNNING, /* on worker.jobs */
+	REPLY_ENCODED, /* grpc would not take it yet */
+	REPLY_SENT,    /* grpc's, until release */
+};
+
+/* One thing the host said about a call that goes to the client in order: a message, a status, or
+ * both. The host's memory behind it is held by `token` until it has been read. */
+struct reply {
+	struct grpc_chain chain;
+	struct list link; /* call.replies, until sent */
+	struct list wait; /* worker.reply_wait or connection.encode_wait */
+	struct job job;
+	struct worker *w;
+	struct call *call;       /* valid until sent */
+	struct connection *conn; /* whose encoded_bytes it is charged to */
+	enum reply_state state;
+	bool has_message, has_status, has_token;
+	bool second_large, text_kept;
+	unsigned lane;
+	uint32_t status, text_bytes, msg_bytes;
+	uint64_t token, msg, metadata, text;
+	struct shepherd_window window;
+	struct encode_job *encode;
+	struct iovec *iov; /* chunks, while encoding in the order of getting */
+	uint8_t *last;     /* start of the chunk got last */
+	uint32_t iov_n, iov_max;
+	uint64_t charged; /* of conn->encoded_bytes */
+	struct iovec iov_inline[REPLY_IOV_INLINE];
+	_Alignas(16) uint8_t copy[SLOT_INLINE_BYTES];
+	_Alignas(16) uint8_t small[REPLY_SMALL_BYTES]; /* first chunk, or the kept text */
+};
+
+struct worker {
+	struct worker_counters counters;
+	struct shepherd_counters shepherd;
+	uint64_t stage_cycles[WORKER_STAGE_COUNT]; /* committed at the end of each turn */
+	uint64_t turn_cycles[WORKER_STAGE_COUNT];
+	uint64_t turn_since, stage_since;
+	enum worker_stage stage;
+	bool stages_on;   /* this worker's copy of stages_want */
+	bool stages_want; /* any thread, relaxed */
+
+	const struct config *cfg;
+	struct worker_params params;
+	uint64_t now_ns;
+	bool stop;
+
+	struct worker_port ports[WORKER_PORTS_MAX];
+	unsigned ports_n;
+	struct grpc_server *grpc;
+	struct wheel wheel;
+	struct wheel_timer tick;
+	struct balance *balance;
+	struct random random;
+
+	struct pool connection_pool, call_pool, reply_pool;
+	struct pool decode_pool, encode_pool;
+	struct pool page_pool, large_pool;
+	uint64_t conn_pages_max; /* bytes */
+	uint64_t pages_returned; /* counts; reply_wait's head is tried again when it moved */
+	uint64_t pages_mark;
+
+	struct list connections;
+	struct list due;
+	struct list jobs;       /* struct job */
+	struct list reply_wait; /* struct reply by wait: for pages or an encode job */
+	struct list endpoints;
+	unsigned endpoints_n, endpoints_max;
+
+	bool draining, drained_said;
+	bool cut; /* calls had to be cut off by the drain's deadline */
+	uint64_t drain_deadline_ns;
+	uint64_t drain_linger_ns; /* connections are let go; their last bytes have until then */
+
+	struct rte_ring *msgs, *reports;
+	struct log_ring log;
+	int epoll_fd;
+	uint64_t idle_since_ns;
+	uint64_t idle_sleep_ns;
+
+	/* Scratch for what a host sent along with a status. */
+	struct metadata_item items[WORKER_METADATA_MAX];
+	struct grpc_metadata metadata[WORKER_METADATA_MAX];
+	uint8_t items_bytes[WORKER_METADATA_BYTES];
+};
+
+/* ---- stages (stats.c) ----------------------------------------------------------------------- */
+
+/* Everything since the last switch counts for the stage left. Returns that, to switch back to. */
+static inline enum worker_stage stage_enter(struct worker *w, enum worker_stage stage)
+{
+	enum worker_stage left = w->stage;
+
+	if (w->stages_on) {
+		uint64_t now = clock_cycles();
+
+		w->turn_cycles[left] += now - w->stage_since;
+		w->stage_since = now;
+	}
+	w->stage = stage;
+	return left;
+}
+
+/* A turn of the loop, sleep included. If it found nothing to do, all it cost counts as idle. */
+void stage_turn_begin(struct worker *w);
+void stage_turn_end(struct worker *w, bool found_work);
+
+/* ---- connection.c --------------------------------------------------------------------------- */
+
+extern const struct tcp_events connection_tcp_events;
+
+static inline void connection_due(struct connection *c)
+{
+	if (list_empty(&c->due))
+		list_add_tail(&c->w->due, &c->due);
+}
+
+/* Send what connections have; bounded work. Returns how many had something. */
+unsigned connections_send(struct worker *w);
+/* Tell every client to go away gracefully. */
+void connections_drain(struct worker *w);
+/* Close all, with what they still have to send. */
+void connections_cut(struct worker *w);
+/* End all at once: RST. */
+void connections_abort(struct worker *w);
+
+/* ---- call.c --------------------------------------------------------------------------------- */
+
+extern const struct grpc_backend call_backend;
+
+/* End the call at the client (if it is still there) and at the host. `text` is static. */
+void call_fail(struct call *call, enum grpc_status status, const char *text, unsigned cause);
+/* The same, the status following from a negative code. */
+void call_fail_code(struct call *call, int code);
+/* The host's part is over: give back what is held for it, and tell it if it does not know.
+ * `cause`: enum cancel_cause, 0 when it has answered or is gone. Any number of times. */
+void call_leave_host(struct call *call, unsigned cause);
+/* Free the call if neither side has a part in it any more. */
+void call_put(struct call *call);
+void call_wait(struct call *call, enum call_wait where, bool at_head);
+void call_unwait(struct call *call);
+void call_wire_put(struct call *call);
+/* The message at hand is with the host: the next may come. */
+void call_message_done(struct call *call);
+
+/* ---- prepare.c ------------------------------------------------------------------------------ */
+
+/* Go on with a call whose message is whole, or whose stream has half-closed. */
+void call_advance(struct call *call);
+/* Bring metadata and message into blocks of the segment. 0: done. SPLIT_AGAIN: it waits or runs on,
+ * and call_advance follows. Negative: the call has been failed. */
+int call_prepare(struct call *call) SPLIT_MUST_USE;
+/* Decode a small message into the next slot of `lane`. 0 and the bytes used; SPLIT_AGAIN: it needs
+ * blocks; negative: why not. */
+int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out) SPLIT_MUST_USE;
+/* One more quantum of a decode; give it up. */
+void call_job_run(struct call *call);
+void call_job_drop(struct call *call);
+/* Room may have come back: try those that wait. Returns how many went on. */
+unsigned attached_retry(struct attached *ep);
+
+/* ---- publish.c ------------------------------------------------------------------------------ */
+
+extern const struct balance_lanes attached_lanes;
+
+/* Choose a lane and publish the REQUEST, or queue. */
+void call_place(struct call *call);
+/* Publish what follows the REQUEST: further messages, half-close, cancel. Waits if it must. */
+void call_follow_up(struct call *call);
+/* Lanes may have moved: publish what waits. Returns how many. */
+unsigned attached_publish(struct attached *ep);
+
+/* ---- complete.c, encode.c ------------------------------------------------------------------- */
+
+extern const struct endpoint_events complete_events;
+
+/* Work on the replies of a call as far as it goes. */
+void call_replies_advance(struct call *call);
+/* Drop every reply not yet sent. */
+void call_replies_drop(struct call *call);
+/* Encode. 0 done; SPLIT_AGAIN: waits or runs on, call_replies_advance follows; negative: it can't
+ * be encoded. */
+int reply_encode(struct reply *r) SPLIT_MUST_USE;
+void reply_job_run(struct reply *r);
+/* Give back the host's memory behind a reply; give back our own and the reply. */
+void reply_token_put(struct reply *r);
+void reply_put(struct reply *r);
+/* Replies that waited for pages; for their connection's share. */
+unsigned replies_retry(struct worker *w);
+void connection_replies_retry(struct connection *c);
+
+/* ---- worker.c, setup.c, idle.c, worker_control.c -------------------------------------------- */
+
+/* Everything from the configuration; on failure worker_teardown undoes what was done. */
+int worker_setup(struct worker *w) SPLIT_MUST_USE;
+void worker_teardown(struct worker *w);
+
+int idle_init(struct worker *w) SPLIT_MUST_USE;
+void idle_fini(struct worker *w);
+void idle_watch(struct worker *w, struct attached *ep);
+void idle_unwatch(struct worker *w, const struct attached *ep);
+/* The turn found nothing: spin or sleep. */
+void worker_idle(struct worker *w);
+
+/* Messages between the threads: what the rings carry. */
+struct ring_msg {
+	uint32_t kind;
+	int32_t cause;
+	struct attached *attached;
+	const struct worker_endpoint *endpoint;
+	uint64_t deadline_ns;
+};
+int rings_create(struct worker *w) SPLIT_MUST_USE;
+void rings_destroy(struct worker *w);
+/* Take what control has posted. Returns how many. */
+unsigned messages_run(struct worker *w);
+/* The endpoint broke the protocol: no more calls for it, tell control, once. */
+void attached_fault(struct attached *ep, int cause);
+void attached_free(struct attached *ep);
+/* See whether the drain is over. */
+void drain_check(struct worker *w);
+
+#define worker_log_msg(w, level, ...) log_ring_msg(&(w)->log, (w)->now_ns, level, __VA_ARGS__)
+
+#endif
