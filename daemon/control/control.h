@@ -19,6 +19,7 @@
 #ifndef SPLITD_DAEMON_CONTROL_CONTROL_H
 #define SPLITD_DAEMON_CONTROL_CONTROL_H
 
+#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,7 +54,15 @@ struct control_params {
 	struct port_set *ports;
 	struct worker **workers;
 	unsigned workers_n;
+	/* The cores this process had before DPDK pinned its threads: what SIGHUP checks a
+	 * configuration against. NULL: the control thread's own. */
+	const cpu_set_t *cores;
+	int report_fd; /* the eventfd given to every worker; -1: reports are polled for */
 };
+
+/* Block the signals that control serves and ignore SIGPIPE. First thing in main: threads that DPDK
+ * makes must inherit it. 0 or -SPLIT_E_BASE_SYSTEM. */
+int control_signals_block(void) SPLIT_MUST_USE;
 
 /* Opens the attach socket (mode and owner as configured; a stale socket file is replaced, one that
  * somebody listens on is an error), takes over the signals, registers the telemetry commands.
@@ -65,7 +74,15 @@ int control_create(const struct control_params *p, struct control **out) SPLIT_M
  * Returns 0 after a drain that finished, -SPLIT_E_CONTROL_DRAIN when calls had to be cut off. */
 int control_run(struct control *control) SPLIT_MUST_USE;
 
-/* After every worker has left its loop: frees the endpoints that are left, removes the socket. */
+/* Open the attach socket at `path`: listening, non-blocking, with `mode`. A socket file that nobody
+ * listens on is replaced; anything else there is an error. A missing last directory of the path is
+ * made (mode 0755). Returns the descriptor, or
+ * -SPLIT_E_CONTROL_SOCKET with one line in `error`. */
+int control_socket_open(const char *path, unsigned mode, char *error, size_t bytes) SPLIT_MUST_USE;
+
+/* After every worker has left its loop (and, when control_run was called, may have been destroyed;
+ * a control that never ran goes before its workers): frees the endpoints that are left, removes the
+ * socket. NULL is fine. */
 void control_destroy(struct control *control);
 
 const struct control_counters *control_counters_get(const struct control *control);

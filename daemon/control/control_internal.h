@@ -1,0 +1,107 @@
+/* Inside daemon/control only. */
+#ifndef SPLITD_DAEMON_CONTROL_CONTROL_INTERNAL_H
+#define SPLITD_DAEMON_CONTROL_CONTROL_INTERNAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "config/config.h"
+#include "daemon/control/control.h"
+#include "daemon/port/port.h"
+#include "daemon/worker/worker.h"
+#include "shepherd/shepherd.h"
+
+/* How often control looks at what doesn't call it: log rings, timeouts, links. */
+#define CONTROL_TICK_MS 20
+/* After the drain's time: until workers say DRAINED or QUIET, before they are stopped anyway. */
+#define CONTROL_GRACE_NS CLOCK_NS_PER_SEC
+/* Log records taken from one worker's ring in one turn. */
+#define CONTROL_LOG_BUDGET 256
+
+/* What an epoll event is about. First member of whatever its data pointer names. */
+enum watch_kind { WATCH_SIGNAL, WATCH_SOCKET, WATCH_REPORTS, WATCH_HOST, WATCH_PIDFD };
+struct watch {
+	enum watch_kind kind;
+	struct control_host *host;
+};
+
+enum host_state_control {
+	HOST_GREETING, /* until MAPPED */
+	HOST_ADDING,   /* ENDPOINT_ADD on its way to the workers */
+	HOST_ACTIVE,
+	HOST_REMOVING, /* ENDPOINT_REMOVE sent or on its way; waits for QUIET */
+};
+
+/* One connection on the attach socket and, once MAPPED, its endpoint. */
+struct control_host {
+	struct list link;
+	struct control *control;
+	uint64_t id; /* counts attaches; for people */
+	enum host_state_control state;
+	struct watch socket_watch, pidfd_watch;
+	struct attach_server *server;
+	struct endpoint *endpoint;
+	struct schema *schema;
+	struct worker_endpoint shared;
+	int host_index; /* in config->hosts; -1 before HELLO */
+	char name[ATTACH_NAME_MAX];
+	pid_t pid;
+	uid_t uid;
+	uint64_t since_ns, deadline_ns;
+	/* By worker: REMOVE and ADD still to be posted, ADD posted, QUIET heard. */
+	uint64_t add_todo, remove_todo, added, quiet;
+};
+
+_Static_assert(CONFIG_WORKERS_MAX <= 64, "one bit for each worker");
+
+enum control_state { CONTROL_RUNNING, CONTROL_DRAINING, CONTROL_CLEARING, CONTROL_STOPPED };
+
+struct control {
+	struct control_params p;
+	enum control_state state;
+	uint64_t started_ns;
+	int epoll_fd, signal_fd, socket_fd;
+	struct stat socket_file; /* ours, so that only ours is removed */
+	struct watch signal_watch, socket_watch, report_watch;
+	struct list hosts; /* of struct control_host */
+	unsigned greeting_n;
+	uint64_t next_id;
+	uint64_t drain_todo, drained; /* by worker */
+	uint64_t drain_deadline_ns;
+	bool cut; /* calls were cut off by the drain */
+	uint64_t next_link_ns;
+	bool link_up[CONFIG_PORTS_MAX];
+	struct log_limit attach_log; /* refusals: a peer can make many */
+	/* Telemetry's threads read hosts and state under it; control writes them under it. */
+	pthread_mutex_t lock;
+	struct control_counters counters;
+};
+
+/* hosts.c */
+void hosts_accept(struct control *control);
+void hosts_event(struct control_host *host, enum watch_kind kind);
+void hosts_report(struct control *control, const struct worker_report *report);
+/* Timeouts, posts that found a full ring, endpoints that are free. Frees hosts. */
+void hosts_tick(struct control *control, uint64_t now_ns);
+void hosts_remove_all(struct control *control, const char *why);
+/* After the workers have left their loops: everything, at once. */
+void hosts_destroy_all(struct control *control);
+
+/* reload.c: SIGHUP */
+void control_reload(struct control *control);
+
+/* telemetry.c: register the commands (once in a process) and say who answers them; NULL: nobody. */
+int telemetry_open(struct control *control);
+void telemetry_close(void);
+
+/* control.c */
+int control_watch(struct control *control, int fd, struct watch *watch);
+void control_unwatch(struct control *control, int fd);
+
+#endif

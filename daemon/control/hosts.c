@@ -1,0 +1,554 @@
+/* Hosts: from the first packet on the attach socket to the last freed page.
+ *
+ * GREETING → ADDING → ACTIVE → REMOVING → gone. A host that fails before MAPPED was never shown to
+ * a worker and goes at once. From ADDING on workers may hold the endpoint, so it goes by REMOVE and
+ * waits for QUIET of every worker that was given the ADD. A full ring towards a worker only leaves
+ * its bit in add_todo or remove_todo; the next tick tries again. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "daemon/control/control_internal.h"
+#include "linearize/linearize.h"
+
+/* Refusals logged in a second; the counters count all. */
+#define REFUSAL_LOG_BURST 10
+
+static uint64_t all_workers(const struct control *control)
+{
+	return control->p.workers_n == 64 ? UINT64_MAX : (UINT64_C(1) << control->p.workers_n) - 1;
+}
+
+static void count_refusal(struct control *control, int code)
+{
+	struct control_counters *c = &control->counters;
+
+	switch (-code) {
+	case SPLIT_E_SHEPHERD_ATTACH_UID:
+		counter_inc(&c->attach_refused_uid);
+		break;
+	case SPLIT_E_SHEPHERD_ATTACH_NAME:
+		counter_inc(&c->attach_refused_name);
+		break;
+	case SPLIT_E_SHEPHERD_ATTACH_LIMIT:
+		counter_inc(&c->attach_refused_limit);
+		break;
+	case SPLIT_E_SHEPHERD_ATTACH_TIMEOUT:
+		counter_inc(&c->attach_timeout);
+		break;
+	case SPLIT_E_SHEPHERD_MEMORY:
+	case SPLIT_E_SHEPHERD_GEOMETRY:
+	case SPLIT_E_SHEPHERD_SEAL:
+	case SPLIT_E_BASE_NOMEM:
+	case SPLIT_E_BASE_SYSTEM:
+		counter_inc(&c->attach_refused_resources);
+		break;
+	default:
+		counter_inc(&c->attach_refused_protocol);
+		break;
+	}
+}
+
+static void log_refusal(struct control_host *host, int code, const char *more)
+{
+	struct control *control = host->control;
+	uint32_t held_back;
+
+	count_refusal(control, code);
+	if (!log_limit_pass(&control->attach_log, clock_ns(), REFUSAL_LOG_BURST, CLOCK_NS_PER_SEC,
+			    &held_back))
+		return;
+	if (held_back != 0)
+		log_warn("attach: %u more refusals were not logged", held_back);
+	if (host->name[0] != '\0')
+		log_warn("attach of \"%s\" (pid %d, uid %u) refused: %s%s", host->name, host->pid,
+			 host->uid, error_text(code), more);
+	else
+		log_warn("attach refused: %s%s", error_text(code), more);
+}
+
+static void host_unwatch(struct control_host *host)
+{
+	if (host->server != NULL)
+		control_unwatch(host->control, attach_server_fd(host->server));
+	if (host->endpoint != NULL)
+		control_unwatch(host->control, endpoint_pidfd(host->endpoint));
+}
+
+/* No worker holds anything of it. */
+static void host_free(struct control_host *host)
+{
+	struct control *control = host->control;
+
+	pthread_mutex_lock(&control->lock);
+	list_del(&host->link);
+	pthread_mutex_unlock(&control->lock);
+	host_unwatch(host);
+	if (host->state == HOST_GREETING)
+		control->greeting_n--;
+	if (host->endpoint != NULL) {
+		endpoint_put(host->endpoint);
+		counter_inc(&control->counters.endpoint_freed);
+	}
+	attach_server_destroy(host->server);
+	schema_destroy(host->schema);
+	free(host);
+}
+
+static void state_set(struct control_host *host, enum host_state_control state)
+{
+	pthread_mutex_lock(&host->control->lock);
+	if (host->state == HOST_GREETING && state != HOST_GREETING)
+		host->control->greeting_n--;
+	host->state = state;
+	pthread_mutex_unlock(&host->control->lock);
+}
+
+/* Refuse one that no worker knows. `code` is what the host is told. */
+static void host_refuse(struct control_host *host, int code, const char *more)
+{
+	char text[ATTACH_TEXT_MAX];
+
+	snprintf(text, sizeof(text), "%s%s", error_text(code), more);
+	attach_server_refuse(host->server, code, text);
+	log_refusal(host, code, more);
+	host_free(host);
+}
+
+struct census {
+	unsigned serving; /* what endpoints_max is about */
+	unsigned leaving; /* memory that is still held */
+};
+
+static struct census hosts_count(const struct control *control, int host_index)
+{
+	struct census n = {0, 0};
+
+	list_for_each (pos, &control->hosts) {
+		const struct control_host *host = list_entry(pos, struct control_host, link);
+
+		if (host->host_index == host_index && host->state == HOST_REMOVING)
+			n.leaving++;
+		else if (host->host_index == host_index)
+			n.serving++;
+	}
+	return n;
+}
+
+/* A process that takes over from one that has just died must not find its place still taken: look
+ * at the pidfds now instead of when their event comes. */
+static void reap_dead(struct control *control, int host_index)
+{
+	list_for_each (pos, &control->hosts) {
+		struct control_host *host = list_entry(pos, struct control_host, link);
+		struct pollfd pidfd = {.events = POLLIN};
+
+		if (host->host_index != host_index || host->endpoint == NULL)
+			continue;
+		pidfd.fd = endpoint_pidfd(host->endpoint);
+		if (poll(&pidfd, 1, 0) == 1)
+			hosts_event(host, WATCH_PIDFD);
+	}
+}
+
+static bool has_place(struct control *control, int host_index)
+{
+	unsigned max = control->p.config->hosts[host_index].endpoints_max;
+	struct census n = hosts_count(control, host_index);
+
+	if (n.serving >= max) {
+		reap_dead(control, host_index);
+		n = hosts_count(control, host_index);
+	}
+	/* Who leaves still has its segments: as many again, not more. */
+	return n.serving < max && n.leaving <= max;
+}
+
+/* attach_policy.admit: at HELLO, before the host may send anything large. */
+static int host_admit(void *ctx, const struct attach_request *request)
+{
+	struct control_host *host = ctx;
+	const struct config *cfg = host->control->p.config;
+	int index = config_host_find(cfg, request->name);
+
+	pthread_mutex_lock(&host->control->lock);
+	snprintf(host->name, sizeof(host->name), "%s", request->name);
+	host->pid = request->pid;
+	host->uid = request->uid;
+	pthread_mutex_unlock(&host->control->lock);
+	if (index < 0)
+		return -SPLIT_E_SHEPHERD_ATTACH_NAME;
+	if (!config_host_has_uid(&cfg->hosts[index], request->uid))
+		return -SPLIT_E_SHEPHERD_ATTACH_UID;
+	if (host->control->state != CONTROL_RUNNING || !has_place(host->control, index))
+		return -SPLIT_E_SHEPHERD_ATTACH_LIMIT;
+	host->host_index = index;
+	return 0;
+}
+
+static struct control_host *host_create(struct control *control, int fd)
+{
+	struct control_host *host = calloc(1, sizeof(*host));
+	struct attach_policy policy;
+
+	if (host == NULL) {
+		close(fd);
+		return NULL;
+	}
+	host->control = control;
+	host->id = ++control->next_id;
+	host->host_index = -1;
+	host->since_ns = clock_ns();
+	host->deadline_ns = host->since_ns + control->p.config->control.attach_timeout_ns;
+	host->socket_watch = (struct watch){WATCH_HOST, host};
+	host->pidfd_watch = (struct watch){WATCH_PIDFD, host};
+	policy = (struct attach_policy){.admit = host_admit, .ctx = host};
+	if (attach_server_create(fd, &policy, &host->server) != 0) {
+		free(host);
+		return NULL;
+	}
+	if (control_watch(control, attach_server_fd(host->server), &host->socket_watch) != 0) {
+		attach_server_destroy(host->server);
+		free(host);
+		return NULL;
+	}
+	pthread_mutex_lock(&control->lock);
+	list_add_tail(&control->hosts, &host->link);
+	control->greeting_n++;
+	pthread_mutex_unlock(&control->lock);
+	return host;
+}
+
+void hosts_accept(struct control *control)
+{
+	int fd = accept4(control->socket_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct control_host *host;
+
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+			counter_inc(&control->counters.attach_refused_resources);
+			if (log_limit_pass(&control->attach_log, clock_ns(), REFUSAL_LOG_BURST,
+					   CLOCK_NS_PER_SEC, NULL))
+				log_warn("attach socket: %s", strerror(errno));
+		}
+		return;
+	}
+	host = host_create(control, fd);
+	if (host == NULL) {
+		counter_inc(&control->counters.attach_refused_resources);
+		return;
+	}
+	if (control->greeting_n > control->p.config->control.pending_max)
+		host_refuse(host, -SPLIT_E_SHEPHERD_ATTACH_LIMIT,
+			    ": control.pending_max attaches are under way");
+}
+
+/* 0, or why this host's methods can't be served; `more` gets the detail. */
+static int methods_check(const struct control_host *host, const struct attach_request *request,
+			 char *more, size_t bytes)
+{
+	const struct config *cfg = host->control->p.config;
+	size_t served = 0;
+
+	for (size_t i = 0; i < request->methods_n; i++) {
+		const struct attach_method *m = &request->methods[i];
+		int service = config_service_find(cfg, m->service);
+
+		if (schema_message_at(host->schema, m->input_schema) == NULL ||
+		    schema_message_at(host->schema, m->output_schema) == NULL) {
+			snprintf(more, bytes, ": %s/%s names a message that is not in it",
+				 m->service, m->method);
+			return -SPLIT_E_SHEPHERD_ATTACH_SCHEMA;
+		}
+		served += service >= 0 && config_service_has_host(&cfg->services[service],
+								  (uint32_t)host->host_index);
+	}
+	if (served == 0) {
+		snprintf(more, bytes, ": none of its services is in the configuration for it");
+		return -SPLIT_E_SHEPHERD_ATTACH_NAME;
+	}
+	return 0;
+}
+
+static uint64_t hugepages_free_bytes(void)
+{
+	unsigned long long pages = 0;
+	FILE *file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "re");
+
+	if (file == NULL)
+		return 0;
+	if (fscanf(file, "%20llu", &pages) != 1)
+		pages = 0;
+	fclose(file);
+	return (uint64_t)pages << 21;
+}
+
+static bool host_hugepages(const struct control_host *host, const struct config_host *ch)
+{
+	/* Both are rounded up to whole pages. */
+	uint64_t need = ch->to_host + ch->to_daemon + (UINT64_C(4) << 20);
+
+	if (!ch->hugepages)
+		return false;
+	if (!ch->hugepages_fallback || hugepages_free_bytes() >= need)
+		return true;
+	log_warn("host \"%s\" (pid %d): too few free hugepages for its segments; using normal "
+		 "pages",
+		 host->name, host->pid);
+	return false;
+}
+
+static uint32_t foreign_slots(const struct config_host *ch)
+{
+	/* All foreign threads of a process share it: four times a worker's own. */
+	uint64_t slots = (uint64_t)ch->lane_slots * 4;
+
+	return slots > SHEPHERD_SLOTS_MAX ? SHEPHERD_SLOTS_MAX : (uint32_t)slots;
+}
+
+/* HELLO and its blob are complete: look at them, make the segments, offer them. */
+static void host_offer(struct control_host *host)
+{
+	const struct attach_request *request = attach_server_request(host->server);
+	const struct config *cfg = host->control->p.config;
+	const struct config_host *ch = &cfg->hosts[host->host_index];
+	struct schema_limits limits = schema_limits_default;
+	struct endpoint_config ec;
+	char more[ATTACH_TEXT_MAX / 2] = "";
+	int result;
+
+	limits.blob_bytes_max = (uint32_t)cfg->linearize.schema_bytes_max;
+	limits.messages_max = cfg->linearize.schema_messages_max;
+	limits.fields_max = cfg->linearize.schema_fields_max;
+	result = schema_parse(request->schema, request->schema_bytes, &limits, &host->schema);
+	if (result == 0)
+		result = methods_check(host, request, more, sizeof(more));
+	if (result != 0) {
+		host_refuse(host, result, more);
+		return;
+	}
+	ec = (struct endpoint_config){
+		.name = host->name,
+		.daemon_workers = host->control->p.workers_n,
+		.host_workers =
+			request->workers < ch->workers_max ? request->workers : ch->workers_max,
+		.request_slots = ch->lane_slots,
+		.completion_slots = ch->lane_slots,
+		.foreign_slots = foreign_slots(ch),
+		.to_host_bytes = ch->to_host,
+		.to_daemon_bytes = ch->to_daemon,
+		.hugepages = host_hugepages(host, ch),
+		.numa_node = ch->numa_node,
+		.calls_max = ch->calls_max,
+		.quota_bytes = 0,
+		.release_timeout_ns = ch->release_timeout_ns,
+	};
+	result = attach_server_offer(host->server, &ec);
+	if (result != 0) {
+		log_refusal(host, result, "");
+		host_free(host);
+	}
+}
+
+/* Post what is still to be posted; what finds a full ring stays. */
+static void host_post(struct control_host *host, uint64_t *todo, enum worker_msg_kind kind)
+{
+	struct control *control = host->control;
+
+	for (unsigned w = 0; w < control->p.workers_n; w++) {
+		struct worker_msg msg = {.kind = kind, .endpoint = &host->shared};
+		uint64_t bit = UINT64_C(1) << w;
+
+		if (!(*todo & bit))
+			continue;
+		if (worker_post(control->p.workers[w], &msg) != 0) {
+			counter_inc(&control->counters.worker_post_full);
+			continue;
+		}
+		*todo &= ~bit;
+		if (kind == WORKER_MSG_ENDPOINT_ADD)
+			host->added |= bit;
+	}
+}
+
+/* Its calls end, its memory goes when the workers are done. Any state from ADDING on, once. */
+static void host_remove(struct control_host *host, const char *why)
+{
+	if (host->state == HOST_REMOVING)
+		return;
+	log_info("host \"%s\" (pid %d) detached: %s", host->name, host->pid, why);
+	endpoint_detach(host->endpoint);
+	host_unwatch(host);
+	state_set(host, HOST_REMOVING);
+	/* Who never got the ADD needs no REMOVE. */
+	host->add_todo = 0;
+	host->remove_todo = host->added;
+	host_post(host, &host->remove_todo, WORKER_MSG_ENDPOINT_REMOVE);
+}
+
+static void host_activate(struct control_host *host)
+{
+	struct control *control = host->control;
+
+	host_post(host, &host->add_todo, WORKER_MSG_ENDPOINT_ADD);
+	if (host->add_todo != 0)
+		return;
+	if (attach_server_activate(host->server) != 0) {
+		counter_inc(&control->counters.endpoint_detached);
+		host_remove(host, "it went away before it was active");
+		return;
+	}
+	state_set(host, HOST_ACTIVE);
+	counter_inc(&control->counters.attach_accepted);
+	log_info("host \"%s\" (pid %d, uid %u) attached: %u workers, %zu methods", host->name,
+		 host->pid, host->uid, endpoint_geometry(host->endpoint)->host_workers,
+		 host->shared.methods_n);
+}
+
+/* Both segments are mapped and sealed: the endpoint exists. */
+static void host_mapped(struct control_host *host)
+{
+	struct control *control = host->control;
+	const struct attach_request *request = attach_server_request(host->server);
+	struct endpoint *endpoint = attach_server_endpoint(host->server);
+
+	if (control->state != CONTROL_RUNNING) {
+		host_refuse(host, -SPLIT_E_SHEPHERD_ATTACH_LIMIT, ": splitd is shutting down");
+		return;
+	}
+	if (control_watch(control, endpoint_pidfd(endpoint), &host->pidfd_watch) != 0) {
+		host_refuse(host, -SPLIT_E_BASE_SYSTEM, ": its pidfd can't be watched");
+		return;
+	}
+	endpoint_get(endpoint);
+	pthread_mutex_lock(&control->lock);
+	host->endpoint = endpoint;
+	host->shared = (struct worker_endpoint){
+		.endpoint = endpoint,
+		.host = &control->p.config->hosts[host->host_index],
+		.schema = host->schema,
+		.methods = request->methods,
+		.methods_n = request->methods_n,
+	};
+	pthread_mutex_unlock(&control->lock);
+	host->add_todo = all_workers(control);
+	state_set(host, HOST_ADDING);
+	host_activate(host);
+}
+
+static void host_step(struct control_host *host)
+{
+	enum attach_event event = ATTACH_NOTHING;
+	int result = attach_server_step(host->server, &event);
+
+	if (result != 0) {
+		if (host->state == HOST_GREETING) {
+			log_refusal(host, result, "");
+			host_free(host);
+		} else {
+			counter_inc(&host->control->counters.endpoint_fault);
+			host_remove(host, error_text(result));
+		}
+		return;
+	}
+	switch (event) {
+	case ATTACH_REQUESTED:
+		host_offer(host);
+		break;
+	case ATTACH_MAPPED:
+		host_mapped(host);
+		break;
+	case ATTACH_DETACHED:
+		counter_inc(&host->control->counters.endpoint_detached);
+		host_remove(host, "it said so, or its socket was closed");
+		break;
+	case ATTACH_NOTHING:
+		break;
+	}
+}
+
+void hosts_event(struct control_host *host, enum watch_kind kind)
+{
+	/* Both of its descriptors may be in one batch of events: the first one removed it. */
+	if (host->state == HOST_REMOVING)
+		return;
+	if (kind == WATCH_PIDFD) {
+		counter_inc(&host->control->counters.endpoint_died);
+		host_remove(host, "its process has ended");
+		return;
+	}
+	host_step(host);
+}
+
+void hosts_report(struct control *control, const struct worker_report *report)
+{
+	struct control_host *host = NULL;
+
+	list_for_each (pos, &control->hosts) {
+		struct control_host *h = list_entry(pos, struct control_host, link);
+
+		if (&h->shared == report->endpoint)
+			host = h;
+	}
+	if (host == NULL)
+		return; /* a fault that crossed its REMOVE */
+	if (report->kind == WORKER_REPORT_ENDPOINT_QUIET) {
+		host->quiet |= UINT64_C(1) << report->worker;
+	} else if (host->state != HOST_REMOVING) {
+		counter_inc(&control->counters.endpoint_fault);
+		log_warn("host \"%s\" (pid %d): worker %u: %s", host->name, host->pid,
+			 report->worker, error_text(report->cause));
+		host_remove(host, error_text(report->cause));
+	}
+}
+
+void hosts_tick(struct control *control, uint64_t now_ns)
+{
+	list_for_each_safe (pos, &control->hosts) {
+		struct control_host *host = list_entry(pos, struct control_host, link);
+
+		switch (host->state) {
+		case HOST_GREETING:
+			if (now_ns >= host->deadline_ns)
+				host_refuse(host, -SPLIT_E_SHEPHERD_ATTACH_TIMEOUT, "");
+			break;
+		case HOST_ADDING:
+			host_activate(host);
+			break;
+		case HOST_ACTIVE:
+			break;
+		case HOST_REMOVING:
+			host_post(host, &host->remove_todo, WORKER_MSG_ENDPOINT_REMOVE);
+			if (host->remove_todo == 0 && (host->added & ~host->quiet) == 0)
+				host_free(host);
+			break;
+		}
+	}
+}
+
+void hosts_remove_all(struct control *control, const char *why)
+{
+	list_for_each_safe (pos, &control->hosts) {
+		struct control_host *host = list_entry(pos, struct control_host, link);
+
+		if (host->state == HOST_GREETING)
+			host_refuse(host, -SPLIT_E_SHEPHERD_ATTACH_LIMIT, ": splitd stops");
+		else
+			host_remove(host, why);
+	}
+}
+
+void hosts_destroy_all(struct control *control)
+{
+	while (!list_empty(&control->hosts)) {
+		struct control_host *host =
+			list_entry(list_first(&control->hosts), struct control_host, link);
+
+		if (host->endpoint != NULL)
+			endpoint_detach(host->endpoint);
+		host_free(host);
+	}
+}

@@ -1,0 +1,326 @@
+/* The daemon's commands on DPDK's telemetry socket. They run on threads of the telemetry library,
+ * one for each client, and read only: counters with relaxed loads, hosts under control's lock (the
+ * control thread holds it for moments). The data path notices nothing.
+ *
+ * docs/man/splitctl.8 lists them for people; answers are bounded by the library (256 entries a
+ * dictionary, 16 KiB an answer), so counters come one layer of one worker at a time. */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <rte_telemetry.h>
+
+#include "daemon/control/control_internal.h"
+
+/* Layers of one worker: its own blocks and "port". */
+#define BLOCKS_MAX 32
+
+/* The library can't unregister a command, so they outlive a control. */
+static struct {
+	pthread_mutex_t lock;
+	struct control *control;
+	bool registered;
+} telemetry = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* "LAYER,WORKER" or "WORKER"; false when it isn't one. */
+static bool number_parse(const char *text, unsigned long max, unsigned long *out)
+{
+	char *end;
+
+	if (text == NULL || text[0] < '0' || text[0] > '9')
+		return false;
+	*out = strtoul(text, &end, 10);
+	return *end == '\0' && *out < max;
+}
+
+static const char *state_name(enum control_state state)
+{
+	switch (state) {
+	case CONTROL_RUNNING:
+		return "running";
+	case CONTROL_DRAINING:
+		return "draining";
+	case CONTROL_CLEARING:
+	case CONTROL_STOPPED:
+		break;
+	}
+	return "stopping";
+}
+
+static int info_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	(void)params;
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_string(d, "version", SPLITD_VERSION);
+	rte_tel_data_add_dict_string(d, "state", state_name(control->state));
+	rte_tel_data_add_dict_u64(d, "pid", (uint64_t)getpid());
+	rte_tel_data_add_dict_u64(d, "uptime_ns", clock_ns() - control->started_ns);
+	rte_tel_data_add_dict_u64(d, "workers", control->p.workers_n);
+	rte_tel_data_add_dict_u64(d, "ports", port_set_count(control->p.ports));
+	rte_tel_data_add_dict_u64(d, "hosts", list_count(&control->hosts));
+	rte_tel_data_add_dict_string(d, "memory",
+				     port_eal_hugepages() ? "hugepages" : "normal pages");
+	return 0;
+}
+
+static size_t worker_blocks(struct control *control, struct worker_counter_block *blocks)
+{
+	return worker_counters(control->p.workers[0], blocks, BLOCKS_MAX);
+}
+
+static int layers_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	struct worker_counter_block blocks[BLOCKS_MAX];
+	size_t n = worker_blocks(control, blocks);
+
+	(void)params;
+	rte_tel_data_start_array(d, RTE_TEL_STRING_VAL);
+	rte_tel_data_add_array_string(d, "port");
+	for (size_t i = 0; i < n; i++)
+		rte_tel_data_add_array_string(d, blocks[i].layer);
+	rte_tel_data_add_array_string(d, "control");
+	return 0;
+}
+
+static void counters_add(struct rte_tel_data *d, const struct counter_desc *desc,
+			 const uint64_t *values)
+{
+	for (size_t i = 0; i < desc->count && i < RTE_TEL_MAX_DICT_ENTRIES; i++)
+		rte_tel_data_add_dict_u64(d, desc->names[i].name, counter_get(&values[i]));
+}
+
+/* A worker's ends of all ports, summed. */
+static void port_counters_add(struct control *control, unsigned worker, struct rte_tel_data *d)
+{
+	uint64_t sums[sizeof(struct port_counters) / sizeof(uint64_t)] = {0};
+
+	for (unsigned i = 0; i < port_set_count(control->p.ports); i++)
+		counter_sum(sums, port_queue_counters(port_queue_of(control->p.ports, i, worker)),
+			    &port_counter_desc);
+	counters_add(d, &port_counter_desc, sums);
+}
+
+static int counters_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	struct worker_counter_block blocks[BLOCKS_MAX];
+	unsigned long worker = 0;
+	size_t layer_len, n;
+	bool found = false;
+
+	if (params == NULL)
+		return -1;
+	layer_len = strcspn(params, ",");
+	rte_tel_data_start_dict(d);
+	if (strcmp(params, "control") == 0) {
+		counters_add(d, &control_counter_desc, (const uint64_t *)&control->counters);
+		return 0;
+	}
+	if (params[layer_len] != ',' ||
+	    !number_parse(params + layer_len + 1, control->p.workers_n, &worker))
+		return -1;
+	if (layer_len == 4 && memcmp(params, "port", 4) == 0) {
+		port_counters_add(control, (unsigned)worker, d);
+		return 0;
+	}
+	n = worker_counters(control->p.workers[worker], blocks, BLOCKS_MAX);
+	for (size_t i = 0; i < n; i++) {
+		if (strlen(blocks[i].layer) != layer_len ||
+		    memcmp(blocks[i].layer, params, layer_len) != 0)
+			continue;
+		counters_add(d, blocks[i].desc, blocks[i].values);
+		found = true;
+	}
+	return found ? 0 : -1;
+}
+
+static int gauges_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	struct worker_gauges gauges;
+	unsigned long worker;
+	uint64_t rx_used = 0, tx_used = 0;
+
+	if (!number_parse(params, control->p.workers_n, &worker))
+		return -1;
+	worker_gauges_read(control->p.workers[worker], &gauges);
+	for (unsigned i = 0; i < port_set_count(control->p.ports); i++) {
+		struct port_pool_usage usage;
+
+		port_queue_pool_usage(port_queue_of(control->p.ports, i, (unsigned)worker), &usage);
+		rx_used += usage.rx_used;
+		tx_used += usage.tx_used;
+	}
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_u64(d, "connections", gauges.connections);
+	rte_tel_data_add_dict_u64(d, "calls", gauges.calls);
+	rte_tel_data_add_dict_u64(d, "calls_queued", gauges.calls_queued);
+	rte_tel_data_add_dict_u64(d, "endpoints", gauges.endpoints);
+	rte_tel_data_add_dict_u64(d, "pages", gauges.pages);
+	rte_tel_data_add_dict_u64(d, "sleep_ns", gauges.sleep_ns);
+	rte_tel_data_add_dict_u64(d, "mbufs_rx", rx_used);
+	rte_tel_data_add_dict_u64(d, "mbufs_tx", tx_used);
+	return 0;
+}
+
+static int stages_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	uint64_t cycles[WORKER_STAGE_COUNT];
+	unsigned long worker;
+
+	if (!number_parse(params, control->p.workers_n, &worker))
+		return -1;
+	worker_stages_read(control->p.workers[worker], cycles);
+	rte_tel_data_start_dict(d);
+	for (int i = 0; i < WORKER_STAGE_COUNT; i++)
+		rte_tel_data_add_dict_u64(d, worker_stage_name((enum worker_stage)i), cycles[i]);
+	return 0;
+}
+
+static int ports_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	unsigned long index;
+	struct port_info info;
+	struct port_link link;
+	char mac[RTE_ETHER_ADDR_FMT_SIZE];
+
+	if (!number_parse(params, port_set_count(control->p.ports), &index))
+		return -1;
+	port_info_get(control->p.ports, (unsigned)index, &info);
+	port_link_get(control->p.ports, (unsigned)index, &link);
+	rte_ether_format_addr(mac, sizeof(mac), &info.mac);
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_string(d, "name", info.name);
+	rte_tel_data_add_dict_string(d, "device", info.device);
+	rte_tel_data_add_dict_string(d, "driver", info.driver);
+	rte_tel_data_add_dict_string(d, "mac", mac);
+	rte_tel_data_add_dict_string(d, "link", link.up ? "up" : "down");
+	rte_tel_data_add_dict_u64(d, "speed_mbps", link.speed_mbps);
+	rte_tel_data_add_dict_u64(d, "mtu", info.mtu);
+	rte_tel_data_add_dict_u64(d, "rx_queues", info.rx_queues);
+	rte_tel_data_add_dict_u64(d, "tx_queues", info.tx_queues);
+	rte_tel_data_add_dict_string(d, "rx_checksums",
+				     info.flags & PORT_RX_NO_CKSUM     ? "unverified"
+				     : info.flags & PORT_RX_L4_CHECKED ? "device"
+								       : "software");
+	rte_tel_data_add_dict_string(d, "tx_checksums",
+				     info.flags & PORT_TX_TCP_CKSUM ? "device" : "software");
+	rte_tel_data_add_dict_string(d, "chains",
+				     info.flags & PORT_TX_MULTI_SEGS ? "device" : "copied");
+	return 0;
+}
+
+static const char *host_state_name(enum host_state_control state)
+{
+	switch (state) {
+	case HOST_GREETING:
+		return "greeting";
+	case HOST_ADDING:
+		return "adding";
+	case HOST_ACTIVE:
+		return "active";
+	case HOST_REMOVING:
+		break;
+	}
+	return "removing";
+}
+
+static int endpoints_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	unsigned n = 0;
+
+	(void)params;
+	rte_tel_data_start_array(d, RTE_TEL_U64_VAL);
+	list_for_each (pos, &control->hosts) {
+		if (n++ == RTE_TEL_MAX_ARRAY_ENTRIES)
+			break;
+		rte_tel_data_add_array_u64(d, list_entry(pos, struct control_host, link)->id);
+	}
+	return 0;
+}
+
+static int endpoint_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	unsigned long id;
+
+	if (!number_parse(params, ULONG_MAX, &id))
+		return -1;
+	list_for_each (pos, &control->hosts) {
+		const struct control_host *host = list_entry(pos, struct control_host, link);
+
+		if (host->id != id)
+			continue;
+		rte_tel_data_start_dict(d);
+		rte_tel_data_add_dict_u64(d, "id", host->id);
+		rte_tel_data_add_dict_string(d, "name", host->name);
+		rte_tel_data_add_dict_string(d, "state", host_state_name(host->state));
+		rte_tel_data_add_dict_u64(d, "pid", (uint64_t)host->pid);
+		rte_tel_data_add_dict_u64(d, "uid", host->uid);
+		rte_tel_data_add_dict_u64(d, "age_ns", clock_ns() - host->since_ns);
+		if (host->endpoint != NULL && host->shared.host != NULL) {
+			const struct geometry *g = endpoint_geometry(host->endpoint);
+
+			rte_tel_data_add_dict_u64(d, "workers", g->host_workers);
+			rte_tel_data_add_dict_u64(d, "methods", host->shared.methods_n);
+			rte_tel_data_add_dict_u64(d, "to_host_bytes", host->shared.host->to_host);
+			rte_tel_data_add_dict_u64(d, "to_daemon_bytes",
+						  host->shared.host->to_daemon);
+		}
+		return 0;
+	}
+	return -1;
+}
+
+static const struct {
+	const char *command;
+	int (*answer)(struct control *, const char *, struct rte_tel_data *);
+	const char *help;
+} commands[] = {
+	{"/splitd/info", info_answer, "Version, state and size of this splitd. No parameters."},
+	{"/splitd/layers", layers_answer, "Names of the layers that count. No parameters."},
+	{"/splitd/counters", counters_answer,
+	 "Counters of a layer. Parameters: layer,worker (\"control\" has no worker)"},
+	{"/splitd/gauges", gauges_answer, "What a worker holds now. Parameters: worker"},
+	{"/splitd/stages", stages_answer, "A worker's cycles by stage. Parameters: worker"},
+	{"/splitd/port", ports_answer, "A port and its link. Parameters: index"},
+	{"/splitd/endpoints", endpoints_answer, "Numbers of the attached hosts. No parameters."},
+	{"/splitd/endpoint", endpoint_answer, "An attached host. Parameters: its number"},
+};
+
+static int command_serve(const char *command, const char *params, struct rte_tel_data *d)
+{
+	int result = -1;
+
+	pthread_mutex_lock(&telemetry.lock);
+	if (telemetry.control != NULL) {
+		pthread_mutex_lock(&telemetry.control->lock);
+		for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+			if (strcmp(commands[i].command, command) == 0)
+				result = commands[i].answer(telemetry.control, params, d);
+		pthread_mutex_unlock(&telemetry.control->lock);
+	}
+	pthread_mutex_unlock(&telemetry.lock);
+	return result;
+}
+
+int telemetry_open(struct control *control)
+{
+	for (size_t i = 0; i < ARRAY_LEN(commands) && !telemetry.registered; i++) {
+		if (rte_telemetry_register_cmd(commands[i].command, command_serve,
+					       commands[i].help) != 0) {
+			log_error("telemetry: %s can't be registered", commands[i].command);
+			return -SPLIT_E_BASE_SYSTEM;
+		}
+	}
+	telemetry.registered = true;
+	pthread_mutex_lock(&telemetry.lock);
+	telemetry.control = control;
+	pthread_mutex_unlock(&telemetry.lock);
+	return 0;
+}
+
+void telemetry_close(void)
+{
+	pthread_mutex_lock(&telemetry.lock);
+	telemetry.control = NULL;
+	pthread_mutex_unlock(&telemetry.lock);
+}
