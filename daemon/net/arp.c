@@ -108,10 +108,10 @@ void arp_rx(struct net_stack *s, struct rte_mbuf *m)
 	memcpy(sender.bytes, arp->sender_ip, 4);
 	memcpy(target.bytes, arp->target_ip, 4);
 	for_us = net_addr_is_ours(s, &target);
-	if (memcmp(arp->sender_mac, s->config.mac.addr_bytes, 6) == 0)
-		goto out; /* our own, come back */
 	if (net_addr_is_ours(s, &sender)) {
-		arp_conflict(s, &sender);
+		/* Our own MAC address alone proves nothing: on TAP the kernel's side has it too. */
+		if (memcmp(arp->sender_mac, s->config.mac.addr_bytes, 6) != 0)
+			arp_conflict(s, &sender);
 		goto out;
 	}
 	if (operation == ARP_REQUEST && for_us) {

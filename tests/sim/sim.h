@@ -1,0 +1,84 @@
+/* Two network stacks, a bad link between them, and applications on both, under a virtual clock.
+ *
+ * Everything is drawn from one seed. sim_run() first runs under faults (loss, reordering,
+ * duplication, corruption, queue limits, mbuf shortage), then heals the link and demands that all
+ * ends.
+ */
+#ifndef SPLITD_TESTS_SIM_SIM_H
+#define SPLITD_TESTS_SIM_SIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <rte_mbuf.h>
+
+#include "base/random.h"
+#include "daemon/net/net.h"
+
+#define SIM_CONNS_MAX 8
+#define SIM_LINK_MAX  4096
+
+struct sim;
+
+/* A frame on its way: the sender's mbufs, held as a device would hold them. */
+struct sim_frame {
+	struct rte_mbuf *m;
+	uint64_t due_ns, order;
+	int corrupt_bit; /* -1: intact */
+};
+
+/* One direction of the link: delay, jitter (which reorders), loss, duplication, corruption, queue
+ * limit. */
+struct sim_link {
+	struct sim *sim;
+	int to; /* which stack hears it */
+	uint64_t delay_ns, jitter_ns;
+	double loss, duplicate, corrupt;
+	uint64_t byte_ns; /* serialisation; 0: none */
+	uint64_t busy_until_ns;
+	uint32_t queue_max;
+	uint32_t frames_n;
+	struct sim_frame frames[SIM_LINK_MAX]; /* heap by due_ns, order */
+};
+
+/* One end of a connection: an application that sends and checks patterned bytes. */
+struct sim_end {
+	struct sim *sim;
+	int side; /* 0: client */
+	uint32_t id;
+	struct tcp_conn *conn;
+	struct sim_end *other;
+	uint64_t send_total, sent;
+	uint64_t received;
+	uint64_t unread, read_at_ns; /* bytes not consumed yet, and when they will be */
+	uint64_t read_delay_ns;
+	uint32_t chunk_max, mbuf_max;
+	bool waits_eof;    /* shuts down only after the peer did */
+	bool closes;       /* tcp_close() at the end instead of waiting for `closed` */
+	uint64_t abort_at; /* after so many bytes received; UINT64_MAX: never */
+	bool opened, shut, eof, gone, blocked;
+	int reason;
+};
+
+struct sim {
+	uint64_t seed, now_ns, order;
+	struct random random;
+	struct net_stack *stacks[2];
+	struct sim_link links[2];
+	struct rte_mempool *pool;
+	uint64_t *totals; /* counters of both stacks over all seeds, in net_counter_desc's order */
+	struct rte_mbuf **hoard; /* the shortage */
+	uint32_t hoard_n;
+	struct sim_end ends[2][SIM_CONNS_MAX];
+	uint64_t open_at_ns[SIM_CONNS_MAX];
+	uint32_t conns;
+	bool aborts, healed;
+	char failure[256];
+};
+
+/* Pools; after rte_eal_init(). */
+bool sim_init(void);
+/* One seed. True if it passed; else sim->failure says why. */
+bool sim_run(struct sim *sim, uint64_t seed);
+
+#endif
