@@ -1,0 +1,547 @@
+#include "tests/host-lib/harness.h"
+
+#include <check.h>
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define WAIT_MS 10000
+
+struct endpoint_config harness_config(void)
+{
+	return (struct endpoint_config){
+		.name = "test",
+		.daemon_workers = 1,
+		.host_workers = 1,
+		.request_slots = 64,
+		.completion_slots = 64,
+		.foreign_slots = 64,
+		.to_host_bytes = 1 << 20,
+		.to_daemon_bytes = 1 << 20,
+		.numa_node = -1,
+		.calls_max = 64,
+	};
+}
+
+static void on_event(struct split_host *host, enum split_host_event e, const char *text, void *arg)
+{
+	struct harness *h = arg;
+
+	(void)host;
+	(void)text;
+	if (e == SPLIT_HOST_ATTACHED)
+		h->attached++;
+	else if (e == SPLIT_HOST_LOST)
+		h->lost++;
+	else
+		h->refused++;
+}
+
+void harness_init(struct harness *h, const struct endpoint_config *config, unsigned workers,
+		  const struct split_host_options *options)
+{
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	memset(h, 0, sizeof(*h));
+	if (options != NULL)
+		o = *options;
+	o.event = on_event;
+	o.event_arg = h;
+	h->config = *config;
+	h->workers = workers;
+	strcpy(h->dir, "/tmp/host-test-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(h->dir));
+	snprintf(h->path, sizeof(h->path), "%s/sock", h->dir);
+	strcpy(address.sun_path, h->path);
+	h->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	ck_assert_int_ge(h->listen_fd, 0);
+	ck_assert_int_eq(bind(h->listen_fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	ck_assert_int_eq(listen(h->listen_fd, 8), 0);
+	h->host = split_host_attach(h->path, "test", &o);
+	ck_assert_ptr_nonnull(h->host);
+}
+
+static void *run_thread(void *arg)
+{
+	struct harness *h = arg;
+
+	h->run_result = split_host_run(h->host, h->workers);
+	return NULL;
+}
+
+static int admit(void *ctx, const struct attach_request *request)
+{
+	(void)ctx;
+	return strcmp(request->name, "test") == 0 ? 0 : -SPLIT_E_SHEPHERD_ATTACH_NAME;
+}
+
+static void readable(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	ck_assert_int_eq(poll(&p, 1, WAIT_MS), 1);
+}
+
+static void hello_take(struct harness *h)
+{
+	const struct attach_request *r = attach_server_request(h->server);
+
+	h->methods_n = r->methods_n;
+	for (size_t i = 0; i < r->methods_n; i++) {
+		snprintf(h->method[i], sizeof(h->method[i]), "%s/%s", r->methods[i].service,
+			 r->methods[i].method);
+		h->schema_in[i] = r->methods[i].input_schema;
+		h->schema_out[i] = r->methods[i].output_schema;
+	}
+	schema_destroy(h->schema);
+	ck_assert_int_eq(schema_parse(r->schema, r->schema_bytes, NULL, &h->schema), 0);
+	h->config.host_workers = r->workers;
+	h->host_workers = r->workers;
+}
+
+static enum attach_event step_until(struct harness *h, enum attach_event wanted)
+{
+	enum attach_event e;
+
+	do {
+		readable(attach_server_fd(h->server));
+		ck_assert_int_eq(attach_server_step(h->server, &e), 0);
+	} while (e != wanted);
+	return e;
+}
+
+static void server_open(struct harness *h)
+{
+	static const struct attach_policy policy = {.admit = admit};
+	int fd;
+
+	readable(h->listen_fd);
+	fd = accept4(h->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(attach_server_create(fd, &policy, &h->server), 0);
+}
+
+void harness_accept(struct harness *h)
+{
+	unsigned attached = h->attached;
+
+	server_open(h);
+	step_until(h, ATTACH_REQUESTED);
+	hello_take(h);
+	ck_assert_int_eq(attach_server_offer(h->server, &h->config), 0);
+	step_until(h, ATTACH_MAPPED);
+	h->endpoint = attach_server_endpoint(h->server);
+	endpoint_get(h->endpoint);
+	for (unsigned d = 0; d < h->config.daemon_workers; d++) {
+		h->port[d] = endpoint_port_of(h->endpoint, d);
+		endpoint_port_adopt(h->port[d], &h->counters[d]);
+	}
+	ck_assert_int_eq(attach_server_activate(h->server), 0);
+	harness_spin(h, WAIT_MS, &h->attached, attached + 1);
+	ck_assert_uint_eq(h->attached, attached + 1);
+}
+
+void harness_refuse(struct harness *h, int code, const char *text)
+{
+	server_open(h);
+	step_until(h, ATTACH_REQUESTED);
+	attach_server_refuse(h->server, code, text);
+	attach_server_destroy(h->server);
+	h->server = NULL;
+}
+
+void harness_run(struct harness *h)
+{
+	ck_assert_int_eq(pthread_create(&h->thread, NULL, run_thread, h), 0);
+	h->running = true;
+	harness_accept(h);
+}
+
+void harness_drop(struct harness *h, bool abrupt)
+{
+	if (h->endpoint == NULL)
+		return;
+	if (!abrupt)
+		endpoint_detach(h->endpoint);
+	attach_server_destroy(h->server);
+	endpoint_put(h->endpoint);
+	h->server = NULL;
+	h->endpoint = NULL;
+	h->held_n = 0;
+	memset(h->port, 0, sizeof(h->port));
+}
+
+void harness_stop(struct harness *h)
+{
+	uint64_t until = clock_ns() + WAIT_MS * CLOCK_NS_PER_MS;
+
+	if (!h->running)
+		return;
+	split_host_stop(h->host);
+	while (pthread_tryjoin_np(h->thread, NULL) != 0) {
+		if (h->endpoint != NULL)
+			(void)harness_poll(h);
+		ck_assert_uint_lt(clock_ns(), until);
+		sched_yield();
+	}
+	h->running = false;
+	harness_drop(h, false);
+}
+
+void harness_fini(struct harness *h)
+{
+	harness_stop(h);
+	harness_drop(h, false);
+	split_host_detach(h->host);
+	schema_destroy(h->schema);
+	free(h->held);
+	(void)close(h->listen_fd);
+	(void)unlink(h->path);
+	(void)rmdir(h->dir);
+}
+
+/* ------------------------------------------------------------------ requests */
+
+struct block_target {
+	struct endpoint_port *port;
+	struct endpoint_blocks *blocks;
+	struct shepherd_chunk inline_area; /* used up at the first chunk; mem NULL: none */
+	bool inline_only;
+	size_t inline_bytes;
+};
+
+static int chunk_get(void *ctx, size_t min, size_t want, struct linear_chunk *out)
+{
+	struct block_target *t = ctx;
+	struct shepherd_chunk chunk;
+	int rc;
+
+	if (t->inline_only) {
+		if (t->inline_area.mem == NULL || min > t->inline_area.bytes)
+			return -SPLIT_E_LINEARIZE_NOMEM;
+		*out = (struct linear_chunk){t->inline_area.mem, t->inline_area.bytes};
+		t->inline_area.mem = NULL;
+		return 0;
+	}
+	rc = endpoint_block_get(t->port, t->blocks, want < 256 ? 256 : want, &chunk);
+	if (rc != 0)
+		rc = endpoint_block_get(t->port, t->blocks, min, &chunk);
+	if (rc == 0)
+		*out = (struct linear_chunk){chunk.mem, chunk.bytes};
+	return rc;
+}
+
+static int decode(struct harness *h, const struct hsend *s, size_t method, const uint8_t *wire,
+		  size_t len, struct block_target *t, uint64_t *root, size_t *used)
+{
+	struct linear_target target = {
+		.delta = endpoint_delta(t->port), .chunk_get = chunk_get, .ctx = t};
+	static __thread struct decode_job job;
+	int rc = decode_start(&job, schema_message_at(h->schema, h->schema_in[method]), wire, len,
+			      &target, NULL);
+
+	(void)s;
+	while (rc == 0 && (rc = decode_run(&job)) == SPLIT_AGAIN)
+		rc = 0;
+	if (rc == 0) {
+		*root = decode_root(&job);
+		*used = decode_chunk_used(&job);
+	}
+	return rc;
+}
+
+static int metadata_add(struct harness *h, const struct hsend *s, struct endpoint_request *r)
+{
+	struct shepherd_chunk chunk;
+	size_t bytes;
+	int rc;
+
+	if (s->metadata_n == 0)
+		return 0;
+	bytes = metadata_bytes(s->metadata, s->metadata_n);
+	rc = endpoint_block_get(h->port[s->d], r->blocks, bytes, &chunk);
+	if (rc != 0)
+		return rc;
+	r->metadata = (uint64_t)(uintptr_t)chunk.mem + (uint64_t)endpoint_delta(h->port[s->d]);
+	return metadata_write(s->metadata, s->metadata_n, chunk.mem, chunk.bytes,
+			      endpoint_delta(h->port[s->d]));
+}
+
+static int message_add(struct harness *h, const struct hsend *s, size_t method,
+		       struct endpoint_request *r)
+{
+	size_t len = protobuf_c_message_get_packed_size(s->message), used = 0;
+	uint8_t *wire = malloc(len + 1);
+	struct block_target t = {.port = h->port[s->d], .blocks = r->blocks};
+	int rc = -1;
+
+	protobuf_c_message_pack(s->message, wire);
+	if (!s->no_inline && endpoint_inline_area(h->port[s->d], s->lane, &t.inline_area) == 0) {
+		t.inline_only = true;
+		rc = decode(h, s, method, wire, len, &t, &r->msg, &used);
+		if (rc == 0)
+			r->inline_bytes = (uint16_t)used;
+	}
+	if (rc != 0) {
+		t.inline_only = false;
+		rc = decode(h, s, method, wire, len, &t, &r->msg, &used);
+	}
+	free(wire);
+	return rc;
+}
+
+int harness_send(struct harness *h, struct hcall *call, const struct hsend *s)
+{
+	struct endpoint_blocks blocks = {0};
+	struct endpoint_request r = {.kind = TO_HOST_REQUEST,
+				     .flags = SLOT_END_STREAM,
+				     .has_message = true,
+				     .deadline_ns = s->deadline_ns,
+				     .blocks = &blocks,
+				     .peer_family = 4,
+				     .peer_port = 4000,
+				     .peer_address = {198, 18, 0, 1}};
+	size_t method;
+	int rc;
+
+	for (method = 0; method < h->methods_n; method++)
+		if (strcmp(h->method[method], s->method) == 0)
+			break;
+	ck_assert_uint_lt(method, h->methods_n);
+	memset(call, 0, offsetof(struct hcall, initial_buf));
+	call->d = s->d;
+	call->lane = s->lane;
+	call->method = (uint32_t)method;
+	r.method = (uint32_t)method;
+	rc = endpoint_call_open(h->port[s->d], call, &call->id);
+	if (rc != 0)
+		return rc;
+	r.call_id = call->id;
+	rc = message_add(h, s, method, &r);
+	if (rc == 0)
+		rc = metadata_add(h, s, &r);
+	if (rc == 0)
+		rc = endpoint_submit(h->port[s->d], s->lane, &r, clock_ns());
+	if (rc != 0) {
+		endpoint_blocks_put(h->port[s->d], &blocks);
+		endpoint_call_close(h->port[s->d], call->id, clock_ns());
+		return rc;
+	}
+	call->open = true;
+	endpoint_flush(h->port[s->d], clock_ns());
+	return 0;
+}
+
+void harness_cancel(struct harness *h, struct hcall *call)
+{
+	struct endpoint_request r = {
+		.kind = TO_HOST_CANCEL, .call_id = call->id, .info = CANCEL_BY_CLIENT};
+
+	ck_assert_int_eq(endpoint_submit(h->port[call->d], call->lane, &r, clock_ns()), 0);
+	endpoint_call_close(h->port[call->d], call->id, clock_ns());
+	endpoint_flush(h->port[call->d], clock_ns());
+	call->open = false;
+	call->closed = true;
+}
+
+/* ------------------------------------------------------------------ answers */
+
+struct wire_sink {
+	uint8_t *mem;
+	size_t bytes;
+};
+
+static int sink_get(void *ctx, size_t want, struct linear_chunk *out)
+{
+	struct wire_sink *sink = ctx;
+
+	(void)want;
+	if (sink->mem == NULL)
+		return -SPLIT_E_LINEARIZE_NOMEM;
+	*out = (struct linear_chunk){sink->mem, sink->bytes};
+	sink->mem = NULL;
+	return 0;
+}
+
+static void reply_take(struct harness *h, struct hcall *call, const struct endpoint_completion *c,
+		       uint32_t schema_out)
+{
+	static struct encode_job job;
+	size_t bytes = 8u << 20;
+	uint8_t *mem = h->count_only ? NULL : malloc(bytes);
+	static uint8_t small[4096];
+	struct wire_sink sink = {mem == NULL ? small : mem, mem == NULL ? sizeof(small) : bytes};
+	struct encode_sink out = {.chunk_get = sink_get, .ctx = &sink};
+	struct linear_source source = {c->window.mem, c->window.peer_base, c->window.bytes};
+	struct iovec iov[1];
+	int rc = encode_start(&job, schema_message_at(h->schema, schema_out), &source, c->msg, &out,
+			      NULL);
+
+	while (rc == 0 && (rc = encode_run(&job)) == SPLIT_AGAIN)
+		rc = 0;
+	ck_assert_msg(rc == 0, "encode: %s", error_text(rc));
+	call->reply_bytes = encode_bytes(&job);
+	if (h->count_only)
+		return;
+	free(call->reply);
+	call->reply = malloc(call->reply_bytes + 1);
+	if (call->reply_bytes > 0) {
+		ck_assert_int_eq(encode_result(&job, iov, 1), 1);
+		memcpy(call->reply, iov[0].iov_base, iov[0].iov_len);
+	}
+	free(mem);
+}
+
+static int metadata_take(struct endpoint_port *port, uint64_t address, struct metadata_item *items,
+			 uint8_t *buf, size_t bytes)
+{
+	int n = endpoint_metadata_read(port, address, items, HARNESS_ITEMS, buf, bytes);
+
+	ck_assert_int_ge(n, 0);
+	return n;
+}
+
+struct poll_ctx {
+	struct harness *h;
+	unsigned d;
+};
+
+static void token_take(struct harness *h, unsigned d, struct endpoint_port *port,
+		       const struct endpoint_completion *c)
+{
+	if (!c->has_token)
+		return;
+	if (!h->hold_tokens) {
+		endpoint_token_release(port, c->lane, c->token);
+		return;
+	}
+	if (h->held_n == h->held_max) {
+		h->held_max = h->held_max == 0 ? 64 : 2 * h->held_max;
+		h->held = realloc(h->held, h->held_max * sizeof(*h->held));
+	}
+	h->held[h->held_n++] = (struct held_token){d, c->lane, c->token};
+}
+
+static void completion(void *ctx, struct endpoint_port *port, const struct endpoint_completion *c)
+{
+	struct poll_ctx *p = ctx;
+	struct harness *h = p->h;
+	struct hcall *call = c->user;
+
+	call->answer_lane = c->lane;
+	if (c->kind == TO_DAEMON_INITIAL_METADATA) {
+		call->initial_n = metadata_take(port, c->metadata, call->initial, call->initial_buf,
+						sizeof(call->initial_buf));
+	} else if (c->kind == TO_DAEMON_REFUSE) {
+		call->refused++;
+		call->open = false;
+		endpoint_call_close(port, call->id, clock_ns());
+	} else {
+		ck_assert(c->kind == TO_DAEMON_MESSAGE || c->kind == TO_DAEMON_STATUS);
+		if (c->has_message)
+			reply_take(h, call, c, h->schema_out[call->method]);
+		if (c->metadata != 0)
+			call->trailing_n =
+				metadata_take(port, c->metadata, call->trailing, call->trailing_buf,
+					      sizeof(call->trailing_buf));
+		if (c->text != 0) {
+			int n = endpoint_text_read(port, c->text, c->text_bytes, call->text,
+						   sizeof(call->text) - 1);
+
+			ck_assert_int_ge(n, 0);
+			call->text[n] = '\0';
+		}
+		if ((c->flags & SLOT_HAS_STATUS) != 0) {
+			call->answers++;
+			call->status = c->status;
+			call->open = false;
+			endpoint_call_close(port, call->id, clock_ns());
+		}
+	}
+	token_take(h, p->d, port, c);
+}
+
+unsigned harness_poll(struct harness *h)
+{
+	static const struct endpoint_events events = {.completion = completion};
+	unsigned total = 0;
+
+	for (unsigned d = 0; d < h->config.daemon_workers; d++) {
+		struct poll_ctx ctx = {h, d};
+		int n = endpoint_poll(h->port[d], 64, &events, &ctx, clock_ns());
+
+		ck_assert_msg(n >= 0, "%s", endpoint_cause(h->port[d]));
+		endpoint_flush(h->port[d], clock_ns());
+		total += (unsigned)n;
+	}
+	return total;
+}
+
+void harness_wait(struct harness *h, struct hcall *call)
+{
+	uint64_t until = clock_ns() + WAIT_MS * CLOCK_NS_PER_MS;
+
+	while (call->answers == 0 && call->refused == 0) {
+		if (harness_poll(h) == 0)
+			sched_yield();
+		ck_assert_msg(clock_ns() < until, "no answer in %d ms", WAIT_MS);
+	}
+}
+
+void harness_spin(struct harness *h, unsigned ms, const _Atomic unsigned *flag, unsigned until)
+{
+	uint64_t end = clock_ns() + ms * CLOCK_NS_PER_MS;
+
+	while (clock_ns() < end && (flag == NULL || *flag < until)) {
+		if (h->endpoint == NULL || harness_poll(h) == 0)
+			sched_yield();
+	}
+}
+
+void harness_release_held(struct harness *h)
+{
+	while (h->held_n > 0) {
+		struct held_token *t = &h->held[--h->held_n];
+
+		endpoint_token_release(h->port[t->d], t->lane, t->token);
+	}
+	for (unsigned d = 0; d < h->config.daemon_workers; d++)
+		endpoint_flush(h->port[d], clock_ns());
+}
+
+void harness_wait_released(struct harness *h)
+{
+	uint64_t until = clock_ns() + WAIT_MS * CLOCK_NS_PER_MS;
+
+	for (unsigned d = 0; d < h->config.daemon_workers; d++)
+		while (endpoint_bytes_used(h->port[d]) != 0) {
+			if (harness_poll(h) == 0)
+				sched_yield();
+			ck_assert_msg(clock_ns() < until, "a request was not given back");
+		}
+}
+
+Split__Test__Item *harness_item(const struct hcall *call)
+{
+	Split__Test__Item *item;
+
+	ck_assert_uint_eq(call->answers, 1);
+	ck_assert_msg(call->status == 0, "status %u: %s", call->status, call->text);
+	ck_assert_ptr_nonnull(call->reply);
+	item = split__test__item__unpack(NULL, call->reply_bytes, call->reply);
+	ck_assert_ptr_nonnull(item);
+	return item;
+}
+
+void hcall_free(struct hcall *call)
+{
+	free(call->reply);
+	call->reply = NULL;
+}

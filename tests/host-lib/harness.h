@@ -1,0 +1,124 @@
+/* Plays splitd for host-lib's tests: the daemon's end of attach and lanes, in this process, driven
+ * step by step by the test's thread. The host runs in a thread of its own, through the public API.
+ */
+#ifndef SPLITD_TESTS_HOST_LIB_HARNESS_H
+#define SPLITD_TESTS_HOST_LIB_HARNESS_H
+
+#include <pthread.h>
+#include <split-host.h>
+
+#include "base/clock.h"
+#include "host.pb-c.h"
+#include "linearize/linearize.h"
+#include "shepherd/shepherd.h"
+
+#define HARNESS_DAEMONS_MAX 4
+#define HARNESS_ITEMS       64
+
+/* One call as the client would see it. */
+struct hcall {
+	uint64_t id;
+	unsigned d;
+	unsigned lane;
+	uint32_t method;
+	bool open;
+	bool closed;      /* by the daemon: cancelled */
+	unsigned answers; /* completions with a status; 1 in the end */
+	unsigned refused;
+	unsigned answer_lane;
+	uint32_t status;
+	uint8_t *reply; /* wire bytes, NULL without a message */
+	size_t reply_bytes;
+	char text[2048];
+	struct metadata_item initial[HARNESS_ITEMS];
+	int initial_n;
+	struct metadata_item trailing[HARNESS_ITEMS];
+	int trailing_n;
+	uint8_t initial_buf[16384];
+	uint8_t trailing_buf[16384];
+};
+
+struct held_token {
+	unsigned d;
+	unsigned lane;
+	uint64_t token;
+};
+
+struct harness {
+	char dir[64];
+	char path[96];
+	int listen_fd;
+	struct endpoint_config config;
+	struct attach_server *server;
+	struct endpoint *endpoint;
+	struct endpoint_port *port[HARNESS_DAEMONS_MAX];
+	struct shepherd_counters counters[HARNESS_DAEMONS_MAX];
+	struct schema *schema;
+	uint32_t schema_in[64], schema_out[64];
+	char method[64][128];
+	size_t methods_n;
+	uint32_t host_workers;
+
+	bool hold_tokens; /* keep responses' tokens in `held` */
+	struct held_token *held;
+	size_t held_n, held_max;
+	bool count_only; /* stress: do not keep replies */
+
+	struct split_host *host;
+	pthread_t thread;
+	bool running;
+	int run_result;
+	unsigned workers;
+	_Atomic unsigned attached;
+	_Atomic unsigned lost;
+	_Atomic unsigned refused;
+};
+
+/* 1 daemon worker, 1 host worker, 64 slots, 1 MiB segments, 64 calls, normal pages. */
+struct endpoint_config harness_config(void);
+/* Listen, make a host "test" that will attach with `workers`. Serve on h->host, then run. */
+void harness_init(struct harness *h, const struct endpoint_config *config, unsigned workers,
+		  const struct split_host_options *options);
+/* Start split_host_run in a thread, take the attach, adopt the ports. */
+void harness_run(struct harness *h);
+/* Accept and activate one attach (the first, or one after harness_drop). */
+void harness_accept(struct harness *h);
+/* Refuse the next attach with `code`. */
+void harness_refuse(struct harness *h, int code, const char *text);
+/* The daemon goes: epoch raised (unless `abrupt`), socket closed, endpoint freed. */
+void harness_drop(struct harness *h, bool abrupt);
+/* split_host_stop, wait for run, drop. */
+void harness_stop(struct harness *h);
+/* Stop if running; detach; everything freed. */
+void harness_fini(struct harness *h);
+
+struct hsend {
+	unsigned d;
+	unsigned lane;
+	const char *method; /* "package.Service/Method" */
+	const ProtobufCMessage *message;
+	uint64_t deadline_ns;
+	const struct metadata_item *metadata;
+	size_t metadata_n;
+	bool no_inline;
+};
+
+/* Open a call and publish its request. 0, or endpoint_submit's error (no call is open then). */
+int harness_send(struct harness *h, struct hcall *call, const struct hsend *send);
+/* CANCEL the call and close it, as the daemon does. */
+void harness_cancel(struct harness *h, struct hcall *call);
+/* One poll and flush of every port. Returns completions. */
+unsigned harness_poll(struct harness *h);
+/* Poll until `call` is answered; fails the test after 10 s. */
+void harness_wait(struct harness *h, struct hcall *call);
+/* Poll for `ms`, or until *flag. */
+void harness_spin(struct harness *h, unsigned ms, const _Atomic unsigned *flag, unsigned until);
+/* Give held tokens back: the last first. */
+void harness_release_held(struct harness *h);
+/* Wait until no request block is out. */
+void harness_wait_released(struct harness *h);
+/* The reply as a message; free by split__test__item__free_unpacked. */
+Split__Test__Item *harness_item(const struct hcall *call);
+void hcall_free(struct hcall *call);
+
+#endif
