@@ -241,7 +241,13 @@ int port_eal_start(const struct config *cfg, const char *program, struct port_er
 
 void port_eal_stop(void)
 {
+	char directory[256];
+
+	/* The EAL removes its socket there, not the directory; it stays when somebody else uses it.
+	 */
+	snprintf(directory, sizeof(directory), "%s", rte_eal_get_runtime_dir());
 	rte_eal_cleanup();
+	(void)rmdir(directory);
 	port_eal_log_close();
 }
 
