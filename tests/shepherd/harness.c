@@ -89,11 +89,16 @@ static void *opener_run(void *arg)
 	return NULL;
 }
 
-static void server_up(struct pair *p, int fd, const struct endpoint_config *config)
+/* Before the host says a word, so that its packets carry its credentials. */
+static void server_make(struct pair *p, int fd)
 {
 	struct attach_policy policy = {0};
 
 	ck_assert_int_eq(attach_server_create(fd, &policy, &p->server), 0);
+}
+
+static void server_up(struct pair *p, const struct endpoint_config *config)
+{
 	ck_assert_int_eq(serve_attach(p->server, config), 0);
 	p->endpoint = attach_server_endpoint(p->server);
 	p->port = endpoint_port_of(p->endpoint, 0);
@@ -109,8 +114,9 @@ void pair_open(struct pair *p, const struct endpoint_config *config)
 	memset(p, 0, sizeof(*p));
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
 	o.fd = fds[1];
+	server_make(p, fds[0]);
 	ck_assert_int_eq(pthread_create(&thread, NULL, opener_run, &o), 0);
-	server_up(p, fds[0], config);
+	server_up(p, config);
 	pthread_join(thread, NULL);
 	ck_assert_msg(o.rc == 0, "attach: %s: %s", error_name(o.rc), o.why.text);
 	p->host = o.host;
@@ -123,6 +129,7 @@ void pair_fork(struct pair *p, const struct endpoint_config *config,
 
 	memset(p, 0, sizeof(*p));
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+	server_make(p, fds[0]);
 	fflush(NULL);
 	p->pid = fork();
 	ck_assert_int_ge(p->pid, 0);
@@ -141,7 +148,7 @@ void pair_fork(struct pair *p, const struct endpoint_config *config,
 		_exit(rc);
 	}
 	close(fds[1]);
-	server_up(p, fds[0], config);
+	server_up(p, config);
 }
 
 int pair_close(struct pair *p)

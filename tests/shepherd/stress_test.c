@@ -1,0 +1,315 @@
+/* Two processes, two host workers and a foreign thread against one daemon worker that also sleeps:
+ * every request is handed over once, every answer comes back once with the right bytes, all blocks
+ * and tokens go home, and nobody sleeps through work. Small rings, so that everything runs full. */
+#include "tests/shepherd/harness.h"
+
+#include <check.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/random.h"
+
+#define CALLS     60000
+#define IN_FLIGHT 24
+#define BLOCKS    64
+
+/* ---- the host: each worker answers by a block or inline; some answers go by the foreign lane. */
+
+struct host {
+	struct attachment *a;
+	pthread_mutex_t lock; /* arena and foreign lane */
+	struct arena *arena;
+	uint64_t handled;
+	int failed;
+};
+
+static void *block_get(struct host *h, size_t bytes)
+{
+	struct shepherd_chunk c = {0};
+
+	pthread_mutex_lock(&h->lock);
+	if (arena_get(h->arena, bytes, &c) < 0)
+		c.mem = NULL;
+	pthread_mutex_unlock(&h->lock);
+	return c.mem;
+}
+
+/* The token is the block's address. */
+static void released(struct host *h, struct host_lane *lane, const struct slot *s)
+{
+	uint64_t tokens[SLOT_TOKENS_MAX];
+	unsigned n = host_lane_released(lane, s, tokens);
+
+	pthread_mutex_lock(&h->lock);
+	for (unsigned i = 0; i < n; i++)
+		if (arena_put(h->arena, (void *)(uintptr_t)tokens[i]) < 0)
+			h->failed = 1;
+	pthread_mutex_unlock(&h->lock);
+}
+
+static bool respond(struct host *h, struct host_lane *lane, const struct slot *in, void *block)
+{
+	struct slot *s = host_lane_reserve(lane, block != NULL);
+	const uint64_t *request = (const void *)(uintptr_t)in->msg;
+	uint64_t *reply;
+
+	(void)h;
+	if (s == NULL)
+		return false;
+	s->kind = TO_DAEMON_MESSAGE;
+	s->flags = SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_HAS_MESSAGE;
+	if (block != NULL) {
+		s->flags |= SLOT_HAS_TOKEN;
+		s->token = (uint64_t)(uintptr_t)block;
+		reply = block;
+	} else {
+		s->flags |= SLOT_INLINE;
+		s->inline_bytes = 16;
+		reply = (void *)s->inline_area;
+	}
+	if (in->flags & SLOT_HAS_TOKEN) {
+		s->flags |= SLOT_RELEASE_REQUEST;
+		s->release = in->info;
+	}
+	reply[0] = request[0];
+	reply[1] = ~request[0];
+	s->msg = (uint64_t)(uintptr_t)reply;
+	s->call_id = in->call_id;
+	host_lane_commit(lane, s);
+	host_lane_ring(lane);
+	return true;
+}
+
+/* Out of tokens or of ring: what would bring some back may lie behind this request in our own ring
+ * (host-lib looks ahead for it); here a smaller answer does, which needs no token. */
+static void *block_drop(struct host *h, void *block)
+{
+	if (block != NULL && arena_put(h->arena, block) < 0)
+		h->failed = 1;
+	return NULL;
+}
+
+static void handle(struct host *h, struct host_lane *lane, const struct slot *s, uint64_t n)
+{
+	void *block = n % 3 != 0 ? block_get(h, 16 + n % 700) : NULL;
+	bool foreign = n % 5 == 0, done = false;
+
+	while (!done && attachment_alive(h->a)) {
+		if (foreign)
+			pthread_mutex_lock(&h->lock);
+		done = respond(h, foreign ? attachment_foreign(h->a, 0) : lane, s, block);
+		if (!foreign)
+			pthread_mutex_lock(&h->lock);
+		if (!done)
+			block = block_drop(h, block);
+		pthread_mutex_unlock(&h->lock);
+	}
+}
+
+struct host_thread {
+	struct host *host;
+	unsigned index;
+};
+
+static void *host_worker_run(void *arg)
+{
+	struct host_thread *t = arg;
+	struct host *h = t->host;
+	struct host_lane *lane = attachment_lane(h->a, 0, t->index);
+	unsigned idle = 0;
+	uint64_t n = 0;
+
+	host_state_set(h->a, t->index, HOST_POLLING);
+	while (attachment_alive(h->a)) {
+		const struct slot *s = host_lane_peek(lane);
+
+		if (s == NULL) {
+			/* 20 s: a lost wake shows as a failure, not as a hang. */
+			if (++idle > 50 && !host_park(h->a, t->index, 20000 * MS)) {
+				h->failed = 2;
+				return NULL;
+			}
+			continue;
+		}
+		idle = 0;
+		if (s->kind == TO_HOST_RELEASE) {
+			released(h, lane, s);
+		} else if (s->kind == TO_HOST_REQUEST) {
+			handle(h, lane, s, n++);
+			__atomic_fetch_add(&h->handled, 1, __ATOMIC_RELAXED);
+		} else {
+			h->failed = 3;
+		}
+		host_lane_advance(lane);
+	}
+	return NULL;
+}
+
+static int host_run(struct attachment *a, void *arg)
+{
+	struct host h = {.a = a, .lock = PTHREAD_MUTEX_INITIALIZER};
+	struct shepherd_chunk arena = attachment_arena(a);
+	struct host_thread t[2] = {{&h, 0}, {&h, 1}};
+	pthread_t threads[2];
+
+	(void)arg;
+	if (arena_create(arena.mem, 64 * 1024, &h.arena) < 0)
+		return 10;
+	for (int i = 0; i < 2; i++)
+		if (pthread_create(&threads[i], NULL, host_worker_run, &t[i]) != 0)
+			return 11;
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	arena_destroy(h.arena);
+	if (h.failed != 0)
+		return h.failed;
+	return h.handled == CALLS ? 0 : 12;
+}
+
+/* ---- the daemon worker */
+
+struct held {
+	unsigned lane;
+	uint64_t token;
+};
+
+struct daemon {
+	struct pair p;
+	struct random rnd;
+	uint64_t expected[IN_FLIGHT]; /* by user index; 0: free */
+	unsigned in_flight;
+	uint64_t opened, answered;
+	struct held held[BLOCKS]; /* tokens given back late and out of order */
+	unsigned held_n;
+};
+
+static void completion(void *ctx, struct endpoint_port *port, const struct endpoint_completion *c)
+{
+	struct daemon *d = ctx;
+	uint64_t *slot = c->user;
+	uint64_t words[2];
+
+	ck_assert_int_eq(c->kind, TO_DAEMON_MESSAGE);
+	ck_assert(c->flags & SLOT_HAS_STATUS);
+	memcpy(words, c->window.mem + (c->msg - c->window.peer_base), sizeof(words));
+	ck_assert_uint_eq(words[0], *slot);
+	ck_assert_uint_eq(words[1], ~*slot);
+	*slot = 0;
+	d->answered++;
+	d->in_flight--;
+	endpoint_call_close(port, c->call_id, now());
+	if (!c->has_token)
+		return;
+	if (d->held_n == BLOCKS) {
+		unsigned i = (unsigned)random_below(&d->rnd, BLOCKS);
+
+		endpoint_token_release(port, d->held[i].lane, d->held[i].token);
+		d->held[i] = d->held[--d->held_n];
+	}
+	d->held[d->held_n++] = (struct held){c->lane, c->token};
+}
+
+static bool open_one(struct daemon *d)
+{
+	struct endpoint_port *port = d->p.port;
+	unsigned lane = (unsigned)(d->opened & 1), i = 0;
+	struct endpoint_blocks blocks = {0};
+	struct endpoint_request r = {
+		.kind = TO_HOST_REQUEST, .has_message = true, .blocks = &blocks};
+	struct shepherd_chunk c;
+	bool inlined = random_below(&d->rnd, 2) == 0;
+
+	while (d->expected[i] != 0)
+		i++;
+	if (endpoint_call_open(port, &d->expected[i], &r.call_id) < 0)
+		return false;
+	if (inlined ? endpoint_inline_area(port, lane, &c) < 0
+		    : endpoint_block_get(port, &blocks, 8 + random_below(&d->rnd, 5000), &c) < 0)
+		goto no_room;
+	d->expected[i] = d->opened + 1;
+	memcpy(c.mem, &d->expected[i], 8);
+	r.inline_bytes = inlined ? 16 : 0;
+	r.msg = (uint64_t)((int64_t)(uintptr_t)c.mem + endpoint_delta(port));
+	if (endpoint_submit(port, lane, &r, now()) < 0)
+		goto no_room;
+	d->opened++;
+	d->in_flight++;
+	return true;
+no_room:
+	d->expected[i] = 0;
+	endpoint_blocks_put(port, &blocks);
+	endpoint_call_close(port, r.call_id, now());
+	return false;
+}
+
+START_TEST(stress)
+{
+	static const struct endpoint_events events = {completion};
+	struct endpoint_config config = pair_config();
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
+	static struct daemon d;
+	int ep = epoll_create1(EPOLL_CLOEXEC), rc, slept_out = 0;
+	unsigned idle = 0;
+
+	d = (struct daemon){0};
+	random_seed(&d.rnd, 7 + (uint64_t)_i);
+	config.request_slots = config.completion_slots = config.foreign_slots = 2u << _i;
+	config.calls_max = IN_FLIGHT;
+	config.tokens_max = BLOCKS + 8;
+	pair_fork(&d.p, &config, host_run, NULL);
+	ck_assert_int_eq(epoll_ctl(ep, EPOLL_CTL_ADD, endpoint_eventfd(d.p.port), &ev), 0);
+	while (d.answered < CALLS) {
+		while (d.opened < CALLS && d.in_flight < IN_FLIGHT && open_one(&d))
+			;
+		rc = endpoint_poll(d.p.port, 16, &events, &d, now());
+		ck_assert_msg(rc >= 0, "%s", endpoint_cause(d.p.port));
+		endpoint_flush(d.p.port, now());
+		idle = rc > 0 ? 0 : idle + 1;
+		/* Asleep only when all that is open is with the host: its answer must wake us. */
+		if (idle > 20 && d.in_flight > 0 && endpoint_arm_sleep(d.p.port)) {
+			if (epoll_wait(ep, &ev, 1, 1000) == 0)
+				slept_out++;
+			endpoint_disarm_sleep(d.p.port);
+		}
+	}
+	ck_assert_int_eq(slept_out, 0);
+	while (d.held_n > 0) {
+		d.held_n--;
+		endpoint_token_release(d.p.port, d.held[d.held_n].lane, d.held[d.held_n].token);
+	}
+	endpoint_flush(d.p.port, now());
+	ck_assert_uint_eq(endpoint_bytes_used(d.p.port), 0);
+	ck_assert_uint_eq(endpoint_calls_open(d.p.port), 0);
+	ck_assert_uint_eq(d.p.counters.stale_calls, 0);
+	ck_assert_uint_eq(d.p.counters.stale_releases, 0);
+	ck_assert_uint_eq(d.p.counters.requests_out, CALLS);
+	printf("slots %u: wakes %llu (saved %llu), sleeps %llu (refused %llu), ring full %llu\n",
+	       config.request_slots, (unsigned long long)d.p.counters.wakes,
+	       (unsigned long long)d.p.counters.wakes_saved,
+	       (unsigned long long)d.p.counters.sleeps,
+	       (unsigned long long)d.p.counters.sleeps_refused,
+	       (unsigned long long)d.p.counters.ring_full);
+	close(ep);
+	ck_assert_int_eq(pair_close(&d.p), 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("shepherd/stress");
+	TCase *t = tcase_create("stress");
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(t, 110);
+	tcase_add_loop_test(t, stress, 0, 4);
+	suite_add_tcase(s, t);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
