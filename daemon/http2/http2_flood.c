@@ -9,9 +9,6 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 
-/* Frames that one header list may be spread over: at 16 KiB each, far more than any limit takes. */
-#define CONTINUATIONS_MAX 32
-
 static const struct http2_budget *budget_of(const struct http2_session *s, enum flood_kind kind)
 {
 	const struct http2_config *c = &s->engine->config;
@@ -38,7 +35,7 @@ void http2_flood_init(struct http2_session *s)
 	}
 }
 
-static void flood_exceeded(struct http2_session *s, enum flood_kind kind)
+void http2_flood_exceeded(struct http2_session *s, enum flood_kind kind)
 {
 	struct http2_counters *c = &s->engine->counters;
 	uint64_t *const counters[FLOOD_KINDS] = {
@@ -67,7 +64,7 @@ static __attribute__((noinline)) void flood_refill(struct http2_session *s, enum
 	if (gained > budget->burst)
 		gained = budget->burst;
 	if (gained == 0) {
-		flood_exceeded(s, kind);
+		http2_flood_exceeded(s, kind);
 		return;
 	}
 	level->refilled_ns = s->now_ns;
@@ -86,44 +83,4 @@ void http2_flood_earn(struct http2_session *s, enum flood_kind kind, uint32_t n)
 	int64_t burst = budget_of(s, kind)->burst;
 
 	s->flood[kind].left = left < burst ? left : burst;
-}
-
-/* Every frame header, before anything else looks at it. */
-int http2_flood_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *head, void *user)
-{
-	struct http2_session *s = user;
-
-	(void)ng;
-	switch (head->type) {
-	case NGHTTP2_DATA:
-		if (head->length == 0 && !(head->flags & NGHTTP2_FLAG_END_STREAM))
-			http2_flood_spend(s, FLOOD_EMPTY);
-		break;
-	case NGHTTP2_HEADERS:
-		break;
-	case NGHTTP2_RST_STREAM:
-		http2_flood_spend(s, FLOOD_RESETS);
-		break;
-	case NGHTTP2_SETTINGS:
-		if (!(head->flags & NGHTTP2_FLAG_ACK))
-			http2_flood_spend(s, FLOOD_SETTINGS);
-		else
-			http2_flood_spend(s, FLOOD_EMPTY);
-		break;
-	case NGHTTP2_PING:
-		http2_flood_spend(s, FLOOD_PINGS);
-		break;
-	case NGHTTP2_WINDOW_UPDATE:
-		http2_flood_spend(s, FLOOD_WINDOWS);
-		break;
-	case NGHTTP2_CONTINUATION:
-		http2_flood_spend(s, FLOOD_EMPTY);
-		if (++s->continuations > CONTINUATIONS_MAX)
-			flood_exceeded(s, FLOOD_EMPTY);
-		break;
-	default: /* PRIORITY, GOAWAY, unknown ones */
-		http2_flood_spend(s, FLOOD_EMPTY);
-		break;
-	}
-	return 0;
 }

@@ -62,6 +62,25 @@ struct flood_level {
 	uint64_t refilled_ns;
 };
 
+/* --- the scanner (http2_scan.c) -----------------------------------------------------------------
+ */
+
+/* Streams remembered after their end: enough for what a peer has on the way when we end one. */
+#define SCAN_CLOSED 64
+
+struct scan {
+	uint32_t skip; /* bytes until the next frame header: of the preface, then of a payload */
+	uint8_t head[9];
+	uint8_t head_len;
+	uint8_t priority_wanted; /* bytes of a PRIORITY's dependency still to come */
+	uint8_t priority[4];
+	bool stop;              /* feed nghttp2 up to the end of this frame before going on */
+	uint32_t continuations; /* of this header list */
+	uint32_t headers_max;   /* highest identifier in a HEADERS frame */
+	uint32_t closed_next;
+	uint32_t closed[SCAN_CLOSED]; /* identifier << 1 | ended by us */
+};
+
 /* --- engine, session, stream ------------------------------------------------------------------ */
 
 struct http2_engine {
@@ -106,7 +125,6 @@ struct http2_session {
 	uint32_t fields;
 	uint32_t field_bytes;
 	uint32_t fields_seen;
-	uint32_t continuations; /* of this list */
 	uint32_t last_stream_id;
 
 	/* Output. */
@@ -124,6 +142,7 @@ struct http2_session {
 	bool finished; /* the last output after an error is written */
 	bool draining; /* the first GOAWAY of two is out, its PING not answered */
 
+	struct scan scan;
 	struct flood_level flood[FLOOD_KINDS];
 	struct http2_stream *last_found;
 };
@@ -156,16 +175,22 @@ ssize_t http2_send_body_next(nghttp2_session *ng, int32_t id, uint8_t *buf, size
 int http2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t length,
 		    nghttp2_data_source *source, void *user);
 int http2_send_frame_done(nghttp2_session *ng, const nghttp2_frame *frame, void *user);
-int http2_send_frame_refused(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user);
+int http2_send_frame_refused(nghttp2_session *ng, const nghttp2_frame *frame, int error,
+			     void *user);
 /* Tell the owner that output became due, unless recv or send is running and will see it. */
 void http2_send_wanted(struct http2_session *s);
 
 /* http2_flood.c. Begin the budgets at now_ns. Spend one of `kind`; when it is spent out the session
  * ends with ENHANCE_YOUR_CALM. */
 void http2_flood_init(struct http2_session *s);
-int http2_flood_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *head, void *user);
+void http2_flood_exceeded(struct http2_session *s, enum flood_kind kind);
 void http2_flood_spend(struct http2_session *s, enum flood_kind kind);
 void http2_flood_earn(struct http2_session *s, enum flood_kind kind, uint32_t n);
+/* http2_scan.c. Look at the next bytes of the input; returns how many of them to feed to nghttp2
+ * before scanning goes on (all of them, most times). Finds errors: see s->error. */
+void http2_scan_init(struct http2_session *s);
+size_t http2_scan(struct http2_session *s, const uint8_t *p, size_t n);
+void http2_scan_stream_closed(struct http2_session *s, uint32_t id, bool by_us);
 /* End the session with a GOAWAY of `code`; `error` (negative, fatal) is what recv and send return.
  */
 void http2_session_fail(struct http2_session *s, uint32_t code, int error);

@@ -130,6 +130,19 @@ ssize_t http2_send_body_next(nghttp2_session *ng, int32_t id, uint8_t *buf, size
 	return (ssize_t)n;
 }
 
+/* A reset that the peer made us send is as dear as one it sent itself. */
+static void reset_sent(struct http2_session *s, const nghttp2_frame *frame)
+{
+	struct http2_stream *stream =
+		nghttp2_session_get_stream_user_data(s->ng, frame->hd.stream_id);
+
+	counter_inc(&s->engine->counters.tx_resets);
+	if (frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
+	    frame->rst_stream.error_code != NGHTTP2_REFUSED_STREAM &&
+	    (stream == NULL || !(stream->flags & STREAM_RESET)))
+		http2_flood_spend(s, FLOOD_RESETS);
+}
+
 /* RFC 9113 s8.1: an answer that is complete before its request asks the peer to stop sending. */
 int http2_send_frame_done(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
@@ -138,7 +151,7 @@ int http2_send_frame_done(nghttp2_session *ng, const nghttp2_frame *frame, void 
 
 	switch (frame->hd.type) {
 	case NGHTTP2_RST_STREAM:
-		counter_inc(&s->engine->counters.tx_resets);
+		reset_sent(s, frame);
 		return 0;
 	case NGHTTP2_GOAWAY:
 		counter_inc(&s->engine->counters.tx_goaways);

@@ -31,7 +31,8 @@ _Static_assert((int)HTTP2_STATIC == (NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_F
  */
 #define NG_RESET_BURST UINT64_C(1000000000)
 
-/* Likewise: Debian's 1.52 counts each piece of a CONTINUATION's header that it is fed as a frame. */
+/* Likewise: Debian's 1.52 counts each piece of a CONTINUATION's header that it is fed as a frame.
+ */
 #define NG_CONTINUATIONS 1000000000
 
 static const uint8_t drain_ping[8] = {'s', 'p', 'l', 'i', 't', 'd', 0, 1};
@@ -147,7 +148,6 @@ static void fields_drop(struct http2_session *s)
 	s->fields = 0;
 	s->field_bytes = 0;
 	s->fields_seen = 0;
-	s->continuations = 0;
 	s->header_stream = NULL;
 }
 
@@ -166,6 +166,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
 	stream = pool_get(&e->streams);
 	if (unlikely(stream == NULL)) {
 		counter_inc(&e->counters.streams_refused);
+		http2_scan_stream_closed(s, (uint32_t)frame->hd.stream_id, true);
 		(void)nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
 						NGHTTP2_REFUSED_STREAM);
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
@@ -233,7 +234,6 @@ static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, ng
 	(void)value;
 	(void)flags;
 	counter_inc(&s->engine->counters.rx_malformed);
-	http2_flood_spend(s, FLOOD_RESETS);
 	(void)nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
 					NGHTTP2_PROTOCOL_ERROR);
 	return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
@@ -346,8 +346,6 @@ static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int
 	(void)frame;
 	(void)error;
 	counter_inc(&s->engine->counters.rx_malformed);
-	/* Each makes us send a reset: as dear as one received. */
-	http2_flood_spend(s, FLOOD_RESETS);
 	return 0;
 }
 
@@ -355,6 +353,9 @@ static void stream_gone(struct http2_stream *stream, uint32_t code, bool by_peer
 {
 	struct http2_session *s = stream->session;
 
+	http2_scan_stream_closed(
+		s, stream->id,
+		!by_peer && ((stream->flags & STREAM_RESET) || code != HTTP2_NO_ERROR));
 	if (s->data.open && s->data.stream == stream)
 		s->data.stream = NULL;
 	if (s->header_stream == stream)
@@ -413,7 +414,6 @@ static int engine_nghttp2_init(struct http2_engine *e)
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
 	nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
 	nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
-	nghttp2_session_callbacks_set_on_begin_frame_callback(cb, http2_flood_begin_frame);
 	nghttp2_session_callbacks_set_on_frame_send_callback(cb, http2_send_frame_done);
 	nghttp2_session_callbacks_set_on_frame_not_send_callback(cb, http2_send_frame_refused);
 	nghttp2_session_callbacks_set_send_data_callback(cb, http2_send_data);
@@ -546,6 +546,7 @@ int http2_session_create(struct http2_engine *e, const struct http2_out *out, vo
 	s->engine = e;
 	s->out = *out;
 	s->user = user;
+	http2_scan_init(s);
 	list_init(&s->streams);
 	if (nghttp2_session_server_new3(&s->ng, e->callbacks, s, e->option, &mem) != 0) {
 		counter_inc(&e->counters.sessions_refused);
@@ -640,10 +641,23 @@ static void header_unspill(struct http2_session *s)
 	s->spill = NULL;
 }
 
+/* Give nghttp2 the next bytes. */
+static void recv_feed(struct http2_session *s, const uint8_t *p, size_t n)
+{
+	ssize_t got = nghttp2_session_mem_recv(s->ng, p, n);
+
+	if (likely(got >= 0))
+		return;
+	if (got == NGHTTP2_ERR_NOMEM)
+		http2_session_fail(s, HTTP2_INTERNAL_ERROR, -SPLIT_E_HTTP2_NOMEM);
+	else if (got == NGHTTP2_ERR_FLOODED)
+		http2_session_fail(s, HTTP2_ENHANCE_YOUR_CALM, -SPLIT_E_HTTP2_FLOOD);
+	else
+		http2_session_fail(s, HTTP2_PROTOCOL_ERROR, -SPLIT_E_HTTP2_PROTOCOL);
+}
+
 int http2_session_recv(struct http2_session *s, const uint8_t *p, size_t n, uint64_t now_ns)
 {
-	ssize_t got;
-
 	if (s->error != 0)
 		return s->error;
 	assert(!s->in_io);
@@ -655,14 +669,13 @@ int http2_session_recv(struct http2_session *s, const uint8_t *p, size_t n, uint
 	counter_add(&s->engine->counters.rx_bytes, n);
 	s->in_io = true;
 	header_unspill(s);
-	got = nghttp2_session_mem_recv(s->ng, p, n);
-	if (unlikely(got < 0)) {
-		if (got == NGHTTP2_ERR_NOMEM)
-			http2_session_fail(s, HTTP2_INTERNAL_ERROR, -SPLIT_E_HTTP2_NOMEM);
-		else if (got == NGHTTP2_ERR_FLOODED)
-			http2_session_fail(s, HTTP2_ENHANCE_YOUR_CALM, -SPLIT_E_HTTP2_FLOOD);
-		else
-			http2_session_fail(s, HTTP2_PROTOCOL_ERROR, -SPLIT_E_HTTP2_PROTOCOL);
+	while (n > 0 && s->error == 0) {
+		size_t part = http2_scan(s, p, n);
+
+		if (likely(s->error == 0))
+			recv_feed(s, p, part);
+		p += part;
+		n -= part;
 	}
 	if (unlikely(header_spill(s) != 0))
 		http2_session_fail(s, HTTP2_INTERNAL_ERROR, -SPLIT_E_HTTP2_NOMEM);
