@@ -427,13 +427,14 @@ static void drain(struct split_host *host, struct session *s)
 
 static int attach_failed(struct split_host *host, int rc, const struct attach_refusal *why)
 {
-	const char *text = why->text[0] != '\0' ? why->text : error_text(rc);
-	bool absent =
-		rc == -SPLIT_E_SHEPHERD_ATTACH_CLOSED || rc == -SPLIT_E_SHEPHERD_ATTACH_TIMEOUT;
-	bool lasting = refusal_is_lasting(rc);
+	bool absent, lasting;
 
+	if (rc == -SPLIT_E_SHEPHERD_ATTACH_REFUSED && why->code < 0)
+		rc = why->code; /* the daemon's own reason */
+	absent = rc == -SPLIT_E_SHEPHERD_ATTACH_CLOSED || rc == -SPLIT_E_SHEPHERD_ATTACH_TIMEOUT;
+	lasting = refusal_is_lasting(rc);
 	if (!absent)
-		event(host, SPLIT_HOST_REFUSED, text);
+		event(host, SPLIT_HOST_REFUSED, why->text[0] != '\0' ? why->text : error_text(rc));
 	if (rc == -SPLIT_E_BASE_NOMEM)
 		return SPLIT_E_NOMEM;
 	if (lasting && __atomic_load_n(&host->stats.attaches, __ATOMIC_RELAXED) == 0)

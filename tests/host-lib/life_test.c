@@ -1,0 +1,384 @@
+/* Attach, refusal, loss, attach again, stop: what happens to calls then. */
+#include <check.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/host-lib/harness.h"
+
+#define UNARY "split.test.Host/Unary"
+
+static struct harness h;
+static struct hcall call;
+static _Atomic unsigned running, go, handled;
+static Split__Test__Item_Closure late_reply;
+static void *late_data;
+static const Split__Test__Item *late_in;
+
+/* By request: 0 echoes; 1 waits for `go`, then echoes; 2 is answered by whoever likes. */
+static void host_unary(Split__Test__Host_Service *self, const Split__Test__Item *in,
+		       Split__Test__Item_Closure reply, void *data)
+{
+	(void)self;
+	if (in->action == 2) {
+		late_in = (const Split__Test__Item *)(const void *)split_call_retain(
+			split_call_of(data));
+		late_reply = reply;
+		late_data = data;
+		running++;
+		return;
+	}
+	if (in->action == 1) {
+		running++;
+		while (go == 0)
+			sched_yield();
+		ck_assert_str_eq(in->name, "life"); /* the mapping is still there */
+	}
+	reply(in, data);
+	handled++;
+}
+
+static void host_other(Split__Test__Host_Service *self, const Split__Test__Item *in,
+		       Split__Test__Item_Closure reply, void *data)
+{
+	host_unary(self, in, reply, data);
+}
+
+static Split__Test__Host_Service service = SPLIT__TEST__HOST__INIT(host_);
+
+static void start(const struct split_host_options *options)
+{
+	struct endpoint_config config = harness_config();
+
+	running = go = handled = 0;
+	harness_init(&h, &config, 1, options);
+	ck_assert_int_eq(split_host_serve(h.host, &service.base), 0);
+}
+
+static void send_action(struct hcall *c, unsigned action)
+{
+	Split__Test__Item item = SPLIT__TEST__ITEM__INIT;
+	struct hsend s = {.method = UNARY, .message = &item.base};
+
+	item.name = "life";
+	item.action = action;
+	ck_assert_int_eq(harness_send(&h, c, &s), 0);
+}
+
+static void finish(void)
+{
+	hcall_free(&call);
+	harness_fini(&h);
+}
+
+static struct split_host_stats stats(void)
+{
+	struct split_host_stats s;
+
+	split_host_stats_get(h.host, &s);
+	return s;
+}
+
+static void echo_works(void)
+{
+	send_action(&call, 0);
+	harness_wait(&h, &call);
+	ck_assert_uint_eq(call.answers, 1);
+	ck_assert_uint_eq(call.status, 0);
+	hcall_free(&call);
+}
+
+START_TEST(arguments)
+{
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+	unsigned cores[] = {100000};
+	char name[70];
+
+	memset(name, 'n', sizeof(name));
+	name[69] = '\0';
+	ck_assert_ptr_null(split_host_attach("/nowhere", NULL, NULL));
+	ck_assert_int_eq(errno, EINVAL);
+	ck_assert_ptr_null(split_host_attach("/nowhere", "", NULL));
+	ck_assert_ptr_null(split_host_attach("/nowhere", name, NULL));
+	o.cores = cores;
+	o.cores_n = 1;
+	ck_assert_ptr_null(split_host_attach("/nowhere", "x", &o));
+	ck_assert_int_eq(errno, EINVAL);
+	ck_assert_int_eq(split_host_serve(NULL, &service.base), SPLIT_E_ARGUMENT);
+	ck_assert_int_eq(split_host_run(NULL, 1), SPLIT_E_ARGUMENT);
+	split_host_stop(NULL);
+	split_host_detach(NULL);
+	start(NULL);
+	ck_assert_int_eq(split_host_serve(h.host, NULL), SPLIT_E_ARGUMENT);
+	ck_assert_int_eq(split_host_serve(h.host, &service.base), SPLIT_E_DUPLICATE);
+	ck_assert_int_eq(split_host_run(h.host, 100000), SPLIT_E_ARGUMENT);
+	ck_assert_str_eq(split_host_error_text(SPLIT_E_ANSWERED), "the call was answered before");
+	finish();
+}
+END_TEST
+
+/* No splitd: waits, until stop; or says so at once. */
+START_TEST(absent)
+{
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+	struct split_host *host;
+
+	o.attach_once = true;
+	host = split_host_attach("/tmp/no-splitd-is-here", "x", &o);
+	ck_assert_int_eq(split_host_run(host, 1), SPLIT_E_ARGUMENT); /* serves nothing */
+	ck_assert_int_eq(split_host_serve(host, &service.base), 0);
+	ck_assert_int_eq(split_host_run(host, 1), SPLIT_E_LOST);
+	split_host_detach(host);
+	setenv(SPLIT_HOST_SOCKET_ENV, "/tmp/no-splitd-is-here", 1);
+	host = split_host_attach(NULL, "x", NULL);
+	ck_assert_int_eq(split_host_serve(host, &service.base), 0);
+	split_host_stop(host); /* before run: run returns at once */
+	ck_assert_int_eq(split_host_run(host, 1), 0);
+	split_host_detach(host);
+}
+END_TEST
+
+static void *run_thread(void *arg)
+{
+	(void)arg;
+	h.run_result = split_host_run(h.host, 1);
+	return NULL;
+}
+
+START_TEST(refused)
+{
+	start(NULL);
+	ck_assert_int_eq(pthread_create(&h.thread, NULL, run_thread, NULL), 0);
+	harness_refuse(&h, -SPLIT_E_SHEPHERD_ATTACH_UID, "not you");
+	pthread_join(h.thread, NULL);
+	ck_assert_int_eq(h.run_result, SPLIT_E_REFUSED);
+	ck_assert_uint_eq(h.refused, 1);
+	finish();
+}
+END_TEST
+
+/* A reason that may pass is tried again. */
+START_TEST(refused_for_now)
+{
+	start(NULL);
+	ck_assert_int_eq(pthread_create(&h.thread, NULL, run_thread, NULL), 0);
+	h.running = true;
+	harness_refuse(&h, -SPLIT_E_SHEPHERD_ATTACH_LIMIT, "full");
+	harness_accept(&h);
+	ck_assert_uint_eq(h.refused, 1);
+	echo_works();
+	finish();
+}
+END_TEST
+
+/* splitd goes while nothing is running, politely and not, again and again. */
+START_TEST(attach_again)
+{
+	start(NULL);
+	harness_run(&h);
+	for (unsigned i = 0; i < 6; i++) {
+		for (int n = 0; n < 20; n++)
+			echo_works();
+		harness_drop(&h, i % 2 == 0);
+		harness_accept(&h);
+		ck_assert_uint_eq(h.lost, i + 1);
+	}
+	echo_works();
+	ck_assert_uint_eq(stats().attaches, 7);
+	ck_assert_uint_eq(stats().calls, 121);
+	finish();
+	ck_assert_int_eq(h.run_result, 0);
+}
+END_TEST
+
+/* A handler that is stuck over the loss neither holds up the next attach nor loses its memory. */
+START_TEST(lost_while_running)
+{
+	static struct hcall stuck, queued;
+
+	start(NULL);
+	harness_run(&h);
+	send_action(&stuck, 1);
+	harness_spin(&h, 5000, &running, 1);
+	send_action(&queued, 0); /* never begun: the daemon has ended it */
+	harness_drop(&h, false);
+	harness_accept(&h);
+	echo_works();
+	ck_assert_uint_eq(handled, 1);
+	go = 1;
+	harness_spin(&h, 5000, &handled, 2);
+	harness_spin(&h, 100, NULL, 0);
+	ck_assert_uint_eq(handled, 2); /* the stuck one, not the queued one */
+	ck_assert_uint_eq(stats().answers_late, 1);
+	echo_works();
+	finish();
+}
+END_TEST
+
+/* An answer owed over the loss goes nowhere; the message is still there until it is given. */
+START_TEST(lost_while_owed)
+{
+	start(NULL);
+	harness_run(&h);
+	send_action(&call, 2);
+	harness_spin(&h, 5000, &running, 1);
+	harness_drop(&h, true);
+	harness_accept(&h);
+	ck_assert(split_call_cancelled(split_call_of(late_data)));
+	ck_assert_str_eq(late_in->name, "life");
+	ck_assert_ptr_nonnull(split_call_alloc(split_call_of(late_data), 100));
+	late_reply(late_in, late_data);
+	split_call_release(split_call_of(late_data));
+	ck_assert_ptr_null(split_call_of(late_data));
+	ck_assert_uint_eq(stats().answers_late, 1);
+	echo_works();
+	finish();
+}
+END_TEST
+
+/* Owed for ever: the host goes all the same, and the closure may still be called. */
+START_TEST(owed_at_the_end)
+{
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+
+	o.drain_ns = 20 * CLOCK_NS_PER_MS;
+	start(&o);
+	harness_run(&h);
+	send_action(&call, 2);
+	harness_spin(&h, 5000, &running, 1);
+	ck_assert_ptr_nonnull(split_call_alloc(split_call_of(late_data), 100));
+	finish();
+	ck_assert_int_eq(h.run_result, 0);
+	late_reply(NULL, late_data);
+}
+END_TEST
+
+static void *stop_thread(void *arg)
+{
+	(void)arg;
+	split_host_stop(h.host);
+	return NULL;
+}
+
+/* Stop lets what runs and what is owed be answered. */
+START_TEST(stop_drains)
+{
+	static struct hcall owed;
+	pthread_t t;
+
+	start(NULL);
+	harness_run(&h);
+	send_action(&owed, 2);
+	harness_spin(&h, 5000, &running, 1);
+	send_action(&call, 1);
+	harness_spin(&h, 5000, &running, 2);
+	ck_assert_int_eq(pthread_create(&t, NULL, stop_thread, NULL), 0);
+	pthread_join(t, NULL);
+	harness_spin(&h, 30, NULL, 0);
+	ck_assert_uint_eq(call.answers, 0);
+	go = 1;
+	harness_wait(&h, &call);
+	ck_assert_uint_eq(call.status, 0);
+	late_reply(late_in, late_data);
+	split_call_release(split_call_of(late_data));
+	harness_wait(&h, &owed);
+	ck_assert_uint_eq(owed.status, 0);
+	pthread_join(h.thread, NULL);
+	h.running = false;
+	ck_assert_int_eq(h.run_result, 0);
+	hcall_free(&owed);
+	/* The same host may run again. */
+	harness_drop(&h, false);
+	harness_run(&h);
+	echo_works();
+	finish();
+}
+END_TEST
+
+/* A parked worker is woken by a call; a worker that never parks is not counted as parked. */
+START_TEST(park)
+{
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+
+	o.spin_ns = 1;
+	start(&o);
+	harness_run(&h);
+	for (int i = 0; i < 20; i++) {
+		usleep(2000);
+		echo_works();
+	}
+	ck_assert_uint_ge(stats().parks, 10);
+	ck_assert_uint_ge(h.counters[0].wakes, 10);
+	finish();
+	o.spin_ns = UINT64_MAX;
+	start(&o);
+	harness_run(&h);
+	for (int i = 0; i < 20; i++)
+		echo_works();
+	ck_assert_uint_eq(stats().parks, 0);
+	finish();
+}
+END_TEST
+
+static void control(enum slot_kind kind)
+{
+	struct endpoint_request r = {.kind = kind};
+
+	ck_assert_int_eq(endpoint_submit(h.port[0], 0, &r, clock_ns()), 0);
+	endpoint_flush(h.port[0], clock_ns());
+}
+
+/* YIELDNOW and TRYAGAIN change nothing for calls; after RETIRE calls are given back. */
+START_TEST(scheduling)
+{
+	struct endpoint_lane_state state;
+	uint64_t until = clock_ns() + 5 * CLOCK_NS_PER_SEC;
+
+	start(NULL);
+	harness_run(&h);
+	control(TO_HOST_YIELDNOW);
+	control(TO_HOST_TRYAGAIN);
+	echo_works();
+	control(TO_HOST_RETIRE);
+	do {
+		harness_poll(&h);
+		endpoint_lane_state(h.port[0], 0, &state);
+		ck_assert(clock_ns() < until);
+	} while (state.state != HOST_RETIRED);
+	send_action(&call, 0);
+	harness_wait(&h, &call);
+	ck_assert_uint_eq(call.refused, 1);
+	ck_assert_uint_eq(call.answers, 0);
+	harness_wait_released(&h);
+	finish();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("life");
+	TCase *t = tcase_create("all");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, arguments);
+	tcase_add_test(t, absent);
+	tcase_add_test(t, refused);
+	tcase_add_test(t, refused_for_now);
+	tcase_add_test(t, attach_again);
+	tcase_add_test(t, lost_while_running);
+	tcase_add_test(t, lost_while_owed);
+	tcase_add_test(t, owed_at_the_end);
+	tcase_add_test(t, stop_drains);
+	tcase_add_test(t, park);
+	tcase_add_test(t, scheduling);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed == 0 ? 0 : 1;
+}
