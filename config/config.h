@@ -101,7 +101,7 @@ struct config_port {
 	uint32_t tx_queues;
 	uint32_t rx_descriptors;
 	uint32_t tx_descriptors;
-	uint32_t mbufs;     /* of each queue's or worker's pool */
+	uint32_t mbufs;     /* of each pool: a worker's for sending, and its queue's */
 	uint64_t mbuf_room; /* data room of one mbuf, headroom included */
 	int checksum;       /* enum config_checksum */
 	bool promiscuous;
@@ -177,12 +177,10 @@ struct config_http2 {
 	uint64_t header_bytes_max;
 	uint32_t headers_max;
 	uint64_t header_table_bytes;
-	uint64_t memory;                /* of one worker's HTTP/2 engine, preallocated */
-	uint64_t session_bytes_max;     /* of that, for one connection */
-	uint64_t idle_timeout_ns;       /* a connection without streams; 0: never */
-	uint64_t settings_timeout_ns;   /* preface and SETTINGS must be there by then */
-	uint64_t keepalive_interval_ns; /* PING when nothing was heard; 0: never */
-	uint64_t keepalive_timeout_ns;
+	uint64_t memory;              /* of one worker's HTTP/2 engine, preallocated */
+	uint64_t session_bytes_max;   /* of that, for one connection */
+	uint64_t idle_timeout_ns;     /* a connection without streams; 0: never */
+	uint64_t settings_timeout_ns; /* preface and SETTINGS must be there by then */
 	struct config_budget resets, pings, settings, empty, windows;
 };
 
@@ -231,8 +229,7 @@ struct config_host {
 	uint32_t lane_depth;
 	uint64_t stall_timeout_ns;
 	uint64_t release_timeout_ns;
-	uint32_t calls_max;      /* of one process and daemon worker */
-	uint64_t held_bytes_max; /* response blocks the daemon holds of one process; 0: to_daemon */
+	uint32_t calls_max; /* of one process and daemon worker */
 };
 
 enum config_balance { CONFIG_BALANCE_ROUND_ROBIN, CONFIG_BALANCE_LEAST_OUTSTANDING };
@@ -244,7 +241,6 @@ struct config_service_limits {
 	uint32_t queue_max;
 	uint32_t calls_max;
 	uint64_t queue_timeout_ns;
-	uint64_t deadline_max_ns;
 };
 
 struct config_service {

@@ -74,7 +74,7 @@ static const struct field eal_fields[] = {
 	     "Core of the control thread. It may be a worker's core where there are few: the "
 	     "control "
 	     "thread sleeps nearly always."),
-	SIZE("memory", memory, "128MiB", 16 * MIB, 1024 * GIB,
+	SIZE("memory", memory, "256MiB", 16 * MIB, 1024 * GIB,
 	     "Memory for DPDK's heap: packet buffers, rings, tables."),
 	BOOL("hugepages", hugepages, "true", "DPDK's memory lies on hugepages."),
 	BOOL("hugepages_fallback", hugepages_fallback, "false",
@@ -142,7 +142,7 @@ static const struct field port_fields[] = {
 	 .max = CONFIG_ITEM_MAX,
 	 .help = "DPDK's name of the device: \"net_tap0\", or a PCI address. A net_* device must "
 		 "stand in eal.devices."},
-	INT("mtu", mtu, "1500", 576, 9600,
+	INT("mtu", mtu, "1500", 576, 9216,
 	    "Largest IP packet. With its frame and headroom it must fit into mbuf_room."),
 	{.key = "rx_queues",
 	 .type = FIELD_INT,
@@ -163,9 +163,9 @@ static const struct field port_fields[] = {
 	INT("rx_descriptors", rx_descriptors, "512", 32, 32768, "Descriptors of a receive queue."),
 	INT("tx_descriptors", tx_descriptors, "512", 32, 32768, "Descriptors of a transmit queue."),
 	INT("mbufs", mbufs, "16384", 256, 4194304,
-	    "Packet buffers for each worker on this port. What TCP holds for slow readers comes "
-	    "from "
-	    "here."),
+	    "Packet buffers of a pool. Each worker has one on each port for sending, and one more "
+	    "where "
+	    "it has a receive queue; what TCP holds for slow readers comes from the latter."),
 	SIZE("mbuf_room", mbuf_room, "2176B", 512, 16384,
 	     "Bytes of a packet buffer, the 128 of its headroom included."),
 	ENUM("checksum", checksum, "auto", checksum_modes,
@@ -217,7 +217,7 @@ TABLE(port, "Port", "A port: one network device driven by DPDK.");
 static const struct field ip_fields[] = {
 	INT("arp_entries_max", arp_entries_max, "1024", 16, 65536,
 	    "Neighbours that a worker remembers; the least recently used gives way."),
-	INT("arp_pending_max", arp_pending_max, "8", 1, 64,
+	INT("arp_pending_max", arp_pending_max, "8", 1, 16,
 	    "Packets that wait while one neighbour is asked for."),
 	DURATION("arp_reachable", arp_reachable_ns, "30s", SEC, HOUR,
 		 "A neighbour is asked for again after this."),
@@ -234,11 +234,11 @@ static const struct field tcp_fields[] = {
 	    "Connections of one worker. Past it new ones are refused by RST."),
 	INT("backlog", backlog, "1024", 1, 65536,
 	    "Handshakes under way in one worker; past it the oldest gives way."),
-	INT("time_wait_max", time_wait_max, "16384", 0, 1048576,
+	INT("time_wait_max", time_wait_max, "16384", 1, 1048576,
 	    "Connections remembered in TIME-WAIT; past it the oldest gives way."),
-	SIZE("receive_buffer", receive_buffer, "1MiB", 4 * KIB, GIB,
+	SIZE("receive_buffer", receive_buffer, "1MiB", 4 * KIB, 512 * MIB,
 	     "Receive window of a connection, also the most it may pin in packet buffers."),
-	SIZE("send_buffer", send_buffer, "1MiB", 4 * KIB, GIB,
+	SIZE("send_buffer", send_buffer, "1MiB", 4 * KIB, 512 * MIB,
 	     "Bytes of a connection that may be queued or unacknowledged."),
 	INT("ooo_ranges_max", ooo_ranges_max, "32", 1, 1024,
 	    "Out-of-order ranges kept for one connection."),
@@ -347,8 +347,9 @@ static const struct field http2_fields[] = {
 	INT("headers_max", headers_max, "128", 8, 1024, "Fields of a header list."),
 	SIZE("header_table_bytes", header_table_bytes, "4KiB", 0, 64 * KIB,
 	     "HPACK dynamic table, each way."),
-	SIZE("memory", memory, "64MiB", MIB, 64 * GIB,
-	     "Memory of one worker's HTTP/2 engine, taken at start."),
+	SIZE("memory", memory, "128MiB", MIB, 64 * GIB,
+	     "Memory of one worker's HTTP/2 engine, reserved at start and used as connections "
+	     "come."),
 	SIZE("session_bytes_max", session_bytes_max, "4MiB", 64 * KIB, GIB,
 	     "Of that, what one connection may take."),
 	DURATION("idle_timeout", idle_timeout_ns, "0", 0, 24 * HOUR,
@@ -356,16 +357,13 @@ static const struct field http2_fields[] = {
 	DURATION("settings_timeout", settings_timeout_ns, "10s", 100 * MS, 300 * SEC,
 		 "A new connection must have sent its preface and SETTINGS by then, and answered "
 		 "ours."),
-	DURATION("keepalive_interval", keepalive_interval_ns, "0", 0, 24 * HOUR,
-		 "A connection that is silent for so long is asked by PING. 0: never."),
-	DURATION("keepalive_timeout", keepalive_timeout_ns, "20s", MS, HOUR,
-		 "It must answer by then, or is ended."),
-	BUDGET("resets", resets, "1000 and 200 a second",
+	BUDGET("resets", resets, "1000 and 100 a second",
 	       "Streams reset without a finished call (CVE-2023-44487)."),
-	BUDGET("pings", pings, "200 and 50 a second", "PING frames."),
-	BUDGET("settings", settings, "50 and 5 a second", "SETTINGS frames."),
-	BUDGET("empty", empty, "200 and 50 a second", "Empty DATA and CONTINUATION frames."),
-	BUDGET("windows", windows, "2000 and 2000 a second", "WINDOW_UPDATE and PRIORITY frames."),
+	BUDGET("pings", pings, "1000 and 100 a second", "PING frames."),
+	BUDGET("settings", settings, "100 and 10 a second", "SETTINGS frames."),
+	BUDGET("empty", empty, "10000 and 1000 a second", "Empty DATA and CONTINUATION frames."),
+	BUDGET("windows", windows, "20000 and 20000 a second",
+	       "WINDOW_UPDATE and PRIORITY frames."),
 };
 TABLE(http2, "HTTP2", "Limits of HTTP/2 connections.");
 #undef STRUCT
@@ -375,9 +373,10 @@ TABLE(http2, "HTTP2", "Limits of HTTP/2 connections.");
 static const struct field grpc_fields[] = {
 	SIZE("message_bytes_max", message_bytes_max, "4MiB", 1, GIB,
 	     "Largest message accepted; a larger one ends its call with RESOURCE_EXHAUSTED."),
-	SIZE("send_message_bytes_max", send_message_bytes_max, "64MiB", 1, GIB,
-	     "Largest message sent; a larger answer ends its call with RESOURCE_EXHAUSTED."),
-	SIZE("metadata_bytes_max", metadata_bytes_max, "8KiB", 256, MIB,
+	SIZE("send_message_bytes_max", send_message_bytes_max, "8MiB", 1, GIB,
+	     "Largest message sent; a larger answer ends its call with RESOURCE_EXHAUSTED. Each "
+	     "worker keeps memory for eight of these, 64 MiB at least."),
+	SIZE("metadata_bytes_max", metadata_bytes_max, "8KiB", 256, 64 * KIB,
 	     "Metadata of a call, names and values, each way."),
 	INT("metadata_entries_max", metadata_entries_max, "64", 1, 1024,
 	    "Metadata entries of a call."),
@@ -469,9 +468,6 @@ static const struct field host_fields[] = {
 		 "A process that keeps a finished call's memory for so long is detached."),
 	INT("calls_max", calls_max, "1024", 1, 65536,
 	    "Calls of one process at once, for each daemon worker."),
-	SIZE("held_bytes_max", held_bytes_max, "0", 0, 64 * GIB,
-	     "Answers that the daemon holds of one process because clients are slow. 0: all of "
-	     "to_daemon."),
 };
 TABLE(host, "Host",
       "A business-logic program that may attach. Several processes may share a name.");
@@ -497,8 +493,6 @@ static const struct field limits_fields[] = {
 	      "Calls of one worker at once."),
 	LIMIT("queue_timeout", FIELD_DURATION, queue_timeout_ns, 0, HOUR, "grpc.queue_timeout",
 	      "A call that waits longer for a host ends. 0: only its deadline counts."),
-	LIMIT("deadline_max", FIELD_DURATION, deadline_max_ns, 0, 24 * HOUR, "grpc.deadline_max",
-	      "Cap on every call's deadline. 0: none."),
 };
 TABLE(limits, "Limits", "What differs from grpc and linearize for one service.");
 #undef STRUCT

@@ -1,5 +1,6 @@
-/* config_check [--any-machine] FILE...: what `splitd --check -c FILE` says, without DPDK. Each file is
- * judged by itself: its findings on stdout, then "FILE: good" or "FILE: bad". 1 when one was bad. */
+/* config_check [--any-machine] FILE...: what `splitd --check -c FILE` says, without DPDK. Each file
+ * is judged by itself: its findings on stdout, then "FILE: good" or "FILE: bad". 1 when one was
+ * bad. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

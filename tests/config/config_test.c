@@ -206,7 +206,7 @@ START_TEST(defaults)
 	ck_assert_int_eq(parse(base, NULL), 0);
 	ck_assert_uint_eq(rep.count, 0);
 	ck_assert_int_eq(cfg->eal.main_core, CONFIG_NONE);
-	ck_assert_uint_eq(cfg->eal.memory, 128u << 20);
+	ck_assert_uint_eq(cfg->eal.memory, 256u << 20);
 	ck_assert(cfg->eal.hugepages && !cfg->eal.hugepages_fallback);
 	ck_assert_str_eq(cfg->eal.devices[0].text, "net_tap0,iface=t");
 	ck_assert_uint_eq(cfg->workers_n, 2);
@@ -232,7 +232,6 @@ START_TEST(defaults)
 	ck_assert_str_eq(cfg->control.socket, "/run/splitd/host.sock");
 	ck_assert_uint_eq(cfg->control.socket_mode, 0666);
 	ck_assert_uint_eq(cfg->hosts[0].lane_depth, 2);
-	ck_assert_uint_eq(cfg->hosts[0].held_bytes_max, cfg->hosts[0].to_daemon);
 	ck_assert_uint_eq(cfg->services[0].hosts_n, 1);
 	ck_assert_uint_eq(cfg->services[0].workers_n, 2);
 	ck_assert_uint_eq(cfg->services[0].limits.message_bytes_max, 4u << 20);
@@ -271,14 +270,13 @@ START_TEST(values)
 	text = changed(
 		"\"hosts\": [\"echo\"]",
 		"\"hosts\": [\"echo\"], \"workers\": [1], \"balance\": \"least_outstanding\", "
-		"\"limits\": {\"queue_max\": 0, \"deadline_max\": \"1s\"}");
+		"\"limits\": {\"queue_max\": 0}");
 	ck_assert_int_eq(parse(text, NULL), 0);
 	ck_assert(config_service_has_worker(&cfg->services[0], 1));
 	ck_assert(!config_service_has_worker(&cfg->services[0], 0));
 	ck_assert_int_eq(cfg->services[0].balance, CONFIG_BALANCE_LEAST_OUTSTANDING);
 	ck_assert_uint_eq(cfg->services[0].limits.queue_max, 0);
 	ck_assert_uint_eq(cfg->services[0].limits.calls_max, cfg->grpc.calls_max);
-	ck_assert_uint_eq(cfg->services[0].limits.deadline_max_ns, 1000000000);
 	free(text);
 	text = changed("\"addresses\"",
 		       "\"mac\": \"02:00:00:00:00:05\", \"gateway\": \"198.18.0.1\", "
@@ -405,6 +403,8 @@ static const struct {
 	 "c.json:5: ports[0].gateway: is the port's own address"},
 	{"\"198.18.0.2/24\"", "\"198.18.0.2/24\", \"198.18.0.2/16\"",
 	 "c.json:5: ports[0].addresses[1]: is ports[0].addresses[0] too"},
+	{"\"198.18.0.2/24\"", "\"2001:db8::1/64\"",
+	 "c.json:5: ports[0].addresses[0]: is IPv6, which is not served yet"},
 	{"\"198.18.0.2/24\"", "\"127.0.0.1/8\"",
 	 "c.json:5: ports[0].addresses[0]: cannot be an interface's"},
 	{"\"addresses\"", "\"mac\": \"01:00:5e:00:00:01\", \"addresses\"",
@@ -418,7 +418,7 @@ static const struct {
 	 "c.json:7: hosts[0].to_host: 16MiB among 2 workers leaves less than linear_bytes_max "
 	 "(16MiB)"},
 	{"\"uids\": [0]", "\"uids\": [0], \"to_daemon\": \"2MiB\", \"lane_slots\": 1024",
-	 "c.json:7: hosts[0].to_daemon: rings alone take 2560KiB"},
+	 "c.json:7: hosts[0].to_daemon: rings alone take 4MiB"},
 	{"\"uids\": [0]", "\"uids\": [0], \"lane_slots\": 48",
 	 "c.json:7: hosts[0].lane_slots: is 48, expected a power of two"},
 	{"\"uids\": [0]", "\"uids\": [0], \"lane_slots\": 4, \"lane_depth\": 8",
