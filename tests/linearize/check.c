@@ -133,8 +133,6 @@ static const uint8_t *scan_value(unsigned *mask, const ProtobufCMessageDescripto
 		return (uint64_t)(end - p) < v ? NULL : p + v;
 	case 2:
 		p = scan_varint(p, end, 5, &v, &lost);
-		if (p && v > UINT32_MAX)
-			*mask |= Q(LENGTH);
 		if (!p || v > (uint64_t)(end - p))
 			return NULL;
 		return scan_content(mask, d, f, p, v, depth) ? p + v : NULL;

@@ -46,7 +46,7 @@ static void one_schema(uint64_t seed, struct check_counts *counts)
 
 int main(int argc, char **argv)
 {
-	uint64_t schemas = argc > 1 ? strtoull(argv[1], NULL, 0) : 1500;
+	uint64_t schemas = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000;
 	uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 0) : 1, seed;
 	struct check_counts counts = {0};
 	int q;

@@ -75,7 +75,6 @@ bool message_equal(const ProtobufCMessage *a, const ProtobufCMessage *b, int64_t
 	X(BOOL_VALUE, "a bool varint counts bits past 64")                                         \
 	X(PACKED_BOOL, "each byte of a packed bool is an element, unchecked")                      \
 	X(TAG, "tags past 32 bits are cut; field number 0 passes in long form")                    \
-	X(LENGTH, "lengths past 32 bits are cut to 32")                                            \
 	X(UTF8, "proto3 strings are not checked")                                                  \
 	X(DEPTH, "no limit of nesting: the stack is the limit")
 
