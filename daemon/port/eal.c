@@ -7,11 +7,15 @@
  * What can go wrong is checked before rte_eal_init where that is possible: the EAL fails late, with
  * many lines, and can't be started twice in a process. */
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <rte_eal.h>
@@ -33,6 +37,7 @@ static struct {
 	size_t text_len;
 	bool overflow;
 	bool hugepages;
+	char directory[200];
 } eal;
 
 void port_error_set(struct port_error *err, const char *format, ...)
@@ -208,6 +213,61 @@ static int hugepages_decide(const struct config *cfg, bool *use_out, struct port
 	return 0;
 }
 
+/* Where the EAL will put its runtime directory: as eal_create_runtime_dir chooses. */
+static void runtime_directory(const struct config *cfg, char *path, size_t bytes)
+{
+	const char *base = getenv("RUNTIME_DIRECTORY");
+
+	if (base == NULL && getuid() == 0)
+		base = "/var/run";
+	if (base == NULL)
+		base = getenv("XDG_RUNTIME_DIR");
+	snprintf(path, bytes, "%s/dpdk/%s", base != NULL ? base : "/tmp", cfg->eal.file_prefix);
+}
+
+/* The EAL would take the next name for its telemetry socket and nobody would find it. */
+static bool prefix_in_use(const char *directory)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/dpdk_telemetry.v2", directory);
+	bool used = false;
+
+	if (fd >= 0 && n > 0 && (size_t)n < sizeof(addr.sun_path))
+		used = connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0 ||
+		       errno == EAGAIN;
+	if (fd >= 0)
+		close(fd);
+	return used;
+}
+
+/* The EAL removes its socket at exit, but not the directory. Registered before the EAL's own
+ * handler, so it runs after it; what others put there stays. */
+static void runtime_directory_remove(void)
+{
+	(void)rmdir(eal.directory);
+}
+
+/* rte_eal_init, without the page of options it prints to stdout when it dislikes one. */
+static int eal_init_quiet(void)
+{
+	int saved = dup(STDOUT_FILENO), null = open("/dev/null", O_WRONLY | O_CLOEXEC), result;
+
+	fflush(stdout);
+	if (saved >= 0 && null >= 0)
+		dup2(null, STDOUT_FILENO);
+	/* It permutes the vector; the strings stay. */
+	result = rte_eal_init(eal.argc, eal.argv);
+	fflush(stdout);
+	if (saved >= 0) {
+		dup2(saved, STDOUT_FILENO);
+		close(saved);
+	}
+	if (null >= 0)
+		close(null);
+	return result;
+}
+
 int port_eal_start(const struct config *cfg, const char *program, struct port_error *err)
 {
 	bool hugepages;
@@ -222,17 +282,23 @@ int port_eal_start(const struct config *cfg, const char *program, struct port_er
 		port_error_set(err, "eal: the arguments are too long together");
 		return -SPLIT_E_PORT_EAL;
 	}
+	runtime_directory(cfg, eal.directory, sizeof(eal.directory));
+	if (cfg->telemetry.enabled && prefix_in_use(eal.directory)) {
+		port_error_set(err, "eal.file_prefix: \"%s\" is in use by another DPDK process",
+			       cfg->eal.file_prefix);
+		return -SPLIT_E_PORT_EAL;
+	}
 	/* One XDP program of the driver's own: libxdp's dispatcher wants a mounted bpffs. */
 	setenv("LIBXDP_SKIP_DISPATCHER", "1", 0);
 	result = port_eal_log_open();
 	if (result != 0)
 		return result;
-	/* rte_eal_init permutes the vector; the strings stay. */
-	if (rte_eal_init(eal.argc, eal.argv) < 0) {
-		const char *last = port_eal_log_last();
+	atexit(runtime_directory_remove);
+	if (eal_init_quiet() < 0) {
+		const char *why = port_eal_log_why();
 
 		port_error_set(err, "DPDK could not be started: %s (%s)", rte_strerror(rte_errno),
-			       last[0] != '\0' ? last : "no further reason given");
+			       why[0] != '\0' ? why : "no further reason given");
 		port_eal_log_close();
 		return -SPLIT_E_PORT_EAL;
 	}
@@ -241,13 +307,7 @@ int port_eal_start(const struct config *cfg, const char *program, struct port_er
 
 void port_eal_stop(void)
 {
-	char directory[256];
-
-	/* The EAL removes its socket there, not the directory; it stays when somebody else uses it.
-	 */
-	snprintf(directory, sizeof(directory), "%s", rte_eal_get_runtime_dir());
 	rte_eal_cleanup();
-	(void)rmdir(directory);
 	port_eal_log_close();
 }
 

@@ -15,7 +15,7 @@ static struct {
 	FILE *stream;
 	char line[512];
 	size_t len;
-	char last[200]; /* last line at warning or above */
+	char why[200]; /* first line at warning or above since port_eal_log_reset */
 } eal_log;
 
 /* Harmless here; each was seen on a healthy start. */
@@ -53,8 +53,9 @@ static void line_end(void)
 		return;
 	if (!is_noise(eal_log.line) && dpdk_level > 0 && dpdk_level <= (int)RTE_LOG_WARNING) {
 		level = dpdk_level <= (int)RTE_LOG_ERR ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN;
-		snprintf(eal_log.last, sizeof(eal_log.last), "%.*s", (int)sizeof(eal_log.last) - 1,
-			 eal_log.line);
+		if (eal_log.why[0] == '\0')
+			snprintf(eal_log.why, sizeof(eal_log.why), "%.*s",
+				 (int)sizeof(eal_log.why) - 1, eal_log.line);
 	}
 	log_msg(level, "dpdk: %s", eal_log.line);
 }
@@ -76,7 +77,7 @@ int port_eal_log_open(void)
 {
 	static const cookie_io_functions_t functions = {.write = stream_write};
 
-	eal_log.last[0] = '\0';
+	port_eal_log_reset();
 	eal_log.stream = fopencookie(NULL, "w", functions);
 	if (eal_log.stream == NULL)
 		return -SPLIT_E_BASE_NOMEM;
@@ -93,7 +94,12 @@ void port_eal_log_close(void)
 	eal_log.stream = NULL;
 }
 
-const char *port_eal_log_last(void)
+void port_eal_log_reset(void)
 {
-	return eal_log.last;
+	eal_log.why[0] = '\0';
+}
+
+const char *port_eal_log_why(void)
+{
+	return eal_log.why;
 }

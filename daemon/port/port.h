@@ -92,15 +92,18 @@ void port_set_steer(struct port_set *set, port_steer_fn steer);
 /* What the device does. Whatever is not set here, net/ does in software. */
 #define PORT_RX_IP_CHECKED (1u << 0) /* ol_flags tell of the IPv4 header checksum */
 #define PORT_RX_L4_CHECKED (1u << 1) /* ol_flags tell of the TCP/UDP checksum */
-#define PORT_TX_IP_CKSUM   (1u << 2) /* fills the IPv4 checksum when RTE_MBUF_F_TX_IP_CKSUM is set \
-				      */
-#define PORT_TX_TCP_CKSUM (1u << 3)  /* fills TCP's, from the pseudo header's (l2_len, l3_len set) \
-				      */
+#define PORT_TX_IP_CKSUM                                                                           \
+	(1u << 2) /* fills the IPv4 checksum when RTE_MBUF_F_TX_IP_CKSUM is set                    \
+		   */
+#define PORT_TX_TCP_CKSUM                                                                          \
+	(1u << 3) /* fills TCP's, from the pseudo header's (l2_len, l3_len set)                    \
+		   */
 #define PORT_TX_UDP_CKSUM  (1u << 4)
 #define PORT_TX_MULTI_SEGS (1u << 5) /* takes chains; else port_tx_burst copies them together */
 #define PORT_TX_TSO        (1u << 6) /* could cut TCP segments */
-#define PORT_RX_NO_CKSUM   (1u << 7) /* config says: don't verify (kernel peers' partial checksums) \
-				      */
+#define PORT_RX_NO_CKSUM                                                                           \
+	(1u << 7) /* config says: don't verify (kernel peers' partial checksums)                   \
+		   */
 
 struct port_info {
 	const char *name;   /* from the config */

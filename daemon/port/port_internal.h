@@ -80,9 +80,11 @@ uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n
 void port_error_set(struct port_error *err, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
-/* eal_log.c: DPDK's log goes through base/log, its last complaint can be asked for. */
+/* eal_log.c: DPDK's log goes through base/log; its first complaint since the last reset, "" when it
+ * had none. */
 int port_eal_log_open(void);
 void port_eal_log_close(void);
-const char *port_eal_log_last(void);
+void port_eal_log_reset(void);
+const char *port_eal_log_why(void);
 
 #endif

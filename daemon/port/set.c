@@ -34,12 +34,12 @@ static bool driver_is(const struct port_dev *dev, const char *driver)
 static int dev_find(const struct config_port *cp, struct port_dev *dev,
 		    struct rte_eth_dev_info *info, struct port_error *err)
 {
-	const char *last = port_eal_log_last();
+	const char *why = port_eal_log_why();
 	int result;
 
 	if (rte_eth_dev_get_port_by_name(cp->device, &dev->port_id) != 0) {
 		port_error_set(err, "port %s: no device %s%s%s", cp->name, cp->device,
-			       last[0] != '\0' ? "; DPDK's last word: " : "", last);
+			       why[0] != '\0' ? ": " : "", why);
 		return -SPLIT_E_PORT_DEVICE;
 	}
 	result = rte_eth_dev_info_get(dev->port_id, info);
@@ -131,10 +131,10 @@ static void dev_other_offloads(struct port_dev *dev, const struct config_port *c
 static int dev_fail(const struct port_dev *dev, const char *what, int result,
 		    struct port_error *err)
 {
-	const char *last = port_eal_log_last();
+	const char *why = port_eal_log_why();
 
 	port_error_set(err, "port %s (%s): %s: %s%s%s", dev->name, dev->driver, what,
-		       rte_strerror(-result), last[0] != '\0' ? "; DPDK's last word: " : "", last);
+		       rte_strerror(-result), why[0] != '\0' ? ": " : "", why);
 	return -SPLIT_E_PORT_DEVICE;
 }
 
@@ -418,6 +418,7 @@ int port_set_create(const struct config *cfg, struct port_set **out, struct port
 		set->count = i + 1;
 		set->devs[i].link_timeout_ns = cfg->ports[i].link_timeout_ns;
 		result = dev_create(&set->devs[i], cfg, &cfg->ports[i], err);
+		port_eal_log_reset();
 	}
 	if (result != 0) {
 		if (err->text[0] == '\0')
@@ -455,11 +456,14 @@ int port_set_start(struct port_set *set, struct port_error *err)
 	err->text[0] = '\0';
 	for (unsigned i = 0; i < set->count; i++) {
 		struct port_dev *dev = &set->devs[i];
-		int result = rte_eth_dev_start(dev->port_id);
+		int result;
 
+		port_eal_log_reset();
+		result = rte_eth_dev_start(dev->port_id);
 		if (result != 0) {
+			result = dev_fail(dev, "can't be started", result, err);
 			port_set_stop(set);
-			return dev_fail(dev, "can't be started", result, err);
+			return result;
 		}
 		dev->started = true;
 		for (unsigned w = 0; w < dev->workers_n; w++) {
