@@ -165,8 +165,8 @@ struct grpc_backend {
 	 * SPLIT_AGAIN; or negative: the call ends with RESOURCE_EXHAUSTED. The buffer is written
 	 * only until `message` or `closed`. */
 	int (*reserve)(void *ctx, struct grpc_call *call, uint32_t bytes, uint8_t **buf_out);
-	/* The message is whole; its room is the backend's again. `last`: the client has half-closed
-	 * as well; half_close is then not called. */
+	/* The message is whole; its room is the backend's again. `last`: the method takes a single
+	 * request; half_close is then not called. */
 	void (*message)(void *ctx, struct grpc_call *call, uint8_t *buf, uint32_t bytes, bool last);
 	void (*half_close)(void *ctx, struct grpc_call *call);
 	/* The send queue has room again after a grpc_send_message that said SPLIT_AGAIN. */

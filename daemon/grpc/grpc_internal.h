@@ -35,9 +35,8 @@ enum {
 	CALL_PAUSED = 0x0080,      /* grpc_call_pause */
 	CALL_FEEDING = 0x0100,     /* call_feed is on the stack */
 	CALL_IN_MESSAGE = 0x0200,  /* a prefix was read, its message is not whole */
-	CALL_READY = 0x0400,       /* the single request is whole and waits for the half-close */
-	CALL_HALF_CLOSED = 0x0800, /* the client half-closed ... */
-	CALL_IN_DONE = 0x1000,     /* ... and that was handed up */
+	CALL_HALF_CLOSED = 0x0800, /* the client half-closed */
+	CALL_IN_DONE = 0x1000,     /* the last message or the half-close was handed up */
 	CALL_BLOCKED = 0x2000,     /* grpc_send_message said SPLIT_AGAIN: writable is owed */
 	CALL_ABORT = 0x4000,       /* to be ended as soon as the frame being written is complete */
 };
@@ -56,7 +55,6 @@ struct grpc_call {
 	uint32_t message_bytes;
 	uint32_t message_done;
 	uint32_t message_bytes_max;
-	uint32_t messages_in;
 	uint32_t messages_out;
 	struct hold *hold_first, *hold_last;
 

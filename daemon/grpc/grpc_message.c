@@ -21,7 +21,8 @@ static bool call_many_requests(const struct grpc_call *call)
 
 static bool call_takes(const struct grpc_call *call)
 {
-	return (call->flags & (CALL_OPEN | CALL_DISCARD | CALL_FINISHED)) == CALL_OPEN;
+	return (call->flags & (CALL_OPEN | CALL_DISCARD | CALL_FINISHED | CALL_IN_DONE)) ==
+	       CALL_OPEN;
 }
 
 /* --- holding -------------------------------------------------------------------------------------
@@ -104,18 +105,16 @@ static void message_whole(struct grpc_call *call)
 {
 	struct grpc_server *server = call_server(call);
 	uint8_t *buf = call->buf;
+	bool last = !call_many_requests(call);
 
 	call->flags &= ~(uint32_t)CALL_IN_MESSAGE;
+	if (last)
+		call->flags |= CALL_IN_DONE;
 	call->prefix_len = 0;
-	call->messages_in++;
 	counter_inc(&server->counters.rx_messages);
 	counter_add(&server->counters.rx_message_bytes, call->message_bytes);
-	if (!call_many_requests(call)) {
-		call->flags |= CALL_READY;
-		return;
-	}
 	call->buf = NULL;
-	server->backend->message(server->ctx, call, buf, call->message_bytes, false);
+	server->backend->message(server->ctx, call, buf, call->message_bytes, last);
 }
 
 static void message_reserve(struct grpc_call *call)
@@ -160,12 +159,6 @@ static void prefix_whole(struct grpc_call *call)
 		counter_inc(&server->counters.rx_messages_over);
 		grpc_call_abort(call, GRPC_RESOURCE_EXHAUSTED,
 				"received message larger than the limit", GRPC_CLOSED_FAILED);
-		return;
-	}
-	if (unlikely(call->messages_in > 0 && !call_many_requests(call))) {
-		counter_inc(&server->counters.calls_malformed);
-		grpc_call_abort(call, GRPC_INTERNAL, "more than one request message",
-				GRPC_CLOSED_FAILED);
 		return;
 	}
 	message_reserve(call);
@@ -231,30 +224,25 @@ void grpc_on_data(struct http2_stream *stream, const uint8_t *p, size_t n)
 /* --- the half-close
  * ------------------------------------------------------------------------------- */
 
-/* Hand the half-close up, once everything before it was. */
+/* Hand the half-close up, once everything before it was. A single request was handed up when it was
+ * whole; what follows it is discarded, as gRPC C++ does. */
 static void end_hand_up(struct grpc_call *call)
 {
 	struct grpc_server *server = call_server(call);
-	uint8_t *buf = call->buf;
 
-	if (!call_takes(call) || (call->flags & CALL_IN_DONE) || call->hold_first != NULL ||
+	if (!call_takes(call) || call->hold_first != NULL ||
 	    (call->flags & (CALL_WAITING | CALL_PAUSED)))
 		return;
 	call->flags |= CALL_IN_DONE;
-	if (unlikely(call->prefix_len != 0)) {
-		counter_inc(&server->counters.calls_malformed);
-		grpc_call_abort(call, GRPC_INTERNAL, "the stream ended inside a message",
-				GRPC_CLOSED_FAILED);
-	} else if (call_many_requests(call)) {
+	if (likely(call->prefix_len == 0 && call_many_requests(call))) {
 		server->backend->half_close(server->ctx, call);
-	} else if (unlikely(!(call->flags & CALL_READY))) {
-		counter_inc(&server->counters.calls_malformed);
-		grpc_call_abort(call, GRPC_INTERNAL, "no request message", GRPC_CLOSED_FAILED);
-	} else {
-		call->flags &= ~(uint32_t)CALL_READY;
-		call->buf = NULL;
-		server->backend->message(server->ctx, call, buf, call->message_bytes, true);
+		return;
 	}
+	counter_inc(&server->counters.calls_malformed);
+	grpc_call_abort(call, GRPC_INTERNAL,
+			call->prefix_len != 0 ? "the stream ended inside a message"
+					      : "no request message",
+			GRPC_CLOSED_FAILED);
 }
 
 void grpc_on_end(struct http2_stream *stream)

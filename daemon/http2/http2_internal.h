@@ -40,10 +40,11 @@ struct http2_memory {
 
 int http2_memory_init(struct http2_memory *m, size_t bytes);
 void http2_memory_fini(struct http2_memory *m);
-/* NULL when there is none or for 0 or more than MEMORY_BYTES_MAX bytes. 16-byte aligned. */
-void *http2_memory_get(struct http2_memory *m, size_t bytes);
-void http2_memory_put(struct http2_memory *m, void *p);
-/* What a block from http2_memory_get really takes, and so may use. */
+/* NULL when there is none or for 0 or more than MEMORY_BYTES_MAX bytes. 16-byte aligned. *taken_out
+ * and the result of put: what the block really takes. */
+void *http2_memory_get(struct http2_memory *m, size_t bytes, size_t *taken_out);
+size_t http2_memory_put(struct http2_memory *m, void *p);
+/* The same for a block that stays. */
 size_t http2_memory_size(const struct http2_memory *m, const void *p);
 
 /* --- floods (http2_flood.c) ------------------------------------------------------------------- */

@@ -29,6 +29,13 @@ static const uint8_t class_small[65] = {
 	9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10,
 };
 
+/* 2^24 / size, rounded up: (offset * it) >> 24 is offset / size for every offset within a page. */
+#define RECIPROCAL(size) (((1u << 24) + (size)-1) / (size))
+static const uint32_t class_reciprocal[MEMORY_CLASSES] = {
+	RECIPROCAL(32),   RECIPROCAL(48),   RECIPROCAL(64),   RECIPROCAL(96),  RECIPROCAL(128),
+	RECIPROCAL(192),  RECIPROCAL(256),  RECIPROCAL(384),  RECIPROCAL(512), RECIPROCAL(768),
+	RECIPROCAL(1024), RECIPROCAL(1600), RECIPROCAL(2720), RECIPROCAL(4096)};
+
 static unsigned class_of(size_t bytes)
 {
 	if (likely(bytes <= 1024))
@@ -173,7 +180,7 @@ static uint32_t slab_new(struct http2_memory *m, unsigned class)
 	return i;
 }
 
-static void *slab_get(struct http2_memory *m, size_t bytes)
+static void *slab_get(struct http2_memory *m, size_t bytes, size_t *taken_out)
 {
 	unsigned class = class_of(bytes);
 	uint32_t i = m->partial[class];
@@ -196,16 +203,17 @@ static void *slab_get(struct http2_memory *m, size_t bytes)
 	if ((p->free_bits[0] | p->free_bits[1] | p->free_bits[2] | p->free_bits[3]) == 0)
 		list_remove(m, &m->partial[class], i);
 	object = m->base + ((size_t)i << MEMORY_PAGE_SHIFT) + (w * 64 + bit) * class_bytes[class];
-	m->used += class_bytes[class];
+	*taken_out = class_bytes[class];
+	m->used += *taken_out;
 	unpoison_region(object, bytes);
 	return object;
 }
 
-static void slab_put(struct http2_memory *m, uint32_t i, size_t offset)
+static size_t slab_put(struct http2_memory *m, uint32_t i, size_t offset)
 {
 	struct memory_page *p = &m->page[i];
 	size_t bytes = class_bytes[p->class];
-	size_t object = offset / bytes;
+	size_t object = (offset * class_reciprocal[p->class]) >> 24;
 	uint64_t bit = UINT64_C(1) << (object % 64);
 	bool was_full =
 		(p->free_bits[0] | p->free_bits[1] | p->free_bits[2] | p->free_bits[3]) == 0;
@@ -223,9 +231,10 @@ static void slab_put(struct http2_memory *m, uint32_t i, size_t offset)
 		list_remove(m, &m->partial[p->class], i);
 		pages_put(m, i, 1);
 	}
+	return bytes;
 }
 
-void *http2_memory_get(struct http2_memory *m, size_t bytes)
+void *http2_memory_get(struct http2_memory *m, size_t bytes, size_t *taken_out)
 {
 	uint32_t pages;
 	uint32_t i;
@@ -233,14 +242,15 @@ void *http2_memory_get(struct http2_memory *m, size_t bytes)
 	if (unlikely(bytes == 0))
 		return NULL;
 	if (likely(bytes <= SLAB_BYTES_MAX))
-		return slab_get(m, bytes);
+		return slab_get(m, bytes, taken_out);
 	if (bytes > MEMORY_BYTES_MAX)
 		return NULL;
 	pages = (uint32_t)((bytes + MEMORY_PAGE - 1) >> MEMORY_PAGE_SHIFT);
 	i = pages_get(m, pages);
 	if (i == NONE)
 		return NULL;
-	m->used += (size_t)pages << MEMORY_PAGE_SHIFT;
+	*taken_out = (size_t)pages << MEMORY_PAGE_SHIFT;
+	m->used += *taken_out;
 	unpoison_region(m->base + ((size_t)i << MEMORY_PAGE_SHIFT), bytes);
 	return m->base + ((size_t)i << MEMORY_PAGE_SHIFT);
 }
@@ -254,24 +264,23 @@ static uint32_t page_of(const struct http2_memory *m, const void *ptr, size_t *o
 	return (uint32_t)(at >> MEMORY_PAGE_SHIFT);
 }
 
-void http2_memory_put(struct http2_memory *m, void *ptr)
+size_t http2_memory_put(struct http2_memory *m, void *ptr)
 {
 	size_t offset;
 	uint32_t i;
 	uint32_t n;
 
 	if (ptr == NULL)
-		return;
+		return 0;
 	i = page_of(m, ptr, &offset);
-	if (likely(m->page[i].state == PAGE_SLAB)) {
-		slab_put(m, i, offset);
-		return;
-	}
+	if (likely(m->page[i].state == PAGE_SLAB))
+		return slab_put(m, i, offset);
 	assert(m->page[i].state == PAGE_RUN && offset == 0);
 	n = m->page[i].pages;
 	m->used -= (size_t)n << MEMORY_PAGE_SHIFT;
 	poison_region(ptr, (size_t)n << MEMORY_PAGE_SHIFT);
 	pages_put(m, i, n);
+	return (size_t)n << MEMORY_PAGE_SHIFT;
 }
 
 size_t http2_memory_size(const struct http2_memory *m, const void *ptr)

@@ -66,16 +66,14 @@ static void *session_malloc(size_t bytes, void *user)
 {
 	struct http2_session *s = user;
 	struct http2_engine *e = s->engine;
+	size_t taken = 0;
 	void *p = NULL;
 
 	if (likely(s->memory_used + bytes <= e->config.session_bytes_max))
-		p = http2_memory_get(&e->memory, bytes);
-	if (unlikely(p == NULL)) {
-		if (bytes != 0)
-			counter_inc(&e->counters.memory_refused);
-		return NULL;
-	}
-	s->memory_used += http2_memory_size(&e->memory, p);
+		p = http2_memory_get(&e->memory, bytes, &taken);
+	s->memory_used += taken;
+	if (unlikely(p == NULL && bytes != 0))
+		counter_inc(&e->counters.memory_refused);
 	return p;
 }
 
@@ -83,10 +81,7 @@ static void session_free(void *p, void *user)
 {
 	struct http2_session *s = user;
 
-	if (p == NULL)
-		return;
-	s->memory_used -= http2_memory_size(&s->engine->memory, p);
-	http2_memory_put(&s->engine->memory, p);
+	s->memory_used -= http2_memory_put(&s->engine->memory, p);
 }
 
 static void *session_calloc(size_t n, size_t size, void *user)
@@ -186,6 +181,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rc
 {
 	struct http2_session *s = user;
 	struct http2_engine *e = s->engine;
+	uint32_t at = s->fields;
 	nghttp2_vec n = nghttp2_rcbuf_get_buf(name);
 	nghttp2_vec v = nghttp2_rcbuf_get_buf(value);
 	struct http2_header *h;
@@ -210,17 +206,17 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rc
 	}
 	if (s->header_stream == NULL)
 		return 0;
-	h = &e->fields[s->fields];
+	h = &e->fields[at];
 	h->name = (const char *)n.base;
 	h->name_len = n.len;
 	h->value = (const char *)v.base;
 	h->value_len = v.len;
 	h->flags = flags & NGHTTP2_NV_FLAG_NO_INDEX;
-	e->fields_held[2 * s->fields] = name;
-	e->fields_held[2 * s->fields + 1] = value;
+	e->fields_held[2 * at] = name;
+	e->fields_held[2 * at + 1] = value;
+	s->fields = at + 1;
 	nghttp2_rcbuf_incref(name);
 	nghttp2_rcbuf_incref(value);
-	s->fields++;
 	return 0;
 }
 
@@ -483,7 +479,8 @@ const struct http2_counters *http2_engine_counters(const struct http2_engine *e)
 
 void *http2_engine_alloc(struct http2_engine *e, size_t bytes)
 {
-	void *p = http2_memory_get(&e->memory, bytes);
+	size_t taken;
+	void *p = http2_memory_get(&e->memory, bytes, &taken);
 
 	if (p == NULL)
 		counter_inc(&e->counters.memory_refused);
@@ -492,7 +489,7 @@ void *http2_engine_alloc(struct http2_engine *e, size_t bytes)
 
 void http2_engine_free(struct http2_engine *e, void *p)
 {
-	http2_memory_put(&e->memory, p);
+	(void)http2_memory_put(&e->memory, p);
 }
 
 size_t http2_engine_memory_used(const struct http2_engine *e)
