@@ -299,6 +299,51 @@ START_TEST(test_no_fields)
 }
 END_TEST
 
+/* Values that a closed enum does not have go to the unknown fields, in all three forms. */
+START_TEST(test_closed_enum)
+{
+	static const uint8_t wire[] =
+		"\x20\x09\x20\x05"                  /* 4: HIGH, then 5 */
+		"\x50\x03\x50\x05"                  /* 10: LOW, 5 */
+		"\x52\x06\x09\x05\x03\x96\x01\x09"; /* HIGH, 5, LOW, 150, HIGH */
+	struct blob_enum *enums = (struct blob_enum *)(void *)(fields() + header()->fields);
+	uint32_t quantum, i;
+
+	for (i = 0; i < header()->enums; i++)
+		enums[i].flags = BLOB_ENUM_CLOSED;
+	for (quantum = 0; quantum < 3; quantum++) {
+		struct linear_limits l = {.work_quantum = quantum};
+		const Unit2__Defaults *m;
+		struct schema *s;
+		struct arena a;
+		struct linear_target target;
+		uint64_t root;
+
+		ck_assert_int_eq(schema_parse(blob.bytes, blob.len, NULL, &s), 0);
+		arena_init(&a, CHUNK_EXACT);
+		target = arena_target(&a);
+		ck_assert_int_eq(decode_all(schema_message_at(s, 0), wire, sizeof(wire) - 1,
+					    &target, l, &root, NULL),
+				 0);
+		m = (const Unit2__Defaults *)root;
+		ck_assert_int_eq(m->e, UNIT2__LEVEL__HIGH);
+		ck_assert_uint_eq(m->n_many, 4);
+		ck_assert_int_eq(m->many[0], UNIT2__LEVEL__LOW);
+		ck_assert_int_eq(m->many[1], UNIT2__LEVEL__HIGH);
+		ck_assert_int_eq(m->many[2], UNIT2__LEVEL__LOW);
+		ck_assert_int_eq(m->many[3], UNIT2__LEVEL__HIGH);
+		ck_assert_uint_eq(m->base.n_unknown_fields, 4);
+		ck_assert_uint_eq(m->base.unknown_fields[0].tag, 4);
+		ck_assert_uint_eq(m->base.unknown_fields[1].tag, 10);
+		ck_assert_uint_eq(m->base.unknown_fields[3].len, 2);
+		ck_assert_mem_eq(m->base.unknown_fields[3].data, "\x96\x01", 2);
+		ck_assert_uint_eq(m->base.unknown_fields[3].wire_type, 0);
+		arena_fini(&a);
+		schema_destroy(s);
+	}
+}
+END_TEST
+
 /* Any blob that is accepted must be safe to decode and encode with. ASan is the judge. */
 START_TEST(test_random_damage)
 {
@@ -362,6 +407,7 @@ int main(void)
 	tcase_add_test(c, test_limits);
 	tcase_add_test(c, test_layout_refused);
 	tcase_add_test(c, test_no_fields);
+	tcase_add_test(c, test_closed_enum);
 	tcase_add_test(c, test_random_damage);
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
