@@ -106,6 +106,8 @@ static inline size_t list_count(const struct list *head)
 	return n;
 }
 
+/* A declared name cannot stand in parentheses. NOLINTBEGIN(bugprone-macro-parentheses) */
+
 /* Walk the nodes; the body must not remove `pos`. */
 #define list_for_each(pos, head)                                                                   \
 	for (struct list *pos = (head)->next; (pos) != (head); (pos) = (pos)->next)
@@ -114,5 +116,7 @@ static inline size_t list_count(const struct list *head)
 #define list_for_each_safe(pos, head)                                                              \
 	for (struct list *pos = (head)->next, *pos##_next = pos->next; (pos) != (head);            \
 	     (pos) = pos##_next, pos##_next = (pos)->next)
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #endif

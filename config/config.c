@@ -28,7 +28,7 @@ int config_machine_get(struct config_machine *out)
 		out->cores[core / 64] |= UINT64_C(1) << (core % 64);
 		node = numa ? numa_node_of_cpu(core) : 0;
 		if (node >= 0 && node <= CONFIG_NUMA_MAX)
-			out->node_of_core[core] = (int8_t)node;
+			out->node_of_core[core] = (int16_t)node;
 	}
 	for (int node = 0; numa && node <= numa_max_node() && node <= CONFIG_NUMA_MAX; node++)
 		if (numa_bitmask_isbitset(numa_all_nodes_ptr, (unsigned)node))

@@ -316,7 +316,7 @@ void config_report_fini(struct config_report *rep);
 /* What there is to place things on. Filled from libnuma by config_machine_get(). */
 struct config_machine {
 	uint64_t cores[(CONFIG_CORE_MAX + 1 + 63) / 64]; /* bit per core this process may use */
-	int8_t node_of_core[CONFIG_CORE_MAX + 1];        /* -1: unknown */
+	int16_t node_of_core[CONFIG_CORE_MAX + 1];       /* -1: unknown */
 	uint64_t nodes;                                  /* bit per memory node */
 };
 

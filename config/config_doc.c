@@ -188,6 +188,7 @@ static int doc_duplicates(struct doc_node *node, const struct config_sink *sink)
 		return -SPLIT_E_BASE_NOMEM;
 	for (struct doc_node *c = node->first; c != NULL; c = c->next)
 		sorted[n++] = c;
+	/* Pointers are what is sorted. NOLINTNEXTLINE(bugprone-sizeof-expression) */
 	qsort(sorted, n, sizeof(*sorted), node_compare);
 	for (uint32_t i = 1; i < n; i++) {
 		if (strcmp(sorted[i - 1]->key, sorted[i]->key) != 0)
@@ -243,7 +244,8 @@ int doc_parse(struct doc *doc, const char *text, size_t len, const struct config
 	if (doc->json == NULL) {
 		char quote[CONFIG_QUOTE_TEXT_MAX];
 
-		if (json_error_code(&error) == json_error_out_of_memory)
+		/* Out of memory jansson mostly fails without a word. */
+		if (json_error_code(&error) == json_error_out_of_memory || error.text[0] == '\0')
 			return -SPLIT_E_BASE_NOMEM;
 		config_sink_add(sink, error.line > 0 ? (unsigned)error.line : 0, NULL,
 				"not JSON: %s, column %d", config_quote(error.text, quote),

@@ -17,54 +17,55 @@
 
 #define BOOL(k, member, d, text)                                                                   \
 	{                                                                                          \
-		.key = k, .type = FIELD_BOOL, AT(member), .def = d, .help = text                   \
+		.key = (k), .type = FIELD_BOOL, AT(member), .def = (d), .help = (text)             \
 	}
 #define INT(k, member, d, lo, hi, text)                                                            \
 	{                                                                                          \
-		.key = k, .type = FIELD_INT, AT(member), .def = d, .min = lo, .max = hi,           \
-		.help = text                                                                       \
+		.key = (k), .type = FIELD_INT, AT(member), .def = (d), .min = (lo), .max = (hi),   \
+		.help = (text)                                                                     \
 	}
 #define NODE(k, member, hi, absent, text)                                                          \
 	{                                                                                          \
-		.key = k, .type = FIELD_INT_OPT, AT(member), .max = hi, .nullable = true,          \
-		.def_is = absent, .help = text                                                     \
+		.key = (k), .type = FIELD_INT_OPT, AT(member), .max = (hi), .nullable = true,      \
+		.def_is = (absent), .help = (text)                                                 \
 	}
 #define SIZE(k, member, d, lo, hi, text)                                                           \
 	{                                                                                          \
-		.key = k, .type = FIELD_SIZE, AT(member), .def = d, .min = lo, .max = hi,          \
-		.help = text                                                                       \
+		.key = (k), .type = FIELD_SIZE, AT(member), .def = (d), .min = (lo), .max = (hi),  \
+		.help = (text)                                                                     \
 	}
 #define DURATION(k, member, d, lo, hi, text)                                                       \
 	{                                                                                          \
-		.key = k, .type = FIELD_DURATION, AT(member), .def = d, .min = lo, .max = hi,      \
-		.help = text                                                                       \
+		.key = (k), .type = FIELD_DURATION, AT(member), .def = (d), .min = (lo),           \
+		.max = (hi), .help = (text)                                                        \
 	}
 #define ENUM(k, member, d, list, text)                                                             \
 	{                                                                                          \
-		.key = k, .type = FIELD_ENUM, AT(member), .def = d, .choices = list, .help = text  \
+		.key = (k), .type = FIELD_ENUM, AT(member), .def = (d), .choices = (list),         \
+		.help = (text)                                                                     \
 	}
 #define STRING(k, member, fmt, d, text)                                                            \
 	{                                                                                          \
-		.key = k, .type = FIELD_STRING, .format = fmt, AT(member), .def = d,               \
-		.max = sizeof(((STRUCT *)0)->member) - 1, .help = text                             \
+		.key = (k), .type = FIELD_STRING, .format = (fmt), AT(member), .def = (d),         \
+		.max = sizeof(((STRUCT *)0)->member) - 1, .help = (text)                           \
 	}
 #define NAME(fmt, text)                                                                            \
 	{                                                                                          \
-		.key = "name", .type = FIELD_STRING, .format = fmt, AT(name), .required = true,    \
-		.max = sizeof(((STRUCT *)0)->name) - 1, .help = text                               \
+		.key = "name", .type = FIELD_STRING, .format = (fmt), AT(name), .required = true,  \
+		.max = sizeof(((STRUCT *)0)->name) - 1, .help = (text)                             \
 	}
 #define OBJECT(k, member, table, text)                                                             \
 	{                                                                                          \
-		.key = k, .type = FIELD_OBJECT, AT(member), .sub = &table, .help = text            \
+		.key = (k), .type = FIELD_OBJECT, AT(member), .sub = &(table), .help = (text)      \
 	}
 #define OBJECTS(k, member, table, lo, hi, text)                                                    \
 	{                                                                                          \
-		.key = k, .type = FIELD_OBJECTS, AT(member),                                       \
-		.count_offset = offsetof(STRUCT, member##_n), .required = true, .items_min = lo,   \
-		.items_max = hi, .sub = &table, .help = text                                       \
+		.key = (k), .type = FIELD_OBJECTS, AT(member),                                     \
+		.count_offset = offsetof(STRUCT, member##_n), .required = true, .items_min = (lo), \
+		.items_max = (hi), .sub = &(table), .help = (text)                                 \
 	}
 #define TABLE(name, title_, help_)                                                                 \
-	static const struct field_table name##_table = {title_, help_, name##_fields,              \
+	static const struct field_table name##_table = {(title_), (help_), name##_fields,          \
 							ARRAY_LEN(name##_fields), sizeof(STRUCT)}
 
 /* ---- eal ------------------------------------------------------------------------------------ */
@@ -326,8 +327,8 @@ TABLE(budget, "Budget",
 
 #define BUDGET(k, member, d, text)                                                                 \
 	{                                                                                          \
-		.key = k, .type = FIELD_OBJECT, AT(member), .sub = &budget_table, .def_is = d,     \
-		.help = text                                                                       \
+		.key = (k), .type = FIELD_OBJECT, AT(member), .sub = &budget_table, .def_is = (d), \
+		.help = (text)                                                                     \
 	}
 #define STRUCT struct config_http2
 static const struct field http2_fields[] = {
@@ -476,8 +477,8 @@ TABLE(host, "Host",
 /* ---- services ------------------------------------------------------------------------------- */
 #define LIMIT(k, type_, member, lo, hi, absent, text)                                              \
 	{                                                                                          \
-		.key = k, .type = type_, AT(member), .min = lo, .max = hi, .def_is = absent,       \
-		.help = text                                                                       \
+		.key = (k), .type = (type_), AT(member), .min = (lo), .max = (hi),                 \
+		.def_is = (absent), .help = (text)                                                 \
 	}
 #define STRUCT struct config_service_limits
 static const struct field limits_fields[] = {
