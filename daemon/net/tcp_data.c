@@ -10,8 +10,12 @@
 
 #include <string.h>
 
-/* Pinned memory of each of the two queues, in receive buffers. */
-#define PINNED_FACTOR 2u
+/* What out-of-order bytes may pin, in receive buffers. */
+#define RANGES_PINNED_FACTOR 2u
+
+/* What bytes in the layer above may pin. The window stops growing at half of it, so only a sender
+ * of tiny segments into a window promised before gets here. */
+#define UNREAD_PINNED_FACTOR 4u
 
 /* Copying is worth it for payloads of at most this part of an mbuf's room. */
 #define COMPACT_PART 4u
@@ -129,7 +133,7 @@ static bool range_room(struct tcp_conn *c, const struct rte_mbuf *m, uint32_t pi
 {
 	struct net_stack *s = c->stack;
 
-	if (c->ranges_pinned + pinned > PINNED_FACTOR * c->receive_limit ||
+	if (c->ranges_pinned + pinned > RANGES_PINNED_FACTOR * c->receive_limit ||
 	    s->ooo_mbufs + m->nb_segs > s->config.tcp.ooo_mbufs_max) {
 		COUNT(s, rx_drop_tcp_memory);
 		return false;
@@ -286,7 +290,7 @@ void tcp_in_data(struct tcp_conn *c, struct tcp_segment *seg)
 		tcp_ack_send(c); /* each at once: the sender counts them */
 		return;
 	}
-	if (unlikely(c->delivered_pinned > PINNED_FACTOR * c->receive_limit)) {
+	if (unlikely(c->delivered_pinned > UNREAD_PINNED_FACTOR * c->receive_limit)) {
 		COUNT(s, rx_drop_tcp_memory);
 		c->flags |= TCPF_ACK_NOW;
 		tcp_mark_dirty(c);

@@ -183,10 +183,51 @@ void rig_stop(struct rig *r)
 
 /* ---- frames --------------------------------------------------------------------------------- */
 
+static bool arp_request_for_peer(const uint8_t *frame, size_t len)
+{
+	static const uint8_t peer[4] = {198, 18, 0, 9};
+
+	return len >= 42 && be16_load(frame + 12) == ETH_TYPE_ARP && be16_load(frame + 20) == 1 &&
+	       memcmp(frame + 38, peer, 4) == 0;
+}
+
+static void arp_reply(struct rig *r, const uint8_t *request)
+{
+	uint8_t f[42];
+
+	memcpy(f, request + 6, 6);
+	memcpy(f + 6, rig_peer_mac.addr_bytes, 6);
+	memcpy(f + 12, request + 12, 8);
+	be16_store(f + 20, 2);
+	memcpy(f + 22, rig_peer_mac.addr_bytes, 6);
+	memcpy(f + 28, request + 38, 4);
+	memcpy(f + 32, request + 22, 10);
+	rig_input(r, f, sizeof(f));
+}
+
+/* Answer ARP requests for the peer and forget them. */
+static void arp_answers(struct rig *r)
+{
+	for (unsigned i = 0; i < r->sent_n; i++) {
+		struct rte_mbuf *m = r->sent[i];
+		uint8_t request[42];
+
+		if (!arp_request_for_peer(rte_pktmbuf_mtod(m, uint8_t *), m->data_len))
+			continue;
+		memcpy(request, rte_pktmbuf_mtod(m, uint8_t *), sizeof(request));
+		rte_pktmbuf_free(m);
+		memmove(&r->sent[i], &r->sent[i + 1], (--r->sent_n - i) * sizeof(r->sent[0]));
+		arp_reply(r, request);
+		return; /* rig_input() came by here for the rest */
+	}
+}
+
 void rig_flush(struct rig *r)
 {
 	net_timers_run(r->stack, r->now_ns);
 	net_flush(r->stack, r->now_ns);
+	if (!r->no_arp)
+		arp_answers(r);
 }
 
 void rig_input(struct rig *r, const uint8_t *frame, size_t len)
@@ -227,29 +268,7 @@ void rig_wait(struct rig *r, uint64_t ns)
 	}
 }
 
-static bool arp_request_for_peer(const uint8_t *frame, size_t len)
-{
-	static const uint8_t peer[4] = {198, 18, 0, 9};
-
-	return len >= 42 && be16_load(frame + 12) == ETH_TYPE_ARP && be16_load(frame + 20) == 1 &&
-	       memcmp(frame + 38, peer, 4) == 0;
-}
-
-static void arp_reply(struct rig *r, const uint8_t *request)
-{
-	uint8_t f[42];
-
-	memcpy(f, request + 6, 6);
-	memcpy(f + 6, rig_peer_mac.addr_bytes, 6);
-	memcpy(f + 12, request + 12, 8);
-	be16_store(f + 20, 2);
-	memcpy(f + 22, rig_peer_mac.addr_bytes, 6);
-	memcpy(f + 28, request + 38, 4);
-	memcpy(f + 32, request + 22, 10);
-	rig_input(r, f, sizeof(f));
-}
-
-static size_t take_raw(struct rig *r, uint8_t *frame, size_t max)
+size_t rig_take(struct rig *r, uint8_t *frame, size_t max)
 {
 	struct rte_mbuf *m;
 	size_t len = 0;
@@ -266,17 +285,6 @@ static size_t take_raw(struct rig *r, uint8_t *frame, size_t max)
 	ck_assert_uint_eq(len, m->pkt_len);
 	rte_pktmbuf_free(m);
 	return len;
-}
-
-size_t rig_take(struct rig *r, uint8_t *frame, size_t max)
-{
-	for (;;) {
-		size_t len = take_raw(r, frame, max);
-
-		if (len == 0 || r->no_arp || !arp_request_for_peer(frame, len))
-			return len;
-		arp_reply(r, frame);
-	}
 }
 
 void rig_silent(struct rig *r)

@@ -84,7 +84,7 @@ void rig_input(struct rig *r, const uint8_t *frame, size_t len);
 void rig_wait(struct rig *r, uint64_t ns);
 void rig_flush(struct rig *r);
 /* The next frame that the stack sent, copied; its length, 0 if there is none. ARP requests for the
- * peer are answered on the way and not shown (unless no_arp). */
+ * peer are answered by rig_flush() and not shown (unless no_arp). */
 size_t rig_take(struct rig *r, uint8_t *frame, size_t max);
 /* The next frame, which must be a TCP segment with right checksums. False if there is none. */
 bool rig_take_tcp(struct rig *r, struct rig_segment *s);
