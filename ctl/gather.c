@@ -111,8 +111,10 @@ static int layers_gather(struct ctl_client *c, const char *only, int workers, js
 	result = ctl_ask(c, "/splitd/layers", &names);
 	json_array_foreach(names, i, name)
 	{
-		if (result == 0 && json_is_string(name) && i < COUNT_MAX)
-			result = layer_gather(c, json_string_value(name), workers, layers);
+		const char *layer = json_string_value(name);
+
+		if (result == 0 && layer != NULL && i < COUNT_MAX)
+			result = layer_gather(c, layer, workers, layers);
 	}
 	json_decref(names);
 	return result;
