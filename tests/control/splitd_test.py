@@ -170,7 +170,6 @@ class Daemon(unittest.TestCase):
 
     def test_what_cannot_start_exits_3(self):
         cases = (
-            ({"eal": {"memory": "16MiB"}}, "raise eal.memory"),
             ({"eal": {"args": ["--bogus-eal-argument"]}}, "DPDK could not be started"),
             ({"eal": {"hugepages": True, "hugepages_fallback": False, "memory": "500GiB"}},
              "MiB of hugepages"),
