@@ -252,7 +252,7 @@ int endpoint_revoke(struct endpoint_port *p, uint64_t call_id, uint64_t now_ns,
 void endpoint_lane_state(struct endpoint_port *p, unsigned lane, struct endpoint_lane_state *out)
 {
 	struct lane *l = &p->lanes[lane];
-	uint32_t state = (uint32_t)load_relaxed(&l->control->state);
+	uint32_t state = (uint32_t)load_relaxed(&l->control->state), oldest;
 
 	lane_head_load(p, l);
 	*out = (struct endpoint_lane_state){
@@ -262,8 +262,12 @@ void endpoint_lane_state(struct endpoint_port *p, unsigned lane, struct endpoint
 		.calls = l->calls,
 		.heartbeat = load_relaxed(&l->control->heartbeat),
 	};
-	if (out->queued != 0)
-		out->oldest_ns = l->published_ns[l->head_seen & (l->request_slots - 1)];
+	/* A handler that takes long keeps its slot, but has claimed it: that is no stall. */
+	oldest = l->head_seen;
+	if (out->queued != 0 && load_relaxed(&l->host_line->claim) == oldest + 1)
+		oldest++;
+	if (oldest != l->tail)
+		out->oldest_ns = l->published_ns[oldest & (l->request_slots - 1)];
 }
 
 /* ---- response tokens on their way back */

@@ -163,9 +163,9 @@ const struct slot *host_lane_peek(struct host_lane *l)
 
 bool host_lane_claim(struct host_lane *l, const struct slot *slot)
 {
+	store_relaxed(&l->host_line->claim, l->head + 1);
 	if (!l->attachment->geometry.revocable)
 		return true;
-	store_relaxed(&l->host_line->claim, l->head + 1);
 	shepherd_fence();
 	return load_acquire(&slot->revoke) != l->head + 1;
 }

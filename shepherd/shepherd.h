@@ -329,7 +329,8 @@ struct endpoint_lane_state {
 	unsigned room;         /* slots that could be published now */
 	unsigned queued;       /* slots published and not yet taken */
 	unsigned calls;        /* calls submitted here and not ended: the depth */
-	uint64_t oldest_ns;    /* when the oldest untaken slot was published; 0: none */
+	uint64_t oldest_ns; /* when the oldest slot neither taken nor claimed was published; 0: none
+			     */
 	uint64_t heartbeat;
 };
 
@@ -455,8 +456,9 @@ const struct slot *host_lane_peek(struct host_lane *lane);
 /* The slot `ahead` places behind it, or NULL: for a worker that waits inside a handler and must
  * still see RELEASE and CANCEL. */
 const struct slot *host_lane_peek_at(struct host_lane *lane, uint32_t ahead);
-/* Before a REQUEST's handler runs (a no-op unless geometry.revocable). False: it was taken back:
- * publish TO_DAEMON_REFUSE with its call id and advance. */
+/* Before a REQUEST's handler runs: tells the daemon that it was begun though its slot is not given
+ * back yet. False (only if geometry.revocable): it was taken back: publish TO_DAEMON_REFUSE with
+ * its call id and advance. */
 bool host_lane_claim(struct host_lane *lane, const struct slot *slot);
 void host_lane_advance(struct host_lane *lane);
 /* Tokens of a TO_HOST_RELEASE slot; call once for each such slot. Returns how many. */

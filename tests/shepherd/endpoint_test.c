@@ -117,6 +117,10 @@ START_TEST(unary_call)
 	ck_assert_uint_eq(*(const uint8_t *)(uintptr_t)s->msg, 0xab);
 	ck_assert_uint_eq(attachment_call_worker(s->call_id), 0);
 	token = s->info;
+	ck_assert(host_lane_claim(lane, s));
+	endpoint_lane_state(p.port, 1, &state);
+	ck_assert_uint_eq(state.queued, 1);
+	ck_assert_uint_eq(state.oldest_ns, 0); /* begun: it does not wait */
 	host_lane_advance(lane);
 	endpoint_lane_state(p.port, 1, &state);
 	ck_assert_uint_eq(state.queued, 0);

@@ -1,4 +1,7 @@
-/* Two processes, two host workers and a foreign thread against one daemon worker that also sleeps:
+/* Once as two processes, as it is; once as threads over one mapping, which is what ThreadSanitizer
+ * can follow (tests/shepherd/meson.build builds a second program for that).
+ *
+ * Two processes, two host workers and a foreign thread against one daemon worker that also sleeps:
  * every request is handed over once, every answer comes back once with the right bytes, all blocks
  * and tokens go home, and nobody sleeps through work. Small rings, so that everything runs full. */
 #include "tests/shepherd/harness.h"
@@ -9,11 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/random.h"
+#include "shepherd/shepherd_internal.h"
 
-#define CALLS     60000
+#ifdef STRESS_THREADS_ONLY
+#define CALLS 8000
+#else
+#define CALLS 40000
+#endif
 #define IN_FLIGHT 24
 #define BLOCKS    64
 
@@ -139,6 +148,8 @@ static void *host_worker_run(void *arg)
 		if (s->kind == TO_HOST_RELEASE) {
 			released(h, lane, s);
 		} else if (s->kind == TO_HOST_REQUEST) {
+			if (!host_lane_claim(lane, s))
+				h->failed = 4;
 			handle(h, lane, s, n++);
 			__atomic_fetch_add(&h->handled, 1, __ATOMIC_RELAXED);
 		} else {
@@ -193,11 +204,11 @@ static void completion(void *ctx, struct endpoint_port *port, const struct endpo
 	uint64_t *slot = c->user;
 	uint64_t words[2];
 
-	ck_assert_int_eq(c->kind, TO_DAEMON_MESSAGE);
-	ck_assert(c->flags & SLOT_HAS_STATUS);
 	memcpy(words, c->window.mem + (c->msg - c->window.peer_base), sizeof(words));
-	ck_assert_uint_eq(words[0], *slot);
-	ck_assert_uint_eq(words[1], ~*slot);
+	if (c->kind != TO_DAEMON_MESSAGE || !(c->flags & SLOT_HAS_STATUS) || words[0] != *slot ||
+	    words[1] != ~*slot)
+		ck_abort_msg("answer %llu of call %llu", (unsigned long long)words[0],
+			     (unsigned long long)*slot);
 	*slot = 0;
 	d->answered++;
 	d->in_flight--;
@@ -246,32 +257,94 @@ no_room:
 	return false;
 }
 
-START_TEST(stress)
+/* ---- both ends over one mapping */
+
+struct joined {
+	struct attachment a;
+	struct endpoint *e;
+	int eventfd;
+	int result;
+	pthread_t thread;
+};
+
+static void *joined_run(void *arg)
+{
+	struct joined *j = arg;
+
+	j->result = host_run(&j->a, NULL);
+	return NULL;
+}
+
+static void joined_open(struct joined *j, struct pair *p, const struct endpoint_config *config)
+{
+	static const struct attach_method method = {.service = "a", .method = "b"};
+	struct attach_request request = {
+		.name = "test", .pid = getpid(), .methods = &method, .methods_n = 1};
+	struct endpoint *e;
+
+	ck_assert_int_eq(endpoint_create(config, &request, &e), 0);
+	e->to_daemon.mem = mmap(NULL, e->to_daemon.bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+				e->to_daemon.fd, 0);
+	ck_assert_ptr_ne(e->to_daemon.mem, MAP_FAILED);
+	port_map(e->ports[0], (uint64_t)(uintptr_t)e->to_host.mem,
+		 (uint64_t)(uintptr_t)e->to_daemon.mem);
+	e->mapped = true;
+	j->e = e;
+	j->a = (struct attachment){.fd = -1,
+				   .geometry = e->geometry,
+				   .shared = e->shared,
+				   .to_host = e->to_host,
+				   .to_daemon = e->to_daemon};
+	j->eventfd = endpoint_eventfd(e->ports[0]);
+	ck_assert_int_eq(attachment_wire(&j->a, &j->eventfd), 0);
+	p->endpoint = e;
+	p->port = e->ports[0];
+	endpoint_port_adopt(p->port, &p->counters);
+	ck_assert_int_eq(pthread_create(&j->thread, NULL, joined_run, j), 0);
+}
+
+static int joined_close(struct joined *j)
+{
+	endpoint_detach(j->e);
+	pthread_join(j->thread, NULL);
+	free(j->a.lanes);
+	free(j->a.peers);
+	free(j->a.workers);
+	endpoint_put(j->e);
+	return j->result;
+}
+
+static struct daemon d;
+
+static void config_stress(struct endpoint_config *config, uint32_t slots)
+{
+	*config = pair_config();
+	config->request_slots = config->completion_slots = config->foreign_slots = slots;
+	config->calls_max = IN_FLIGHT;
+	config->tokens_max = BLOCKS + 8;
+	d = (struct daemon){0};
+	random_seed(&d.rnd, 7 + slots);
+}
+
+static void daemon_run(void)
 {
 	static const struct endpoint_events events = {completion};
-	struct endpoint_config config = pair_config();
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
-	static struct daemon d;
 	int ep = epoll_create1(EPOLL_CLOEXEC), rc, slept_out = 0;
 	unsigned idle = 0;
 
-	d = (struct daemon){0};
-	random_seed(&d.rnd, 7 + (uint64_t)_i);
-	config.request_slots = config.completion_slots = config.foreign_slots = 2u << _i;
-	config.calls_max = IN_FLIGHT;
-	config.tokens_max = BLOCKS + 8;
-	pair_fork(&d.p, &config, host_run, NULL);
 	ck_assert_int_eq(epoll_ctl(ep, EPOLL_CTL_ADD, endpoint_eventfd(d.p.port), &ev), 0);
 	while (d.answered < CALLS) {
 		while (d.opened < CALLS && d.in_flight < IN_FLIGHT && open_one(&d))
 			;
 		rc = endpoint_poll(d.p.port, 16, &events, &d, now());
-		ck_assert_msg(rc >= 0, "%s", endpoint_cause(d.p.port));
+		if (rc < 0)
+			ck_abort_msg("%s", endpoint_cause(d.p.port));
 		endpoint_flush(d.p.port, now());
 		idle = rc > 0 ? 0 : idle + 1;
 		/* Asleep only when all that is open is with the host: its answer must wake us. */
 		if (idle > 20 && d.in_flight > 0 && endpoint_arm_sleep(d.p.port)) {
-			if (epoll_wait(ep, &ev, 1, 1000) == 0)
+			if (epoll_wait(ep, &ev, 1, 5000) == 0)
 				slept_out++;
 			endpoint_disarm_sleep(d.p.port);
 		}
@@ -287,14 +360,35 @@ START_TEST(stress)
 	ck_assert_uint_eq(d.p.counters.stale_calls, 0);
 	ck_assert_uint_eq(d.p.counters.stale_releases, 0);
 	ck_assert_uint_eq(d.p.counters.requests_out, CALLS);
-	printf("slots %u: wakes %llu (saved %llu), sleeps %llu (refused %llu), ring full %llu\n",
-	       config.request_slots, (unsigned long long)d.p.counters.wakes,
-	       (unsigned long long)d.p.counters.wakes_saved,
+	printf("wakes %llu (saved %llu), sleeps %llu (refused %llu), ring full %llu\n",
+	       (unsigned long long)d.p.counters.wakes, (unsigned long long)d.p.counters.wakes_saved,
 	       (unsigned long long)d.p.counters.sleeps,
 	       (unsigned long long)d.p.counters.sleeps_refused,
 	       (unsigned long long)d.p.counters.ring_full);
 	close(ep);
+}
+
+START_TEST(stress)
+{
+	struct endpoint_config config;
+
+	config_stress(&config, 2u << _i);
+	pair_fork(&d.p, &config, host_run, NULL);
+	daemon_run();
 	ck_assert_int_eq(pair_close(&d.p), 0);
+}
+END_TEST
+
+START_TEST(stress_threads)
+{
+	static struct joined j;
+	struct endpoint_config config;
+
+	config_stress(&config, 2u << _i);
+	config.revocable = _i % 2 != 0;
+	joined_open(&j, &d.p, &config);
+	daemon_run();
+	ck_assert_int_eq(joined_close(&j), 0);
 }
 END_TEST
 
@@ -306,7 +400,12 @@ int main(void)
 	int failed;
 
 	tcase_set_timeout(t, 110);
+#ifndef STRESS_THREADS_ONLY
 	tcase_add_loop_test(t, stress, 0, 4);
+#else
+	(void)stress;
+#endif
+	tcase_add_loop_test(t, stress_threads, 0, 4);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
