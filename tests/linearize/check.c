@@ -290,6 +290,28 @@ static void check_again(const struct check *c, const ProtobufCMessage *first, in
 	arena_fini(&a);
 }
 
+/* Without memory at its nth chunk the job ends with just that error, for each n. */
+static void check_failures(const struct check *c, int rc_first)
+{
+	int n, rc = -SPLIT_E_LINEARIZE_NOMEM;
+
+	for (n = 1; rc == -SPLIT_E_LINEARIZE_NOMEM; n++) {
+		struct arena a;
+		struct linear_target target;
+		uint64_t root;
+
+		arena_init(&a, CHUNK_EXACT);
+		a.fail_at = n;
+		target = arena_target(&a);
+		rc = decode_all(c->m, c->w->bytes, c->w->len, &target, unlimited, &root, NULL);
+		if (rc != rc_first && rc != -SPLIT_E_LINEARIZE_NOMEM)
+			broken(c, "decode without memory", error_name(rc));
+		if (rc == -SPLIT_E_LINEARIZE_NOMEM && a.got != n)
+			broken(c, "decode without memory", "NOMEM though there was some");
+		arena_fini(&a);
+	}
+}
+
 static void check_accepted(const struct check *c, const ProtobufCMessage *linear,
 			   const ProtobufCMessage *reference, unsigned mask)
 {
@@ -340,6 +362,8 @@ void check_input(const char *label, struct random *r, const ProtobufCMessageDesc
 	if (rc == 0)
 		check_accepted(&c, (const ProtobufCMessage *)root, reference, mask);
 	check_again(&c, (const ProtobufCMessage *)root, rc);
+	if (random_below(r, 16) == 0)
+		check_failures(&c, rc);
 	arena_fini(&a);
 	if (reference)
 		protobuf_c_message_free_unpacked(reference, NULL);
