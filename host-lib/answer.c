@@ -229,6 +229,7 @@ static void slot_fill(struct slot *slot, struct split_call *call, const struct a
 	if (call->blocks != NULL) {
 		slot->flags |= SLOT_HAS_TOKEN;
 		slot->token = (uint64_t)(uintptr_t)call->blocks;
+		ROOM_TO_DAEMON(call->blocks);
 		call->blocks = NULL;
 		call->bump = call->bump_end = NULL;
 	}

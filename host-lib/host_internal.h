@@ -112,6 +112,17 @@ void room_put(struct room *r, struct room_cache *cache, struct block *chain);
 void room_cache_flush(struct room *r, struct room_cache *cache);
 /* Whether a block for `bytes` could exist at all. */
 bool room_possible(const struct room *r, size_t bytes);
+/* A chain goes to the daemon with a slot, and comes back with a RELEASE: what orders the two (slot,
+ * the daemon, slot) goes through another process's mapping, where ThreadSanitizer does not look. */
+#if defined(__SANITIZE_THREAD__)
+void __tsan_release(void *address);
+void __tsan_acquire(void *address);
+#define ROOM_TO_DAEMON(chain)   __tsan_release(chain)
+#define ROOM_FROM_DAEMON(chain) __tsan_acquire(chain)
+#else
+#define ROOM_TO_DAEMON(chain)   (void)(chain)
+#define ROOM_FROM_DAEMON(chain) (void)(chain)
+#endif
 /* The chain behind a token, or NULL when it names none. */
 struct block *room_of_token(const struct room *r, uint64_t token);
 

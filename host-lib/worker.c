@@ -219,10 +219,12 @@ static void take_release(struct worker *w, struct host_lane *lane, const struct 
 	for (unsigned i = 0; i < n; i++) {
 		struct block *chain = room_of_token(&w->session->room, tokens[i]);
 
-		if (chain != NULL)
-			room_put(&w->session->room, cache, chain);
-		else
+		if (chain == NULL) {
 			STAT(w->host, protocol_errors);
+			continue;
+		}
+		ROOM_FROM_DAEMON(chain);
+		room_put(&w->session->room, cache, chain);
 	}
 }
 

@@ -2,6 +2,7 @@
  * threads, twice, forgotten, retained, cancelled; status and metadata. */
 #include <check.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,24 +16,31 @@ static struct harness h;
 static struct hcall call;
 
 /* What the service does is the test's choice. */
-static void (*handler)(const Split__Test__Item *in, Split__Test__Item_Closure reply, void *data);
-static void (*little_handler)(const Split__Test__Small *in, Split__Test__Small_Closure reply,
+typedef void (*item_handler)(const Split__Test__Item *in, Split__Test__Item_Closure reply,
+			     void *data);
+typedef void (*small_handler)(const Split__Test__Small *in, Split__Test__Small_Closure reply,
 			      void *data);
+static _Atomic(item_handler) handler;
+static _Atomic(small_handler) little_handler;
 static _Atomic unsigned handled;
 
 static void host_unary(Split__Test__Host_Service *self, const Split__Test__Item *in,
 		       Split__Test__Item_Closure reply, void *data)
 {
+	item_handler fn = atomic_load(&handler);
+
 	(void)self;
-	handler(in, reply, data);
+	fn(in, reply, data);
 	handled++;
 }
 
 static void little_unary(Split__Test__Little_Service *self, const Split__Test__Small *in,
 			 Split__Test__Small_Closure reply, void *data)
 {
+	small_handler fn = atomic_load(&little_handler);
+
 	(void)self;
-	little_handler(in, reply, data);
+	fn(in, reply, data);
 	handled++;
 }
 

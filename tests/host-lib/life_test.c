@@ -289,6 +289,7 @@ START_TEST(stop_drains)
 	h.running = false;
 	ck_assert_int_eq(h.run_result, 0);
 	hcall_free(&owed);
+	hcall_free(&call);
 	/* The same host may run again. */
 	harness_drop(&h, false);
 	harness_run(&h);
