@@ -79,6 +79,8 @@ struct endpoint_config harness_config(void);
 /* Listen, make a host "test" that will attach with `workers`. Serve on h->host, then run. */
 void harness_init(struct harness *h, const struct endpoint_config *config, unsigned workers,
 		  const struct split_host_options *options);
+/* Listen only: the host is another process. */
+void harness_init_remote(struct harness *h, const struct endpoint_config *config);
 /* Start split_host_run in a thread, take the attach, adopt the ports. */
 void harness_run(struct harness *h);
 /* Accept and activate one attach (the first, or one after harness_drop). */
