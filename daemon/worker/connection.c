@@ -37,7 +37,7 @@ static void connection_close(struct connection *c)
 	connection_free(c);
 }
 
-static void connection_abort(struct connection *c)
+void connection_abort(struct connection *c)
 {
 	tcp_abort(c->tcp);
 	connection_free(c);
@@ -110,6 +110,7 @@ static bool out_push(struct connection *c)
 	}
 	if (err != 0)
 		out_free(c);
+	c->progress_ns = c->w->now_ns;
 	c->out_head = NULL;
 	c->out_tail = NULL;
 	c->out_bytes = 0;
@@ -130,6 +131,7 @@ static void connection_send(struct connection *c)
 	struct worker *w = c->w;
 	int r = SPLIT_AGAIN;
 
+	connection_replies_retry(c);
 	if (!out_push(c))
 		return;
 	for (uint32_t sent = 0; r == SPLIT_AGAIN && sent < SEND_TURN_BYTES; sent += c->out_room) {
@@ -231,6 +233,7 @@ static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out
 	tcp_peer(tcp, &c->peer);
 	c->out_segment = tcp_info(tcp).mss;
 	c->active_ns = w->now_ns;
+	c->progress_ns = w->now_ns;
 	if (w->cfg->http2.settings_timeout_ns != 0)
 		wheel_arm(&w->wheel, &c->idle, w->now_ns + w->cfg->http2.settings_timeout_ns);
 	else if (w->cfg->http2.idle_timeout_ns != 0)

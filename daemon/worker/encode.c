@@ -143,6 +143,8 @@ static void reply_encoded(struct reply *r)
 		.bytes = (uint32_t)bytes,
 		.release = chain_release,
 	};
+	if (r->conn->encoded_bytes == 0)
+		r->conn->progress_ns = r->w->now_ns;
 	r->charged = bytes;
 	r->conn->encoded_bytes += bytes;
 	r->state = REPLY_ENCODED;
@@ -293,5 +295,31 @@ void connection_replies_retry(struct connection *c)
 		list_del(&r->wait);
 		err = reply_encode(r);
 		reply_settled(r, err);
+	}
+}
+
+static bool reader_stalled(const struct connection *c)
+{
+	return c->encoded_bytes != 0 && c->w->now_ns - c->progress_ns > READER_STALL_NS;
+}
+
+void readers_check(struct worker *w)
+{
+	list_for_each_safe (pos, &w->connections) {
+		struct connection *c = list_entry(pos, struct connection, link);
+		struct list *node;
+
+		if (!reader_stalled(c))
+			continue;
+		while ((node = list_first(&c->encode_wait)) != NULL) {
+			counter_inc(&w->counters.readers_stalled);
+			call_fail(list_entry(node, struct reply, wait)->call,
+				  GRPC_RESOURCE_EXHAUSTED, "the client does not read its answers",
+				  0);
+		}
+		if (!list_empty(&w->reply_wait)) {
+			counter_inc(&w->counters.readers_cut);
+			connection_abort(c);
+		}
 	}
 }

@@ -18,6 +18,16 @@
 #define ENCODE_ANSWERS_MIN 8u
 #define PAGES_SMALL        4096u
 
+static int key_make(struct siphash_key *key_out)
+{
+	uint8_t bytes[16];
+	int err = random_bytes(bytes, sizeof(bytes));
+
+	if (err == 0)
+		*key_out = siphash_key_from(bytes);
+	return err;
+}
+
 /* ---- layers --------------------------------------------------------------------------------- */
 
 static struct net_addr addr_of(const struct config_address *a, uint16_t port)
@@ -94,9 +104,11 @@ static uint16_t net_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 
 static uint64_t net_random(void *ctx)
 {
-	struct worker_port *p = ctx;
+	struct worker *w = ((struct worker_port *)ctx)->w;
 
-	return random_next(&p->w->random);
+	/* A keyed PRF of a counter: unpredictable, and no system call. */
+	w->random_count++;
+	return siphash24(&w->random_key, &w->random_count, sizeof(w->random_count));
 }
 
 static int port_setup(struct worker *w, unsigned index)
@@ -224,7 +236,6 @@ static int balance_setup(struct worker *w)
 		.ctx = w,
 		.dropped = call_dropped,
 	};
-	uint8_t key[16];
 	int err;
 
 	services = calloc(cfg->services_n + 1, sizeof(*services));
@@ -245,8 +256,7 @@ static int balance_setup(struct worker *w)
 		};
 	}
 	b.services = services;
-	err = random_bytes(key, sizeof(key));
-	b.hash_key = siphash_key_from(key);
+	err = key_make(&b.hash_key);
 	if (err == 0)
 		err = balance_create(&b, &w->balance);
 	free(services);
@@ -305,6 +315,14 @@ static void on_tick(struct wheel_timer *timer, uint64_t now_ns)
 	wheel_arm(&w->wheel, &w->tick, now_ns + TICK_NS);
 }
 
+static void on_readers(struct wheel_timer *timer, uint64_t now_ns)
+{
+	struct worker *w = container_of(timer, struct worker, readers);
+
+	readers_check(w);
+	wheel_arm(&w->wheel, &w->readers, now_ns + READER_STALL_NS / 4);
+}
+
 static bool steer(const struct rte_mbuf *pkt, uint32_t *hash_out)
 {
 	return net_steer(pkt, hash_out) == NET_STEER_FLOW;
@@ -316,7 +334,8 @@ int worker_setup(struct worker *w)
 
 	wheel_init(&w->wheel, w->now_ns);
 	wheel_timer_init(&w->tick, on_tick);
-	err = random_seed_system(&w->random);
+	wheel_timer_init(&w->readers, on_readers);
+	err = key_make(&w->random_key);
 	if (err == 0)
 		err = rings_create(w);
 	if (err == 0)
@@ -338,6 +357,7 @@ int worker_setup(struct worker *w)
 	if (w->params.workers_n > 1)
 		port_set_steer(w->params.ports, steer);
 	wheel_arm(&w->wheel, &w->tick, w->now_ns + TICK_NS);
+	wheel_arm(&w->wheel, &w->readers, w->now_ns + READER_STALL_NS);
 	return 0;
 }
 

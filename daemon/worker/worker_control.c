@@ -312,7 +312,8 @@ static void drain_begin(struct worker *w, uint64_t deadline_ns)
 	connections_drain(w);
 }
 
-/* Time is up: whatever still runs ends now, with a status where the client can be told. */
+/* Time is up: whatever still runs ends now, with a status. The connections, drained as they are, go
+ * once that is sent. */
 static void drain_cut(struct worker *w)
 {
 	w->cut = true;
@@ -322,12 +323,6 @@ static void drain_cut(struct worker *w)
 		list_for_each_safe (at, &ep->calls)
 			call_fail(list_entry(at, struct call, in_ep), GRPC_UNAVAILABLE,
 				  "the server shuts down", CANCEL_SHUTDOWN);
-	}
-	list_for_each (pos, &w->connections) {
-		struct connection *c = list_entry(pos, struct connection, link);
-
-		grpc_connection_goaway(c->grpc, false);
-		connection_due(c);
 	}
 }
 

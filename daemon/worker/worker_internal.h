@@ -26,7 +26,10 @@
  *      RESOURCE_EXHAUSTED.
  *   4. Answers need none of it: encode takes pages of the worker's own, under the same rule (give
  *      everything back, wait in order), and pages return as connections send. A connection holds at
- *      most conn_pages_max of them beyond its first answer.
+ *      most conn_pages_max of them beyond its first answer; what it may not encode yet stays in the
+ *      host's segment. A client that takes nothing for READER_STALL_NS while answers wait for its
+ *      share loses those (they would hold the host's memory), and its connection when others wait
+ *      for pages.
  */
 #ifndef SPLITD_DAEMON_WORKER_WORKER_INTERNAL_H
 #define SPLITD_DAEMON_WORKER_WORKER_INTERNAL_H
@@ -76,6 +79,8 @@
 	X(encode_errors, "answers that could not be encoded")                                      \
 	X(encode_waits, "answers that waited for pages")                                           \
 	X(encode_bytes, "wire bytes encoded")                                                      \
+	X(readers_stalled, "answers given up because their client read nothing for long")          \
+	X(readers_cut, "connections reset: they held pages others waited for and read nothing")    \
 	X(endpoints_added, "endpoints added")                                                      \
 	X(endpoints_removed, "endpoints removed")                                                  \
 	X(endpoint_faults, "endpoints found to break the protocol")                                \
@@ -99,6 +104,9 @@ COUNTER_DECLARE(worker, WORKER_COUNTERS);
 #define PAGE_BYTES        4096u
 #define PAGE_LARGE_BYTES  65536u
 #define REPLY_IOV_INLINE  8
+
+/* A client that takes none of its answers for so long does not read. */
+#define READER_STALL_NS CLOCK_NS_PER_SEC
 
 #define WORKER_BURST          32
 #define WORKER_PORTS_MAX      CONFIG_PORTS_MAX
@@ -151,6 +159,7 @@ struct connection {
 	uint32_t out_segment;
 	uint32_t bytes_seen; /* up to the length of a preface */
 	uint64_t active_ns;
+	uint64_t progress_ns;   /* when bytes last went out to TCP, or when there were none to go */
 	uint64_t encoded_bytes; /* in replies encoded and not yet released */
 	bool out_starved;       /* the last reserve failed for want of an mbuf */
 	bool eof, failed;
@@ -300,9 +309,10 @@ struct worker {
 	unsigned ports_n;
 	struct grpc_server *grpc;
 	struct wheel wheel;
-	struct wheel_timer tick;
+	struct wheel_timer tick, readers;
 	struct balance *balance;
-	struct random random;
+	struct siphash_key random_key;
+	uint64_t random_count;
 
 	struct pool connection_pool, call_pool, reply_pool;
 	struct pool decode_pool, encode_pool;
@@ -372,8 +382,9 @@ unsigned connections_send(struct worker *w);
 void connections_drain(struct worker *w);
 /* Close all, with what they still have to send. */
 void connections_cut(struct worker *w);
-/* End all at once: RST. */
+/* End all, or one, at once: RST. */
 void connections_abort(struct worker *w);
+void connection_abort(struct connection *c);
 
 /* ---- call.c --------------------------------------------------------------------------------- */
 
@@ -436,6 +447,8 @@ void reply_job_run(struct reply *r);
 /* Give back the host's memory behind a reply; give back our own and the reply. */
 void reply_token_put(struct reply *r);
 void reply_put(struct reply *r);
+/* See to clients that do not read; about every READER_STALL_NS / 4. */
+void readers_check(struct worker *w);
 /* Replies that waited for pages; for their connection's share. */
 unsigned replies_retry(struct worker *w);
 void connection_replies_retry(struct connection *c);

@@ -1,0 +1,320 @@
+/* Fake hosts: a thread each, over shepherd's host side. */
+#include "tests/worker/harness.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/clock.h"
+#include "echo.pb-c.h"
+#include "linearize/linearize.h"
+#include "tests/worker/harness_internal.h"
+
+#define HOSTS_MAX 8
+
+typedef Split__Examples__EchoMessage EchoMessage;
+#define ECHO_DESCRIPTOR split__examples__echo_message__descriptor
+
+static struct fake_host *hosts[HOSTS_MAX];
+
+/* ---- the host's thread ---------------------------------------------------------------------- */
+
+/* False: no room now. */
+static bool answer(struct fake_host *h, struct host_lane *lane, const struct slot *in)
+{
+	enum host_mode mode = (enum host_mode)atomic_load(&h->mode);
+	const EchoMessage *req = (const EchoMessage *)(uintptr_t)in->msg;
+	size_t bytes = req->reply_bytes != 0 ? req->reply_bytes : req->payload.len;
+	struct shepherd_chunk chunk;
+	struct slot *out;
+	EchoMessage *reply;
+
+	if (arena_get(h->arena, 256 + bytes, &chunk) != 0)
+		return false;
+	out = host_lane_reserve(lane, true);
+	if (out == NULL) {
+		(void)arena_put(h->arena, chunk.mem);
+		return false;
+	}
+	reply = (EchoMessage *)(void *)chunk.mem;
+	split__examples__echo_message__init(reply);
+	if (bytes != 0) {
+		reply->payload.data = chunk.mem + 256;
+		reply->payload.len = bytes;
+		if (req->reply_bytes != 0)
+			memset(reply->payload.data, 'r', bytes);
+		else
+			memcpy(reply->payload.data, req->payload.data, bytes);
+	}
+	out->kind = TO_DAEMON_MESSAGE;
+	out->flags = SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_HAS_TOKEN | SLOT_HAS_MESSAGE;
+	out->call_id = in->call_id;
+	out->token = (uint64_t)(uintptr_t)chunk.mem;
+	out->msg = (uint64_t)(uintptr_t)reply;
+	if (mode == HOST_BAD_POINTER)
+		out->msg = (uint64_t)(uintptr_t)h;
+	if (mode == HOST_BAD_MESSAGE) {
+		reply->payload.data = (uint8_t *)h;
+		reply->payload.len = 16;
+	}
+	if (mode == HOST_STATUS) {
+		const struct metadata_item item = {"x-t", "v", 3, 1};
+
+		memcpy(chunk.mem, "no such thing", 13);
+		ck_assert_int_eq(metadata_write(&item, 1, chunk.mem + 64, 192, 0), 0);
+		out->kind = TO_DAEMON_STATUS;
+		out->flags = SLOT_HAS_TOKEN | SLOT_EXTRA;
+		out->info = GRPC_NOT_FOUND;
+		out->text = (uint64_t)(uintptr_t)chunk.mem;
+		out->text_bytes = 13;
+		out->metadata = (uint64_t)(uintptr_t)(chunk.mem + 64);
+	}
+	if (mode == HOST_REFUSE_ALL) {
+		out->kind = TO_DAEMON_REFUSE;
+		out->flags = 0;
+		(void)arena_put(h->arena, chunk.mem);
+	}
+	if (in->flags & SLOT_HAS_TOKEN) {
+		out->flags |= SLOT_RELEASE_REQUEST;
+		out->release = in->info;
+	}
+	host_lane_commit(lane, out);
+	host_lane_ring(lane);
+	return true;
+}
+
+static void request_note(struct fake_host *h, const struct slot *slot)
+{
+	const struct metadata_block *md = (const void *)(uintptr_t)slot->metadata;
+
+	atomic_fetch_add(&h->requests, 1);
+	if (slot->flags & SLOT_INLINE)
+		atomic_fetch_add(&h->inlined, 1);
+	atomic_store(&h->deadline_ns, slot->deadline_ns);
+	if ((slot->flags & SLOT_EXTRA) && md != NULL)
+		atomic_fetch_add(&h->metadata_entries, md->count);
+	if ((slot->flags & SLOT_EXTRA) && slot->trace != 0)
+		(void)snprintf(h->traceparent, sizeof(h->traceparent), "%s",
+			       (const char *)(uintptr_t)slot->trace);
+}
+
+/* An inline message as it lies in a copy of its slot: its pointers follow it. */
+static void inline_move(struct held *held, const struct slot *slot)
+{
+	uint64_t area = (uint64_t)(uintptr_t)slot->inline_area;
+	EchoMessage *msg = (EchoMessage *)(void *)held->message;
+	uint64_t data;
+
+	memcpy(msg, (const void *)(uintptr_t)slot->msg, sizeof(*msg));
+	data = (uint64_t)(uintptr_t)msg->payload.data;
+	if (data - area < SLOT_INLINE_BYTES)
+		msg->payload.data = held->slot.inline_area + (data - area);
+	held->slot.msg = (uint64_t)(uintptr_t)msg;
+}
+
+static void take_request(struct fake_host *h, struct host_lane *lane, const struct slot *slot)
+{
+	struct held *held = &h->held[(h->held_first + h->held_n) % HOST_HELD_MAX];
+	bool claimed = host_lane_claim(lane, slot);
+
+	if (claimed)
+		request_note(h, slot);
+	held->slot = *slot;
+	if (slot->flags & SLOT_INLINE)
+		inline_move(held, slot);
+	host_lane_advance(lane);
+	if (claimed && atomic_load(&h->mode) != HOST_FORGET)
+		h->held_n++;
+}
+
+static bool take(struct fake_host *h, struct host_lane *lane)
+{
+	const struct slot *slot = atomic_load(&h->mode) == HOST_DEAF ? NULL : host_lane_peek(lane);
+	uint64_t tokens[SLOT_TOKENS_MAX];
+	unsigned n;
+
+	if (slot == NULL)
+		return false;
+	if (slot->kind == TO_HOST_REQUEST) {
+		take_request(h, lane, slot);
+		return true;
+	}
+	if (slot->kind == TO_HOST_RELEASE) {
+		n = host_lane_released(lane, slot, tokens);
+		for (unsigned i = 0; i < n; i++)
+			(void)arena_put(h->arena, (void *)(uintptr_t)tokens[i]);
+		atomic_fetch_add(&h->releases, n);
+	} else if (slot->kind == TO_HOST_CANCEL) {
+		atomic_fetch_add(&h->cancels, 1);
+	}
+	host_lane_advance(lane);
+	return true;
+}
+
+static void held_answer(struct fake_host *h, struct host_lane *lane)
+{
+	while (h->held_n != 0 && answer(h, lane, &h->held[h->held_first].slot)) {
+		h->held_first = (h->held_first + 1) % HOST_HELD_MAX;
+		h->held_n--;
+	}
+}
+
+static void schema_make(struct attach_hello *hello, struct schema_blob *blob)
+{
+	static struct attach_method method = {
+		.service = "split.examples.Echo",
+		.method = "Unary",
+		.kind = ATTACH_UNARY,
+		.code = 1,
+		.data = 2,
+	};
+	struct schema_builder *b;
+
+	ck_assert_int_eq(schema_builder_create(&b), 0);
+	ck_assert_int_eq(schema_builder_add(b, &ECHO_DESCRIPTOR, &method.input_schema), 0);
+	method.output_schema = method.input_schema;
+	ck_assert_int_eq(schema_builder_finish(b, blob), 0);
+	schema_builder_destroy(b);
+	*hello = (struct attach_hello){
+		.name = "echo",
+		.workers = 1,
+		.methods = &method,
+		.methods_n = 1,
+		.schema = blob->bytes,
+		.schema_bytes = blob->len,
+	};
+}
+
+static void *host_main(void *arg)
+{
+	struct fake_host *h = arg;
+	struct attach_hello hello;
+	struct schema_blob blob;
+	struct shepherd_chunk room;
+	struct host_lane *lane;
+
+	schema_make(&hello, &blob);
+	if (attachment_open_fd(h->fd, &hello, 5000, &h->attachment, NULL) != 0)
+		abort();
+	free(blob.bytes);
+	room = attachment_arena(h->attachment);
+	if (arena_create(room.mem, room.bytes, &h->arena) != 0)
+		abort();
+	lane = attachment_lane(h->attachment, 0, 0);
+	host_state_set(h->attachment, 0, HOST_POLLING);
+	atomic_store(&h->running, true);
+	while (!atomic_load(&h->stop)) {
+		bool took = take(h, lane);
+
+		if (h->held_n != 0 && atomic_load(&h->mode) != HOST_HOLD)
+			held_answer(h, lane);
+		if (!took) {
+			if (atomic_load(&h->mode) == HOST_DEAF)
+				usleep(1000);
+			else
+				(void)host_park(h->attachment, 0, CLOCK_NS_PER_MS);
+		}
+	}
+	return NULL;
+}
+
+/* ---- attach, remove ------------------------------------------------------------------------- */
+
+struct fake_host *host_attach(enum host_mode mode, void (*edit)(struct endpoint_config *cfg))
+{
+	static const struct attach_policy policy = {0};
+	const struct config_host *ch = &harness.config->hosts[0];
+	struct endpoint_config cfg = {
+		.name = "echo",
+		.daemon_workers = 1,
+		.host_workers = 1,
+		.request_slots = 64,
+		.completion_slots = 64,
+		.foreign_slots = 64,
+		.to_host_bytes = ch->to_host,
+		.to_daemon_bytes = ch->to_daemon,
+		.numa_node = -1,
+		.calls_max = 256,
+		.release_timeout_ns = 2 * CLOCK_NS_PER_SEC,
+		.revocable = true,
+	};
+	struct fake_host *h = aligned_alloc(64, align_up(sizeof(*h), 64));
+	enum attach_event event = ATTACH_NOTHING;
+	int pair[2];
+
+	memset(h, 0, sizeof(*h));
+	if (edit != NULL)
+		edit(&cfg);
+	h->config = *ch;
+	atomic_store(&h->mode, mode);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	h->fd = pair[0];
+	ck_assert_int_eq(attach_server_create(pair[1], &policy, &h->server), 0);
+	ck_assert_int_eq(pthread_create(&h->thread, NULL, host_main, h), 0);
+	while (event != ATTACH_MAPPED) {
+		ck_assert_int_eq(attach_server_step(h->server, &event), 0);
+		if (event == ATTACH_REQUESTED) {
+			const struct attach_request *rq = attach_server_request(h->server);
+
+			ck_assert_int_eq(
+				schema_parse(rq->schema, rq->schema_bytes, NULL, &h->schema), 0);
+			ck_assert_int_eq(attach_server_offer(h->server, &cfg), 0);
+		}
+		usleep(100);
+	}
+	h->shared = (struct worker_endpoint){
+		.endpoint = attach_server_endpoint(h->server),
+		.host = &h->config,
+		.schema = h->schema,
+		.methods = attach_server_request(h->server)->methods,
+		.methods_n = attach_server_request(h->server)->methods_n,
+	};
+	endpoint_get(h->shared.endpoint);
+	harness_post(WORKER_MSG_ENDPOINT_ADD, &h->shared, 0);
+	ck_assert_int_eq(attach_server_activate(h->server), 0);
+	while (!atomic_load(&h->running))
+		usleep(100);
+	for (unsigned i = 0; i < HOSTS_MAX; i++) {
+		if (hosts[i] == NULL) {
+			hosts[i] = h;
+			return h;
+		}
+	}
+	ck_abort_msg("too many hosts");
+	return NULL;
+}
+
+void host_remove(struct fake_host *h)
+{
+	struct worker_report report;
+
+	endpoint_detach(h->shared.endpoint);
+	harness_post(WORKER_MSG_ENDPOINT_REMOVE, &h->shared, 0);
+	report = harness_report(WORKER_REPORT_ENDPOINT_QUIET);
+	ck_assert_ptr_eq(report.endpoint, &h->shared);
+	atomic_store(&h->stop, true);
+	host_kick(h->attachment, 0);
+	pthread_join(h->thread, NULL);
+	arena_destroy(h->arena);
+	attachment_close(h->attachment);
+	attach_server_destroy(h->server);
+	ck_assert_uint_eq(endpoint_refs(h->shared.endpoint), 1);
+	endpoint_put(h->shared.endpoint);
+	schema_destroy(h->schema);
+	for (unsigned i = 0; i < HOSTS_MAX; i++) {
+		if (hosts[i] == h)
+			hosts[i] = NULL;
+	}
+	free(h);
+}
+
+void hosts_remove(void)
+{
+	for (unsigned i = 0; i < HOSTS_MAX; i++) {
+		if (hosts[i] != NULL)
+			host_remove(hosts[i]);
+	}
+}
