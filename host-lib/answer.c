@@ -468,7 +468,8 @@ int answer_claimed(struct split_call *call, const ProtobufCMessage *reply, bool 
 		STAT(call->host, answers_late);
 	else
 		STAT(call->host, answers);
-	if (worker_self == NULL && rc != -SPLIT_E_HOST_LOST)
+	if (rc != -SPLIT_E_HOST_LOST &&
+	    (worker_self == NULL || worker_self->session != call->session))
 		STAT(call->host, answers_async);
 	answer_parts_free(call);
 	return rc;

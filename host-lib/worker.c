@@ -249,14 +249,31 @@ static void take_cancel(struct worker *w, uint64_t call_id, bool may_produce)
 	call_put(call, 1);
 }
 
+/* A message, or end, of a stream: no method of ours asked for one. Its blocks go back. */
+static enum taken take_unasked(struct worker *w, struct host_lane *lane, const struct slot *slot,
+			       bool may_produce)
+{
+	unsigned d = attachment_call_worker(slot->call_id);
+	bool give = (slot->flags & SLOT_HAS_TOKEN) != 0 && d < w->session->daemon_workers;
+	uint64_t token = slot->info;
+
+	if (give && !may_produce)
+		return TAKEN_BLOCKED;
+	host_lane_advance(lane);
+	STAT(w->host, protocol_errors);
+	if (give)
+		request_release(w->session, d, token);
+	return TAKEN_CONTROL;
+}
+
 /* Take one slot of the lane, with w's ring held. `may_produce`: this is w's own thread, outside any
- * wait. */
+ * wait. The slot is given back before anything is produced: producing may wait, and who waits takes
+ * slots. */
 static enum taken lane_take(struct worker *w, struct host_lane *lane, bool may_produce,
 			    struct split_call **call_out)
 {
 	const struct slot *slot = host_lane_peek(lane);
-	uint64_t token;
-	unsigned d;
+	uint64_t call_id;
 
 	if (slot == NULL)
 		return TAKEN_NOTHING;
@@ -267,8 +284,10 @@ static enum taken lane_take(struct worker *w, struct host_lane *lane, bool may_p
 		take_release(w, lane, slot);
 		return TAKEN_CONTROL;
 	case TO_HOST_CANCEL:
-		take_cancel(w, slot->call_id, may_produce);
-		break;
+		call_id = slot->call_id;
+		host_lane_advance(lane);
+		take_cancel(w, call_id, may_produce);
+		return TAKEN_CONTROL;
 	case TO_HOST_TRYAGAIN:
 		break;
 	case TO_HOST_YIELDNOW:
@@ -278,15 +297,7 @@ static enum taken lane_take(struct worker *w, struct host_lane *lane, bool may_p
 		w->retire = true;
 		break;
 	default:
-		/* Streams, which no method of ours asked for. Their blocks go back. */
-		if (!may_produce && (slot->flags & SLOT_HAS_TOKEN) != 0)
-			return TAKEN_BLOCKED;
-		STAT(w->host, protocol_errors);
-		d = attachment_call_worker(slot->call_id);
-		token = slot->info;
-		if ((slot->flags & SLOT_HAS_TOKEN) != 0 && d < w->session->daemon_workers)
-			request_release(w->session, d, token);
-		break;
+		return take_unasked(w, lane, slot, may_produce);
 	}
 	host_lane_advance(lane);
 	return TAKEN_CONTROL;
