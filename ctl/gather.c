@@ -80,8 +80,8 @@ static int layer_gather(struct ctl_client *c, const char *layer, int workers, js
 	json_t *table = NULL, *values = NULL;
 	int result;
 
-	if (strlen(layer) > 32) {
-		snprintf(c->error, sizeof(c->error), "no layer %.32s...", layer);
+	if (layer == NULL || strlen(layer) > 32) {
+		snprintf(c->error, sizeof(c->error), "no layer of that name");
 		return -SPLIT_E_BASE_INVALID;
 	}
 	snprintf(command, sizeof(command), "/splitd/counters,%s", layer);

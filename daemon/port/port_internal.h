@@ -76,6 +76,13 @@ void port_steer_tx_drain(struct port_queue *q);
 /* burst.c: straight to the device, with its counters. */
 uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
 
+/* poison.c: the mempool operations of sanitizer builds, NULL in others. Begin with a populated pool
+ * of which nothing is in use; forget before it is freed, so that the heap gets its memory usable.
+ */
+const char *port_poison_ops(void);
+void port_poison_begin(struct rte_mempool *pool);
+void port_poison_forget(struct rte_mempool *pool);
+
 /* error text, printf-like, always terminated */
 void port_error_set(struct port_error *err, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

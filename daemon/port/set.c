@@ -194,20 +194,18 @@ static int dev_mac(struct port_dev *dev, const struct config_port *cp, struct po
 	return 0;
 }
 
-/* What rte_pktmbuf_pool_create does, but for objects that may cross pages: on normal pages it gives
- * each mbuf a page of its own, nearly twice the memory, for DMA that no software driver does. */
-static struct rte_mempool *pool_create_packed(const char *name, uint32_t mbufs, unsigned cache,
-					      uint16_t room, int node)
+/* What rte_pktmbuf_pool_create does, with flags and operations of our choice. */
+static struct rte_mempool *pool_create_by(const char *name, uint32_t mbufs, unsigned cache,
+					  uint16_t room, int node, unsigned flags, const char *ops)
 {
 	struct rte_pktmbuf_pool_private private = {.mbuf_data_room_size = room};
-	struct rte_mempool *pool =
-		rte_mempool_create_empty(name, mbufs, sizeof(struct rte_mbuf) + room, cache,
-					 sizeof(private), node, RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	struct rte_mempool *pool = rte_mempool_create_empty(
+		name, mbufs, sizeof(struct rte_mbuf) + room, cache, sizeof(private), node, flags);
 	int result;
 
 	if (pool == NULL)
 		return NULL;
-	result = rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
+	result = rte_mempool_set_ops_byname(pool, ops, NULL);
 	if (result == 0) {
 		rte_pktmbuf_pool_init(pool, &private);
 		result = rte_mempool_populate_default(pool);
@@ -218,6 +216,7 @@ static struct rte_mempool *pool_create_packed(const char *name, uint32_t mbufs, 
 		return NULL;
 	}
 	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	port_poison_begin(pool);
 	return pool;
 }
 
@@ -230,11 +229,21 @@ static struct rte_mempool *pool_create(const struct port_dev *dev, const char *k
 	uint16_t room = (uint16_t)cp->mbuf_room;
 	/* The cache may hold 1.5 times its size at each lcore; a small pool must not drown in it.
 	 */
-	unsigned cache = RTE_MIN(mbufs / 16, (unsigned)MBUF_CACHE);
+	unsigned cache = RTE_MIN(mbufs / 16, (unsigned)MBUF_CACHE), flags = 0;
+	const char *ops = rte_mbuf_best_mempool_ops();
 
+	/* On normal pages an mbuf would get a page of its own, nearly twice the memory, for DMA
+	 * that no software driver does; and there is one memory node only. */
+	if (!port_eal_hugepages()) {
+		flags = RTE_MEMPOOL_F_NO_IOVA_CONTIG;
+		node = SOCKET_ID_ANY;
+	}
+	if (port_poison_ops() != NULL) {
+		ops = port_poison_ops();
+		cache = 0;
+	}
 	snprintf(name, sizeof(name), "p%u_%s%u", dev->port_id, kind, index);
-	pool = port_eal_hugepages() ? rte_pktmbuf_pool_create(name, mbufs, cache, 0, room, node)
-				    : pool_create_packed(name, mbufs, cache, room, node);
+	pool = pool_create_by(name, mbufs, cache, room, node, flags, ops);
 	if (pool == NULL)
 		port_error_set(err,
 			       "port %s: no memory for %u mbufs of %u bytes (%s): raise eal.memory "
@@ -510,6 +519,8 @@ static void queue_destroy(struct port_queue *q)
 		return;
 	for (uint16_t i = 0; i < q->tx_held_n; i++)
 		rte_pktmbuf_free(q->tx_held[i]);
+	port_poison_forget(q->rx_pool);
+	port_poison_forget(q->tx_pool);
 	rte_mempool_free(q->rx_pool);
 	rte_mempool_free(q->tx_pool);
 	rte_free(q);

@@ -4,11 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <rte_dev.h>
 
 #include "base/log.h"
+#include "base/poison.h"
 #include "config/config.h"
 #include "daemon/port/port_internal.h"
 
@@ -403,6 +405,58 @@ START_TEST(destroy_frees_what_is_in_the_rings)
 }
 END_TEST
 
+/* Only in sanitizer builds: what ASan knows of mbufs. */
+START_TEST(free_mbufs_are_poisoned)
+{
+	struct rte_mempool *pool;
+	struct rte_mbuf *pkt;
+	char *room;
+
+	if (!POISON_ENABLED)
+		return;
+	config_reset();
+	set_make("net_null");
+	pool = port_queue_pool(port_queue_of(set, 0, 0));
+	pkt = rte_pktmbuf_alloc(pool);
+	room = pkt->buf_addr;
+	ck_assert(!poison_is_poisoned(room));
+	ck_assert(!poison_is_poisoned(room + ROOM - 1));
+	ck_assert(poison_is_poisoned(room + ROOM));
+	rte_pktmbuf_free(pkt);
+	ck_assert(poison_is_poisoned(room));
+	ck_assert(poison_is_poisoned(room + ROOM - 1));
+	set_end();
+	ck_assert(!poison_is_poisoned(room));
+}
+END_TEST
+
+START_TEST(a_write_past_a_room_is_reported)
+{
+	struct rte_mbuf *pkt;
+	volatile char *room;
+	int status;
+	pid_t pid;
+
+	if (!POISON_ENABLED)
+		return;
+	config_reset();
+	set_make("net_null");
+	pkt = rte_pktmbuf_alloc(port_queue_pool(port_queue_of(set, 0, 0)));
+	room = pkt->buf_addr;
+	pid = fork();
+	if (pid == 0) {
+		if (freopen("/dev/null", "w", stderr) == NULL)
+			_exit(0);
+		room[ROOM] = 1;
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(!WIFEXITED(status) || WEXITSTATUS(status) != 0);
+	rte_pktmbuf_free(pkt);
+	set_end();
+}
+END_TEST
+
 static void refused(const char *text)
 {
 	ck_assert_int_eq(port_set_create(&cfg, &set, &err), -SPLIT_E_PORT_DEVICE);
@@ -466,6 +520,8 @@ static Suite *port_suite(void)
 	tcase_add_test(tc, a_worker_that_is_behind_loses_frames_not_the_others);
 	tcase_add_test(tc, destroy_frees_what_is_in_the_rings);
 	tcase_add_test(tc, bad_ports_are_refused_in_one_line);
+	tcase_add_test(tc, free_mbufs_are_poisoned);
+	tcase_add_test(tc, a_write_past_a_room_is_reported);
 	suite_add_tcase(suite, tc);
 	return suite;
 }
