@@ -10,17 +10,26 @@
  * system call made; memory comes from preallocated pools.
  *
  * Life of a call
- *   backend.open    the head is parsed. Returns 0 to take the call, or a gRPC status to end it.
- *   backend.reserve the 5-byte prefix of a message was read: room for its bytes, or SPLIT_AGAIN;
- * then the call holds what comes (at most its stream window, which is withheld) until the backend
- * calls grpc_call_room, and reserve is asked again. backend.message the room is filled. Kinds with
- * a single request get it together with the half-close (last = true), never before.
- *   backend.half_close  the client has ended its messages (kinds with many requests).
- *   grpc_send_metadata (optional), grpc_send_message (0..n), grpc_finish: in this order, from
- * inside an event or later. After grpc_finish only chain releases and closed follow. backend.closed
- * exactly once for each call that open took, the last event: the call's pointer is dead on return
- * and a room reserved and not yet given back by `message` is the backend's to free. Every chain was
- * released before. Events come from inside grpc_connection_recv/_send/_destroy, grpc_call_room and
+ *
+ * - backend.open: the head is parsed. Returns 0 to take the call, or a gRPC status to end it.
+ *
+ * - backend.reserve: the 5-byte prefix of a message was read. Room for its bytes, or SPLIT_AGAIN;
+ *   then the call holds what comes (at most its stream window, which is withheld) until the backend
+ *   calls grpc_call_room, and reserve is asked again.
+ *
+ * - backend.message: the room is filled. Kinds with a single request get it with last = true as
+ *   soon as it is whole; what a client sends behind it is discarded (as by gRPC C++).
+ *
+ * - backend.half_close: the client has ended its messages (kinds with many requests).
+ *
+ * - grpc_send_metadata (optional), grpc_send_message (0..n), grpc_finish: in this order, inside an
+ *   event or later. After grpc_finish only chain releases and closed follow.
+ *
+ * - backend.closed: exactly once for each call that open took, the last event. The call's pointer
+ *   is dead on return; a room reserved and not yet given back by `message` is the backend's to
+ *   free. Every chain was released before.
+ *
+ * Events come from inside grpc_connection_recv/_send/_destroy, grpc_call_room, grpc_call_pause and
  * the wheel's timers, never from inside grpc_send_* or grpc_finish.
  *
  * How a call ends at the client: by grpc_finish's status; else by this layer: DEADLINE_EXCEEDED

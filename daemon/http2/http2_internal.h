@@ -170,6 +170,9 @@ struct http2_stream {
 	_Alignas(16) uint8_t user[];
 };
 
+/* Sent behind the first GOAWAY of a graceful end; its answer says that the peer has seen that. */
+extern const uint8_t http2_drain_ping[8];
+
 /* http2_send.c */
 ssize_t http2_send_body_next(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length,
 			     uint32_t *flags, nghttp2_data_source *source, void *user);

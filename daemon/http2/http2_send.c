@@ -155,6 +155,9 @@ int http2_send_frame_done(nghttp2_session *ng, const nghttp2_frame *frame, void 
 		return 0;
 	case NGHTTP2_GOAWAY:
 		counter_inc(&s->engine->counters.tx_goaways);
+		/* Not before it is out: nghttp2 would let a PING overtake it. */
+		if (s->draining)
+			(void)nghttp2_submit_ping(ng, NGHTTP2_FLAG_NONE, http2_drain_ping);
 		return 0;
 	case NGHTTP2_HEADERS:
 	case NGHTTP2_DATA:

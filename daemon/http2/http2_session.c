@@ -35,7 +35,7 @@ _Static_assert((int)HTTP2_STATIC == (NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_F
  */
 #define NG_CONTINUATIONS 1000000000
 
-static const uint8_t drain_ping[8] = {'s', 'p', 'l', 'i', 't', 'd', 0, 1};
+const uint8_t http2_drain_ping[8] = {'s', 'p', 'l', 'i', 't', 'd', 0, 1};
 
 void http2_config_default(struct http2_config *config, uint32_t sessions_max)
 {
@@ -302,7 +302,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
 		break;
 	case NGHTTP2_PING:
 		if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && s->draining &&
-		    memcmp(frame->ping.opaque_data, drain_ping, sizeof(drain_ping)) == 0)
+		    memcmp(frame->ping.opaque_data, http2_drain_ping, 8) == 0)
 			session_goaway_last(s);
 		break;
 	case NGHTTP2_GOAWAY:
@@ -691,8 +691,6 @@ void http2_session_goaway(struct http2_session *s, bool graceful, uint32_t code)
 			return;
 		s->draining = true;
 		rc = nghttp2_submit_shutdown_notice(s->ng);
-		if (rc == 0)
-			rc = nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, drain_ping);
 	} else {
 		rc = nghttp2_session_terminate_session(s->ng, code);
 	}

@@ -44,6 +44,7 @@ def stats(channel):
 
 class GrpcTest(unittest.TestCase):
     options = ()
+    large = 4 << 20
 
     @classmethod
     def setUpClass(cls):
@@ -62,7 +63,7 @@ class GrpcTest(unittest.TestCase):
 
     def test_sizes(self):
         random.seed(1)
-        for size in (0, 1, 64, 1000, 16379, 16384, 65535, 65536, 1 << 20, (4 << 20)):
+        for size in (0, 1, 64, 1000, 16379, 16384, 65535, 65536, 1 << 20, self.large):
             self.check(random.randbytes(size))
 
     def test_concurrent(self):
@@ -74,7 +75,7 @@ class GrpcTest(unittest.TestCase):
 
     def test_concurrent_large(self):
         random.seed(3)
-        payloads = [random.randbytes((4 << 20) - 64 + i) for i in range(4)]
+        payloads = [random.randbytes(self.large - 64 + i) for i in range(4)]
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda p: unary(self.channel, "Unary")(p, timeout=60), payloads))
         self.assertTrue(answers == payloads)
@@ -205,7 +206,7 @@ class GrpcTest(unittest.TestCase):
     def test_slow_room(self):
         before = stats(self.channel)["held"]
         random.seed(5)
-        payloads = [random.randbytes(n) for n in (0, 5, 1000, 70000, 1 << 20, 65531, 4 << 20)]
+        payloads = [random.randbytes(n) for n in (0, 5, 1000, 70000, 1 << 20, 65531, self.large)]
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda p: unary(self.channel, "Slow")(p, timeout=60), payloads))
         self.assertTrue(answers == payloads)
@@ -231,6 +232,7 @@ class TinyRoomTest(GrpcTest):
 class ByteRoomTest(GrpcTest):
     """Each byte by itself, both ways; a small window too."""
     options = ("--room", "1", "--read", "1", "--window", "1000")
+    large = 300000
 
 
 class LimitTest(unittest.TestCase):
