@@ -15,8 +15,17 @@
 #define PORT_FIRST 49152u
 #define PORT_COUNT 16384u
 
-/* A connection may pin this many times the payload that its buffers allow. */
+/* The send queue may pin this many times its payload, and at least so much that a small buffer is
+ * not full of a few small mbufs. */
 #define PINNED_FACTOR 2u
+#define PINNED_MIN    (64u << 10)
+
+static uint32_t pinned_max(const struct tcp_conn *c)
+{
+	uint32_t max = PINNED_FACTOR * c->send_limit;
+
+	return max > PINNED_MIN ? max : PINNED_MIN;
+}
 
 int tcp_init(struct net_stack *s)
 {
@@ -300,7 +309,7 @@ size_t tcp_send_room(const struct tcp_conn *c)
 	uint32_t queued = tcp_queued(c);
 
 	if ((c->flags & (TCPF_FIN_QUEUED | TCPF_DEAD | TCPF_ORPHAN)) || queued >= c->send_limit ||
-	    c->sq_pinned >= PINNED_FACTOR * c->send_limit)
+	    c->sq_pinned >= pinned_max(c))
 		return 0;
 	return c->send_limit - queued;
 }
