@@ -290,7 +290,7 @@ int endpoint_create(const struct endpoint_config *c, const struct attach_request
 	if (rc == 0)
 		rc = endpoint_segments(e, c);
 	if (rc == 0) {
-		e->ports = calloc(c->daemon_workers, sizeof(*e->ports));
+		e->ports = calloc(c->daemon_workers, sizeof(struct endpoint_port *));
 		rc = e->ports == NULL ? -SPLIT_E_BASE_NOMEM : 0;
 	}
 	for (unsigned d = 0; rc == 0 && d < c->daemon_workers; d++)

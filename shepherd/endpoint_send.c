@@ -7,6 +7,7 @@
  */
 #include "shepherd/shepherd_internal.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* ---- blocks */
@@ -46,7 +47,8 @@ void blocks_free(struct endpoint_port *p, uint32_t head)
 		uint32_t unit = head - 1;
 
 		head = p->block_next[unit];
-		arena_put(p->arena, p->arena_mem + (size_t)unit * SHEPHERD_BLOCK_MIN);
+		if (arena_put(p->arena, p->arena_mem + (size_t)unit * SHEPHERD_BLOCK_MIN) < 0)
+			assert(!"a list names a block that is not held");
 	}
 }
 
@@ -108,10 +110,11 @@ static void lane_publish(struct endpoint_port *p, struct lane *l, struct slot *s
 
 int endpoint_inline_area(struct endpoint_port *p, unsigned lane, struct shepherd_chunk *out)
 {
-	struct lane *l = &p->lanes[lane];
+	struct lane *l;
 
 	if (lane >= p->lanes_n)
 		return -SPLIT_E_BASE_INVALID;
+	l = &p->lanes[lane];
 	if (p->fault != 0 || lane_room(p, l) == 0)
 		return -SPLIT_E_SHEPHERD_FULL;
 	out->mem = lane_slot(l)->inline_area;
@@ -174,7 +177,7 @@ static uint8_t slot_fill_extra(struct slot *s, const struct endpoint_request *r)
 int endpoint_submit(struct endpoint_port *p, unsigned lane, const struct endpoint_request *r,
 		    uint64_t now_ns)
 {
-	struct lane *l = &p->lanes[lane];
+	struct lane *l;
 	struct call *c;
 	struct slot *s;
 	uint32_t hold = INDEX_NONE;
@@ -183,6 +186,7 @@ int endpoint_submit(struct endpoint_port *p, unsigned lane, const struct endpoin
 
 	if (rc < 0)
 		return rc;
+	l = &p->lanes[lane];
 	s = lane_slot(l);
 	s->info = r->info;
 	if (c != NULL && r->blocks != NULL && r->blocks->head != 0) {
@@ -274,11 +278,12 @@ void endpoint_lane_state(struct endpoint_port *p, unsigned lane, struct endpoint
 
 void endpoint_token_release(struct endpoint_port *p, unsigned lane, uint64_t token)
 {
-	struct lane *l = &p->lanes[lane];
+	struct lane *l;
 	uint32_t node = p->nodes_free;
 
 	if (lane > p->lanes_n || node == INDEX_NONE || p->tokens_pending == p->tokens_out)
 		return; /* more releases than deliveries: our own fault, and harmless */
+	l = &p->lanes[lane];
 	p->nodes_free = p->nodes[node].next;
 	p->nodes[node].token = token;
 	p->nodes[node].next = INDEX_NONE;

@@ -36,7 +36,8 @@ uint32_t shepherd_fence_word;
 #define SIGBUS_SEGMENTS_MAX 1024
 
 static struct sigbus_entry {
-	uintptr_t start; /* 0: free; stored last when taken, first when given back */
+	uint32_t taken;
+	uintptr_t start; /* 0: not in use; stored last when taken, first when given back */
 	size_t bytes;
 	uint32_t *dead;
 	bool writable;
@@ -100,27 +101,33 @@ int segment_sigbus_install(void)
 	return 0;
 }
 
-static int sigbus_add(const struct segment *s, bool writable, uint32_t *dead)
+/* Any thread may add and remove: an entry is taken by its `taken` word. */
+static int sigbus_add(struct segment *s, bool writable, uint32_t *dead)
 {
 	for (size_t i = 0; i < SIGBUS_SEGMENTS_MAX; i++) {
 		struct sigbus_entry *e = &sigbus_entries[i];
+		uint32_t unused = 0;
 
-		if (e->start != 0)
+		if (!__atomic_compare_exchange_n(&e->taken, &unused, 1, false, __ATOMIC_ACQUIRE,
+						 __ATOMIC_RELAXED))
 			continue;
 		store_relaxed(&e->bytes, s->bytes);
 		e->dead = dead;
 		e->writable = writable;
 		store_release(&e->start, (uintptr_t)s->mem);
+		s->watch = e;
 		return 0;
 	}
 	return -SPLIT_E_SHEPHERD_ATTACH_LIMIT;
 }
 
-static void sigbus_remove(const struct segment *s)
+static void sigbus_remove(struct segment *s)
 {
-	for (size_t i = 0; i < SIGBUS_SEGMENTS_MAX; i++)
-		if (sigbus_entries[i].start == (uintptr_t)s->mem)
-			store_release(&sigbus_entries[i].start, 0);
+	if (s->watch == NULL)
+		return;
+	store_release(&s->watch->start, 0);
+	store_release(&s->watch->taken, 0);
+	s->watch = NULL;
 }
 
 /* ---- segments */

@@ -60,11 +60,14 @@ uint64_t geometry_request_offset(const struct geometry *g, unsigned d, unsigned 
 #define SEGMENT_SEALS (F_SEAL_FUTURE_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
 #define SEGMENT_HUGE  (2ULL << 20)
 
+struct sigbus_entry;
+
 struct segment {
 	int fd;
 	uint8_t *mem; /* NULL: not mapped */
 	size_t bytes;
 	bool huge;
+	struct sigbus_entry *watch; /* NULL: its SIGBUS is not ours */
 };
 
 /* A memfd of `bytes` (rounded up), its pages taken. Not mapped, not sealed. */

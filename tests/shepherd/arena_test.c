@@ -3,8 +3,11 @@
 #include "shepherd/shepherd.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/poison.h"
 #include "base/random.h"
@@ -78,6 +81,34 @@ START_TEST(poison)
 	ck_assert(poison_is_poisoned(c.mem));
 	arena_destroy(a);
 	ck_assert(!poison_is_poisoned(region));
+}
+END_TEST
+
+/* A real overflow of a block, by one byte, ends the process that does it. */
+START_TEST(overflow_is_reported)
+{
+	struct arena *a;
+	struct shepherd_chunk c;
+	int status;
+	pid_t pid;
+
+	if (!POISON_ENABLED)
+		return;
+	ck_assert_int_eq(arena_create(region, REGION, &a), 0);
+	ck_assert_int_eq(arena_get(a, 100, &c), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		volatile uint8_t *mem = c.mem;
+
+		if (freopen("/dev/null", "w", stderr) == NULL)
+			_exit(0);
+		mem[c.bytes - _i] = 1; /* 0: one past the end, 1: the last byte */
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(WIFEXITED(status) && WEXITSTATUS(status) == 0, _i == 1);
+	arena_destroy(a);
 }
 END_TEST
 
@@ -168,6 +199,7 @@ int main(void)
 	tcase_add_test(t, sizes_and_exhaustion);
 	tcase_add_test(t, misuse_is_refused);
 	tcase_add_test(t, poison);
+	tcase_add_loop_test(t, overflow_is_reported, 0, 2);
 	tcase_add_loop_test(t, property, 0, 5);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);
