@@ -147,10 +147,11 @@ static void release_send(struct session *s, unsigned d, const uint64_t *tokens, 
 static void batch_flush(struct worker *w, unsigned d)
 {
 	struct release_batch *b = &w->batches[d];
-	struct release_batch now = *b;
+	struct release_batch now;
 
-	if (now.n == 0)
+	if (b->n == 0)
 		return;
+	now = *b; /* while we wait for a slot more may come */
 	b->n = 0;
 	release_send(w->session, d, now.tokens, now.n);
 }

@@ -25,13 +25,14 @@ static int worker_init(struct session *s, unsigned h)
 	return w->maps == NULL || w->batches == NULL ? -SPLIT_E_BASE_NOMEM : 0;
 }
 
-static void worker_fini(struct worker *w)
+/* Of one that was begun or not. */
+static void worker_fini(struct session *s, struct worker *w)
 {
-	struct call_table *table = &w->host->calls;
+	struct call_table *table = &s->host->calls;
 
 	call_table_put(table, w->free);
 	call_table_put(table, atomic_exchange_explicit(&w->returned, NULL, memory_order_acquire));
-	for (unsigned d = 0; w->maps != NULL && d < w->session->daemon_workers; d++)
+	for (unsigned d = 0; w->maps != NULL && d < s->daemon_workers; d++)
 		free(w->maps[d].of);
 	free(w->maps);
 	free(w->batches);
@@ -80,6 +81,7 @@ static int session_make(struct session *s)
 	if (s->workers == NULL || s->foreign == NULL) {
 		free(s->workers);
 		free(s->foreign);
+		s->workers = NULL; /* nothing for session_free */
 		room_fini(&s->room);
 		return -SPLIT_E_BASE_NOMEM;
 	}
@@ -231,7 +233,7 @@ void session_free(struct session *s)
 	session_stats(s, &host->stats_ended);
 	pthread_mutex_unlock(&host->stats_lock);
 	for (unsigned h = 0; h < s->workers_n; h++)
-		worker_fini(&s->workers[h]);
+		worker_fini(s, &s->workers[h]);
 	for (unsigned d = 0; d < s->daemon_workers; d++)
 		(void)pthread_mutex_destroy(&s->foreign[d].lock);
 	free(s->workers);

@@ -19,8 +19,8 @@ __thread struct worker *worker_self __attribute__((tls_model("initial-exec")));
 #define PARK_TIMEOUT_NS  CLOCK_NS_PER_SEC
 #define HELP_BUDGET      64 /* slots taken from one ring by a helper in one go */
 #define PASSES_PER_BEAT  32 /* power of two */
-#define RETIRED_SLEEP_NS 5000000
-#define DRAIN_SLEEP_NS   200000
+#define RETIRED_SLEEP_NS 5000000L
+#define DRAIN_SLEEP_NS   200000L
 
 enum taken {
 	TAKEN_NOTHING,
