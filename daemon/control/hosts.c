@@ -345,6 +345,7 @@ static void host_offer(struct control_host *host)
 		.calls_max = ch->calls_max,
 		.quota_bytes = 0,
 		.release_timeout_ns = ch->release_timeout_ns,
+		.revocable = true, /* a call cancelled before it was begun never runs */
 	};
 	result = attach_server_offer(host->server, &ec);
 	if (result != 0) {

@@ -385,7 +385,7 @@ static int dev_create(struct port_dev *dev, const struct config *cfg, const stru
 	if (result != 0)
 		return result;
 	dev_other_offloads(dev, cp, &info, &conf);
-	dev->queues = calloc(cfg->workers_n, sizeof(*dev->queues));
+	dev->queues = calloc(cfg->workers_n, sizeof(struct port_queue *));
 	if (dev->queues == NULL)
 		return -SPLIT_E_PORT_MEMORY;
 	for (unsigned w = 0; w < cfg->workers_n; w++) {

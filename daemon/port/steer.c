@@ -102,7 +102,7 @@ void port_steer_tx_drain(struct port_queue *q)
 		q->tx_held_n -= sent;
 		if (q->tx_held_n != 0) { /* the device is full: keep order, go on next poll */
 			memmove(q->tx_held, q->tx_held + sent,
-				q->tx_held_n * sizeof(q->tx_held[0]));
+				q->tx_held_n * sizeof(struct rte_mbuf *));
 			return;
 		}
 	}
