@@ -426,6 +426,7 @@ static void on_message(void *ctx, struct grpc_call *grpc, uint8_t *buf, uint32_t
 	(void)buf;
 	call->wire_bytes = bytes;
 	call->have_message = true;
+	call->from_small = call->wire == call->small;
 	if (call->published)
 		call->credit--;
 	call->half_closed |= last;

@@ -273,11 +273,8 @@ static void on_completion(void *ctx, struct endpoint_port *port,
 			on_credit(call, c->credit);
 		if (c->has_token)
 			endpoint_token_release(port, c->lane, c->token);
-		if (c->kind == TO_DAEMON_REFUSE) {
-			counter_inc(&w->counters.calls_given_back);
-			call->answered = true;
-			call_fail(call, GRPC_UNAVAILABLE, "the host did not take the call", 0);
-		}
+		if (c->kind == TO_DAEMON_REFUSE)
+			call_given_back(call);
 	}
 	stage_enter(w, left);
 }

@@ -103,7 +103,7 @@ static void sleep_for(struct worker *w, uint64_t ns)
 		.tv_nsec = (long)(ns % CLOCK_NS_PER_SEC),
 	};
 	struct epoll_event events[EVENTS_MAX];
-	uint64_t drained;
+	uint64_t begin_ns = clock_ns(), drained;
 	int n = epoll_pwait2(w->epoll_fd, events, EVENTS_MAX, &ts, NULL);
 
 	for (int i = 0; i < n; i++) {
@@ -114,7 +114,8 @@ static void sleep_for(struct worker *w, uint64_t ns)
 	if (n > 0)
 		w->idle_sleep_ns = SLEEP_FIRST_NS;
 	counter_inc(&w->counters.sleeps);
-	counter_add(&w->counters.sleep_ns, clock_ns() - w->now_ns);
+	w->slept_ns = clock_ns() - begin_ns;
+	counter_add(&w->counters.sleep_ns, w->slept_ns);
 }
 
 void worker_idle(struct worker *w)

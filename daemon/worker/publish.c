@@ -114,6 +114,7 @@ static int request_publish(struct call *call, unsigned lane)
 	if (err != 0)
 		return err;
 	call->published = true;
+	call->inlined = rq.inline_bytes != 0;
 	call->lane = lane;
 	call->half_close_out = call->half_closed;
 	if (call->have_message)
@@ -197,4 +198,96 @@ unsigned attached_publish(struct attached *ep)
 		n++;
 	}
 	return n;
+}
+
+/* ---- taking back ---------------------------------------------------------------------------- */
+
+/* A request that its host worker has not begun for so long goes to another that is free. Past the
+ * time a handler usually takes, well before anybody would notice. */
+#define TAKE_BACK_NS (2 * CLOCK_NS_PER_MS)
+
+/* How often one call may be given back by hosts before its client hears of it. */
+#define REFUSALS_MAX 3
+
+struct take_back {
+	struct attached *ep;
+	uint64_t lanes[SHEPHERD_HOST_WORKERS_MAX / 64]; /* bit per stuck lane */
+	struct list calls;                              /* struct call by wait: taken back */
+};
+
+static void call_take_back(void *ctx, uint64_t call_id, void *user)
+{
+	struct take_back *t = ctx;
+	struct call *call = user;
+	struct endpoint_port *port = t->ep->port;
+
+	if (!call->published || call->answered || call->finished || call->msg_seq > 1 ||
+	    !(t->lanes[call->lane / 64] & (UINT64_C(1) << (call->lane % 64))))
+		return;
+	if (endpoint_revoke(port, call_id, t->ep->w->now_ns, &call->blocks) != 0)
+		return;
+	counter_inc(&t->ep->w->counters.calls_taken_back);
+	call->opened = false;
+	call->published = false;
+	call->have_message = call->msg_seq != 0;
+	call->msg_seq = 0;
+	/* In blocks it is as it was; in its slot it is decoded again, for another. */
+	call->message_ready = call->have_message && !call->inlined;
+	call->wire = call->small;
+	list_add_tail(&t->calls, &call->wait);
+}
+
+/* The host did not begin it: it may go elsewhere, which it can while its bytes are still here. */
+void call_given_back(struct call *call)
+{
+	counter_inc(&call->w->counters.calls_given_back);
+	if (!call->from_small || call->msg_seq != 1 || call->refusals++ == REFUSALS_MAX) {
+		call->answered = true;
+		call_fail(call, GRPC_UNAVAILABLE, "the host did not take the call", 0);
+		return;
+	}
+	endpoint_call_close(call->ep->port, call->call_id, call->w->now_ns);
+	call->opened = false;
+	call->published = false;
+	call->metadata_ready = false;
+	call->metadata = 0;
+	call->trace = 0;
+	call->have_message = true;
+	call->message_ready = false;
+	call->msg_seq = 0;
+	call->wire = call->small;
+	call_advance(call);
+}
+
+/* Whether any lane is stuck and any free: then there is something to take and somewhere to go. */
+static bool lanes_judge(struct take_back *t)
+{
+	uint64_t now_ns = t->ep->w->now_ns;
+	bool stuck = false, free = false;
+
+	for (unsigned lane = 0; lane < endpoint_lanes(t->ep->port); lane++) {
+		struct endpoint_lane_state s;
+
+		endpoint_lane_state(t->ep->port, lane, &s);
+		if (s.oldest_ns != 0 && now_ns > s.oldest_ns + TAKE_BACK_NS) {
+			t->lanes[lane / 64] |= UINT64_C(1) << (lane % 64);
+			stuck = true;
+		} else if (s.queued == 0 && (s.state == HOST_POLLING || s.state == HOST_PARKED)) {
+			free = true;
+		}
+	}
+	return stuck && free;
+}
+
+void attached_take_back(struct attached *ep)
+{
+	struct take_back t = {.ep = ep};
+	struct list *node;
+
+	list_init(&t.calls);
+	if (ep->faulted || endpoint_geometry(ep->we->endpoint)->revocable == 0 || !lanes_judge(&t))
+		return;
+	endpoint_calls_each(ep->port, call_take_back, &t);
+	while ((node = list_pop_head(&t.calls)) != NULL)
+		call_place(list_entry(node, struct call, wait));
 }

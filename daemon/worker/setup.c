@@ -304,13 +304,15 @@ static void pools_fini(struct worker *w)
 
 /* ---- the whole ------------------------------------------------------------------------------ */
 
-/* Ticks balance looks for stalled lanes and impatient calls. */
+/* How often stalled lanes and calls that wait too long are looked for. */
 #define TICK_NS (5 * CLOCK_NS_PER_MS)
 
 static void on_tick(struct wheel_timer *timer, uint64_t now_ns)
 {
 	struct worker *w = container_of(timer, struct worker, tick);
 
+	list_for_each (pos, &w->endpoints)
+		attached_take_back(list_entry(pos, struct attached, link));
 	balance_tick(w->balance, now_ns);
 	wheel_arm(&w->wheel, &w->tick, now_ns + TICK_NS);
 }

@@ -125,11 +125,22 @@ static unsigned jobs_run(struct worker *w)
 	return n;
 }
 
+/* The clock read that begins a turn tells what the last one took. */
+static void turn_time(struct worker *w)
+{
+	uint64_t last_ns = w->now_ns;
+
+	w->now_ns = clock_ns();
+	counter_add(w->busy ? &w->counters.busy_ns : &w->counters.idle_poll_ns,
+		    w->now_ns - last_ns - w->slept_ns);
+	w->slept_ns = 0;
+}
+
 static unsigned turn(struct worker *w)
 {
 	unsigned work;
 
-	w->now_ns = clock_ns();
+	turn_time(w);
 	stage_enter(w, WORKER_STAGE_control);
 	work = messages_run(w);
 	work += ports_poll(w);
@@ -176,13 +187,12 @@ int worker_run(void *worker)
 
 	/* Sleeps of a few microseconds shall not be rounded up to 50. */
 	(void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
+	w->now_ns = clock_ns();
 	while (!w->stop) {
-		bool busy;
-
 		stage_turn_begin(w);
-		busy = turn(w) != 0;
+		w->busy = turn(w) != 0;
 		counter_inc(&w->counters.polls);
-		if (busy) {
+		if (w->busy) {
 			w->idle_since_ns = w->now_ns;
 			gauges_set(w);
 		} else {
@@ -190,7 +200,7 @@ int worker_run(void *worker)
 			if (!unfinished(w))
 				worker_idle(w);
 		}
-		stage_turn_end(w, busy);
+		stage_turn_end(w, w->busy);
 	}
 	connections_abort(w);
 	for (unsigned i = 0; i < w->ports_n; i++)

@@ -55,6 +55,8 @@
 #define WORKER_COUNTERS(X)                                                                         \
 	X(polls, "turns of the loop")                                                              \
 	X(polls_empty, "turns that found nothing to do")                                           \
+	X(busy_ns, "time spent in turns that found something")                                     \
+	X(idle_poll_ns, "time spent in turns that found nothing, sleep not included")              \
 	X(sleeps, "times the worker slept")                                                        \
 	X(sleep_ns, "time slept")                                                                  \
 	X(connections, "connections accepted")                                                     \
@@ -67,6 +69,7 @@
 	X(calls_unavailable, "calls ended because no host, or not any more")                       \
 	X(calls_exhausted, "calls ended because a queue, table or segment had no room for them")   \
 	X(calls_cancelled, "calls that hosts were told to cancel")                                 \
+	X(calls_taken_back, "calls taken back from a stuck host worker for a free one")            \
 	X(calls_given_back, "calls that a host gave back unbegun")                                 \
 	X(requests_small, "messages decoded straight into their slot")                             \
 	X(requests_block, "messages decoded into blocks")                                          \
@@ -225,6 +228,7 @@ struct call {
 	uint32_t credit; /* further messages the host takes (streams) */
 	bool opened;     /* call_id is valid */
 	bool published;  /* REQUEST is out: lane is valid */
+	bool inlined;    /* its message lies in the slot */
 	bool answered;   /* the host gave a status: no more from it */
 	bool host_over;  /* the host has no part in it (any more) */
 	bool finished;   /* grpc_finish was called */
@@ -303,7 +307,9 @@ struct worker {
 	const struct config *cfg;
 	struct worker_params params;
 	uint64_t now_ns;
+	uint64_t slept_ns; /* in this turn */
 	bool stop;
+	bool busy; /* the last turn found something */
 
 	struct worker_port ports[WORKER_PORTS_MAX];
 	unsigned ports_n;
@@ -431,6 +437,10 @@ void call_place(struct call *call);
 void call_follow_up(struct call *call);
 /* Lanes may have moved: publish what waits. Returns how many. */
 unsigned attached_publish(struct attached *ep);
+/* The host said REFUSE. */
+void call_given_back(struct call *call);
+/* Requests stuck behind a long handler go to a worker that is free. A few times in a while. */
+void attached_take_back(struct attached *ep);
 
 /* ---- complete.c, encode.c ------------------------------------------------------------------- */
 

@@ -272,6 +272,11 @@ START_TEST(a_call_given_back_is_unavailable)
 	ck_assert_int_eq(rpc_wait(&r), GRPC_UNAVAILABLE);
 	rpc_free(&r);
 	ck_assert_uint_eq(harness_counter("worker.calls_given_back"), 1);
+	/* A small one is tried elsewhere a few times. */
+	rpc_echo(&r, c, 20, 0);
+	ck_assert_int_eq(rpc_wait(&r), GRPC_UNAVAILABLE);
+	rpc_free(&r);
+	ck_assert_uint_eq(harness_counter("worker.calls_given_back"), 5);
 }
 END_TEST
 

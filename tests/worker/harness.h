@@ -65,7 +65,9 @@ struct fake_host {
 	struct arena *arena;
 	pthread_t thread;
 	int fd;
+	unsigned workers;
 	_Atomic int mode;
+	atomic_int deaf_worker; /* takes nothing, as one in a long handler; -1: none */
 	atomic_bool stop, running;
 	atomic_uint requests, cancels, releases, inlined, metadata_entries;
 	_Atomic uint64_t deadline_ns;

@@ -162,7 +162,7 @@ static void held_answer(struct fake_host *h, struct host_lane *lane)
 	}
 }
 
-static void schema_make(struct attach_hello *hello, struct schema_blob *blob)
+static void schema_make(struct attach_hello *hello, struct schema_blob *blob, unsigned workers)
 {
 	static struct attach_method method = {
 		.service = "split.examples.Echo",
@@ -180,7 +180,7 @@ static void schema_make(struct attach_hello *hello, struct schema_blob *blob)
 	schema_builder_destroy(b);
 	*hello = (struct attach_hello){
 		.name = "echo",
-		.workers = 1,
+		.workers = workers,
 		.methods = &method,
 		.methods_n = 1,
 		.schema = blob->bytes,
@@ -194,29 +194,37 @@ static void *host_main(void *arg)
 	struct attach_hello hello;
 	struct schema_blob blob;
 	struct shepherd_chunk room;
-	struct host_lane *lane;
 
-	schema_make(&hello, &blob);
+	schema_make(&hello, &blob, h->workers);
 	if (attachment_open_fd(h->fd, &hello, 5000, &h->attachment, NULL) != 0)
 		abort();
 	free(blob.bytes);
 	room = attachment_arena(h->attachment);
 	if (arena_create(room.mem, room.bytes, &h->arena) != 0)
 		abort();
-	lane = attachment_lane(h->attachment, 0, 0);
-	host_state_set(h->attachment, 0, HOST_POLLING);
+	for (unsigned i = 0; i < h->workers; i++)
+		host_state_set(h->attachment, i, HOST_POLLING);
 	atomic_store(&h->running, true);
 	while (!atomic_load(&h->stop)) {
-		bool took = take(h, lane);
+		bool took = false;
 
-		if (h->held_n != 0 && atomic_load(&h->mode) != HOST_HOLD)
-			held_answer(h, lane);
-		if (!took) {
-			if (atomic_load(&h->mode) == HOST_DEAF)
-				usleep(1000);
-			else
-				(void)host_park(h->attachment, 0, CLOCK_NS_PER_MS);
+		for (unsigned i = 0; i < h->workers; i++) {
+			struct host_lane *lane = attachment_lane(h->attachment, 0, i);
+			bool deaf = atomic_load(&h->deaf_worker) == (int)i;
+
+			host_state_set(h->attachment, i, deaf ? HOST_RUNNING : HOST_POLLING);
+			if (deaf)
+				continue;
+			took |= take(h, lane);
+			if (h->held_n != 0 && atomic_load(&h->mode) != HOST_HOLD)
+				held_answer(h, lane);
 		}
+		if (took)
+			continue;
+		if (atomic_load(&h->mode) == HOST_DEAF || h->workers > 1)
+			usleep(100);
+		else
+			(void)host_park(h->attachment, 0, CLOCK_NS_PER_MS);
 	}
 	return NULL;
 }
@@ -248,6 +256,8 @@ struct fake_host *host_attach(enum host_mode mode, void (*edit)(struct endpoint_
 	memset(h, 0, sizeof(*h));
 	if (edit != NULL)
 		edit(&cfg);
+	h->workers = cfg.host_workers;
+	atomic_store(&h->deaf_worker, -1);
 	h->config = *ch;
 	atomic_store(&h->mode, mode);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);

@@ -294,6 +294,33 @@ START_TEST(a_stalled_host_is_ejected_and_returns)
 }
 END_TEST
 
+static void two_workers(struct endpoint_config *cfg)
+{
+	cfg->host_workers = 2;
+}
+
+START_TEST(requests_behind_a_long_handler_are_taken_back)
+{
+	enum { N = 6 };
+	static struct rpc r[N];
+	struct fake_host *h = host_attach(HOST_DEAF, two_workers);
+	struct client *c = client_open();
+
+	for (int i = 0; i < N; i++)
+		rpc_echo(&r[i], c, i % 2 ? 40 : 4000, 0);
+	harness_run(50); /* both lanes have all they may have ahead */
+	atomic_store(&h->deaf_worker, 0);
+	host_mode_set(h, HOST_ECHO);
+	for (int i = 0; i < N; i++) {
+		rpc_check_echo(&r[i], i % 2 ? 40 : 4000);
+		rpc_free(&r[i]);
+	}
+	ck_assert_uint_ge(harness_counter("worker.calls_taken_back"), 1);
+	ck_assert_uint_eq(atomic_load(&h->requests), N); /* none ran twice */
+	atomic_store(&h->deaf_worker, -1);
+}
+END_TEST
+
 static void short_queue(struct config *cfg)
 {
 	for (uint32_t i = 0; i < cfg->services_n; i++)
@@ -434,6 +461,7 @@ int main(void)
 	tcase_add_test(tc, a_client_that_does_not_read_blocks_nobody);
 	tcase_add_test(tc, many_large_answers_on_one_connection_all_come);
 	tcase_add_test(tc, a_connection_lost_with_unsent_answers_leaves_nothing);
+	tcase_add_test(tc, requests_behind_a_long_handler_are_taken_back);
 	tcase_add_test(tc, drain_lets_calls_finish);
 	tcase_add_test(tc, drain_cuts_off_at_its_deadline);
 	tcase_add_test(tc, an_idle_worker_sleeps_and_wakes);
