@@ -115,8 +115,10 @@ void *split_call_alloc(struct split_call *call, size_t bytes)
 		return heap_get(call, bytes);
 	}
 	bump_set(call, b, sizeof(*b) + size);
-	if (POISON_ENABLED)
-		poison_region((uint8_t *)(b + 1) + align_up(bytes, 8), size - align_up(bytes, 8));
+	if (POISON_ENABLED) {
+		poison_region(b + 1, size);
+		unpoison_region(b + 1, bytes); /* to the byte */
+	}
 	return b + 1;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/poison.h"
 #include "tests/host-lib/harness.h"
 
 #define UNARY "split.test.Host/Unary"
@@ -233,6 +234,36 @@ START_TEST(allocator)
 	}
 	ck_assert_uint_eq(stats().replies_copied, 0);
 	ck_assert_uint_eq(stats().heap_fallback, 0);
+	finish();
+}
+END_TEST
+
+static void do_overflow(const Split__Test__Item *in, Split__Test__Item_Closure reply, void *data)
+{
+	struct split_call *c = split_call_of(data);
+	static const size_t sizes[] = {1, 16, 40, 100, 3000, 7000};
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		uint8_t *p = split_call_alloc(c, sizes[i]);
+
+		memset(p, 1, sizes[i]);
+		ck_assert_uint_eq((uintptr_t)p % 16, 0);
+		ck_assert_int_eq(poison_is_poisoned(p + sizes[i]), POISON_ENABLED);
+		ck_assert(!poison_is_poisoned(p + sizes[i] - 1));
+	}
+	reply(in, data);
+}
+
+/* One byte past what was asked for is poisoned in a sanitizer build. */
+START_TEST(overflow)
+{
+	Split__Test__Item item = named("overflow");
+
+	handler = do_overflow;
+	start_default();
+	send_item(&call, &item);
+	harness_wait(&h, &call);
+	check_same(&call, &item.base);
 	finish();
 }
 END_TEST
@@ -815,6 +846,7 @@ int main(void)
 	tcase_add_test(t, echo_of_everything);
 	tcase_add_test(t, inline_both_ways);
 	tcase_add_test(t, allocator);
+	tcase_add_test(t, overflow);
 	tcase_add_test(t, status);
 	tcase_add_test(t, metadata);
 	tcase_add_test(t, deadline_over);
