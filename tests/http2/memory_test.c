@@ -23,7 +23,7 @@ static void teardown(void)
 
 START_TEST(sizes_and_alignment)
 {
-	for (size_t n = 1; n <= 300000; n = n < 5000 ? n + 1 : n * 3 / 2) {
+	for (size_t n = 1; n <= 300000; n = n < 5000 ? n + 7 : n * 3 / 2) {
 		size_t taken = 0;
 		uint8_t *p = http2_memory_get(&m, n, &taken);
 
@@ -88,8 +88,10 @@ START_TEST(random_use)
 		size_t k = random_below(&r, 300);
 
 		if (held[k].p != NULL) {
+			/* ck_assert writes to a pipe each time: too slow for every byte. */
 			for (size_t b = 0; b < held[k].n; b += 61)
-				ck_assert_uint_eq(held[k].p[b], held[k].mark);
+				if (held[k].p[b] != held[k].mark)
+					ck_abort_msg("a block was overwritten");
 			http2_memory_put(&m, held[k].p);
 			held[k].p = NULL;
 			continue;

@@ -122,7 +122,8 @@ static int out_reserve(void *ctx, size_t wanted, uint8_t **buf, size_t *room)
 static void out_commit(void *ctx, size_t n)
 {
 	(void)ctx;
-	ck_assert_uint_le(n, room_left);
+	if (n > room_left)
+		ck_abort_msg("more than was lent");
 	out.n += n;
 	room_left -= n;
 }
@@ -251,15 +252,15 @@ START_TEST(every_room_of_the_output)
 	static uint8_t want[131072];
 	size_t want_n;
 
-	body_bytes = 20000;
+	body_bytes = 17000;
 	script();
 	ck_assert_int_eq(feed(in.b, in.n), 0);
 	ck_assert_int_eq(http2_session_send(session, SIZE_MAX), 0);
 	want_n = out.n;
 	ck_assert_uint_gt(want_n, 3 * body_bytes);
 	memcpy(want, out.b, out.n);
-	for (size_t each = 1; each < 70; each++)
-		for (size_t total = each; total < 20000; total = total * 5 + 1) {
+	for (size_t each = 1; each < 70; each += 1 + each / 16)
+		for (size_t total = each; total < 20000; total = total * 9 + 1) {
 			reopen();
 			room_each = each;
 			ck_assert_int_eq(feed(in.b, in.n), 0);
