@@ -1,0 +1,437 @@
+/* The whole stack against a hostile wire: a script of frames, times and calls of the layer above.
+ *
+ * Each record is one byte of kind and its arguments; see record(). Checksums are trusted, so that
+ * mutations get past them, and segments may be given relative to a connection's own numbers. Frames
+ * lie in heap blocks of exactly their size (external buffers), so that ASan sees each byte read
+ * past them. At the end every mbuf must be back and no timer may be left.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <rte_eal.h>
+#include <rte_errno.h>
+
+#include "daemon/net/net_internal.h"
+
+#define PORT       80
+#define CONNS      4
+#define FRAMES_MAX 400
+#define S          UINT64_C(1000000000)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+struct input {
+	const uint8_t *p;
+	size_t left;
+};
+
+struct world {
+	struct net_stack *stack;
+	uint64_t now_ns, random;
+	struct tcp_conn *conns[CONNS]; /* what the layer above holds */
+	uint64_t unread[CONNS];
+	uint32_t iss_seen;
+};
+
+static struct rte_mempool *pool;
+static struct world w;
+
+static uint8_t take8(struct input *in)
+{
+	if (in->left == 0)
+		return 0;
+	in->left--;
+	return *in->p++;
+}
+
+static uint16_t take16(struct input *in)
+{
+	uint16_t high = take8(in);
+
+	return (uint16_t)(high << 8 | take8(in));
+}
+
+/* ---- the layer above ------------------------------------------------------------------------ */
+
+static int on_accept(void *listen_ctx, struct tcp_conn *conn, void **conn_ctx_out)
+{
+	(void)listen_ctx;
+	for (size_t i = 0; i < CONNS; i++) {
+		if (w.conns[i] == NULL) {
+			w.conns[i] = conn;
+			w.unread[i] = 0;
+			*conn_ctx_out = &w.conns[i];
+			return 0;
+		}
+	}
+	return -1;
+}
+
+static void on_data(void *ctx, struct rte_mbuf *chain)
+{
+	size_t i = (size_t)((struct tcp_conn **)ctx - w.conns);
+	uint32_t bytes = 0;
+	unsigned segs = 0;
+
+	for (struct rte_mbuf *m = chain; m != NULL; m = m->next, segs++)
+		bytes += m->data_len;
+	if (w.conns[i] == NULL || bytes != chain->pkt_len || segs != chain->nb_segs || bytes == 0)
+		abort();
+	w.unread[i] += bytes;
+	rte_pktmbuf_free(chain);
+}
+
+static void on_event(void *ctx)
+{
+	if (*(struct tcp_conn **)ctx == NULL)
+		abort();
+}
+
+static void on_closed(void *ctx, int reason)
+{
+	(void)reason;
+	if (*(struct tcp_conn **)ctx == NULL)
+		abort();
+	*(struct tcp_conn **)ctx = NULL;
+}
+
+static const struct tcp_events events = {
+	.accept = on_accept,
+	.data = on_data,
+	.eof = on_event,
+	.writable = on_event,
+	.closed = on_closed,
+};
+
+static uint16_t on_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
+{
+	(void)ctx;
+	for (uint16_t i = 0; i < n; i++) {
+		struct rte_mbuf *m = pkts[i];
+
+		rte_mbuf_sanity_check(m, 1);
+		/* Learn the number of the last SYN-ACK, so that the script can finish handshakes.
+		 */
+		if (m->data_len >= 54 && rte_pktmbuf_mtod(m, uint8_t *)[23] == IP_PROTO_TCP &&
+		    (rte_pktmbuf_mtod(m, uint8_t *)[47] & (TCP_SYN | TCP_ACK)) ==
+			    (TCP_SYN | TCP_ACK))
+			w.iss_seen = be32_load(rte_pktmbuf_mtod(m, uint8_t *) + 38);
+		rte_pktmbuf_free(m);
+	}
+	return n;
+}
+
+static uint64_t on_random(void *ctx)
+{
+	(void)ctx;
+	w.random = w.random * UINT64_C(6364136223846793005) + 1442695040888963407u;
+	return w.random >> 16 ^ w.random << 48;
+}
+
+/* ---- frames --------------------------------------------------------------------------------- */
+
+struct block {
+	struct rte_mbuf_ext_shared_info info;
+	uint8_t *bytes;
+};
+
+static void block_free(void *addr, void *opaque)
+{
+	struct block *b = opaque;
+
+	(void)addr;
+	free(b->bytes);
+	free(b);
+}
+
+/* A frame in memory of exactly its size, in one or two pieces, or in an ordinary mbuf. */
+static struct rte_mbuf *piece_make(const uint8_t *data, uint16_t len, bool plain)
+{
+	struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
+	struct block *b;
+
+	if (m == NULL)
+		abort();
+	if (plain) {
+		memcpy(rte_pktmbuf_append(m, len), data, len);
+		return m;
+	}
+	b = malloc(sizeof(*b));
+	b->bytes = malloc(len ? len : 1);
+	memcpy(b->bytes, data, len);
+	b->info.free_cb = block_free;
+	b->info.fcb_opaque = b;
+	rte_mbuf_ext_refcnt_set(&b->info, 1);
+	rte_pktmbuf_attach_extbuf(m, b->bytes, RTE_BAD_IOVA, len, &b->info);
+	m->data_off = 0;
+	m->data_len = len;
+	m->pkt_len = len;
+	return m;
+}
+
+static void frame_give(const uint8_t *frame, uint16_t len, uint8_t how)
+{
+	uint16_t first = how & 2 ? (uint16_t)(len * (how >> 2) / 64) : len;
+	struct rte_mbuf *m = piece_make(frame, first, how & 1);
+
+	if (first < len) {
+		m->next = piece_make(frame + first, (uint16_t)(len - first), how & 1);
+		m->nb_segs = 2;
+		m->pkt_len = len;
+	}
+	net_rx(w.stack, &m, 1, w.now_ns);
+}
+
+static void headers(uint8_t *f, uint8_t protocol, uint16_t l4_len)
+{
+	struct ip4_header ip = {
+		.version_ihl = IP4_VERSION_IHL,
+		.total_length = be16_make((uint16_t)(20 + l4_len)),
+		.ttl = 64,
+		.protocol = protocol,
+		.src = {198, 18, 0, 9},
+		.dst = {198, 18, 0, 2},
+	};
+
+	memcpy(f, (uint8_t[]){2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 9, 8, 0}, 14);
+	memcpy(f + 14, &ip, 20);
+}
+
+static size_t bytes_take(struct input *in, uint8_t *out, size_t max)
+{
+	size_t n = take8(in);
+
+	if (n > max)
+		n = max;
+	for (size_t i = 0; i < n; i++)
+		out[i] = take8(in);
+	return n;
+}
+
+/* A TCP segment; with a connection its numbers are relative to what the connection expects. */
+static void segment_give(struct input *in, uint8_t how)
+{
+	uint8_t which = take8(in), flags = take8(in), f[1600];
+	int16_t seq = (int16_t)take16(in), ack = (int16_t)take16(in);
+	uint16_t window = take16(in), len = take16(in) % 1400;
+	uint8_t options[40];
+	size_t options_len = bytes_take(in, options, 40) & ~3u;
+	struct tcp_conn *c = w.conns[which % CONNS];
+	uint32_t seq_base = 1000, ack_base = w.iss_seen + 1;
+	uint16_t port = (uint16_t)(4000 + which % 16);
+	struct tcp_header th = {
+		.dst = be16_make(PORT), .flags = flags, .window = be16_make(window)};
+
+	if (c != NULL && which < 128) {
+		seq_base = c->rcv_nxt;
+		ack_base = c->snd_una;
+		port = c->key.remote_port;
+		if ((c->flags & TCPF_TIMESTAMPS) != 0 && (how & 64) != 0) {
+			static const uint8_t nop_nop_ts[] = {1, 1, 8, 10};
+
+			memcpy(options, nop_nop_ts, 4);
+			be32_store(options + 4, c->ts_recent + (how >> 7));
+			be32_store(options + 8, tcp_ts_now(c));
+			options_len = 12;
+		}
+	}
+	th.src = be16_make(port);
+	th.seq = be32_make(seq_base + (uint32_t)seq);
+	th.ack = be32_make(ack_base + (uint32_t)ack);
+	th.offset = (uint8_t)((20 + options_len) / 4 << 4);
+	headers(f, IP_PROTO_TCP, (uint16_t)(20 + options_len + len));
+	memcpy(f + 34, &th, 20);
+	memcpy(f + 54, options, options_len);
+	memset(f + 54 + options_len, 'x', len);
+	frame_give(f, (uint16_t)(54 + options_len + len), how);
+}
+
+static struct rte_mbuf *chain_make(uint32_t len, uint16_t piece)
+{
+	struct rte_mbuf *head = NULL, *tail = NULL;
+	uint32_t done = 0;
+
+	while (done < len) {
+		uint16_t n = len - done < piece ? (uint16_t)(len - done) : piece;
+		struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
+
+		if (m == NULL)
+			break;
+		memset(rte_pktmbuf_append(m, n), 'y', n);
+		if (head == NULL)
+			head = m;
+		else
+			tail->next = m;
+		tail = m;
+		done += n;
+	}
+	return head;
+}
+
+static void call(struct input *in)
+{
+	size_t i = take8(in) % CONNS;
+	uint8_t what = take8(in);
+	struct tcp_conn *c = w.conns[i];
+	struct rte_mbuf *chain;
+	uint64_t n;
+
+	if (c == NULL)
+		return;
+	switch (what % 8) {
+	case 0:
+	case 1:
+	case 2:
+		chain = chain_make(1 + take16(in) % 5000, (uint16_t)(8 + what * 7));
+		if (chain != NULL && tcp_send(c, chain) != 0) {
+			chain->nb_segs = 1;
+			for (struct rte_mbuf *m = chain->next; m != NULL; m = m->next)
+				chain->nb_segs++;
+			rte_pktmbuf_free(chain);
+		}
+		break;
+	case 3:
+	case 4:
+		n = take16(in) % (w.unread[i] + 1);
+		w.unread[i] -= n;
+		tcp_consumed(c, n);
+		break;
+	case 5:
+		tcp_shutdown(c);
+		break;
+	case 6:
+		w.conns[i] = NULL;
+		tcp_close(c);
+		break;
+	default:
+		w.conns[i] = NULL;
+		tcp_abort(c);
+		break;
+	}
+}
+
+static void record(struct input *in)
+{
+	static const uint64_t steps[] = {1000,  1000000, 45000000, 210000000,
+					 1 * S, 7 * S,   40 * S,   130 * S};
+	uint8_t kind = take8(in), how = take8(in), f[1600];
+	size_t n;
+
+	switch (kind % 8) {
+	case 0: /* raw */
+		n = bytes_take(in, f, 255);
+		frame_give(f, (uint16_t)n, how);
+		break;
+	case 1: /* any protocol over IP */
+		n = bytes_take(in, f + 34, 255);
+		headers(f, kind & 8 ? IP_PROTO_ICMP : take8(in), (uint16_t)n);
+		frame_give(f, (uint16_t)(34 + n), how);
+		break;
+	case 2: { /* ARP, mostly right */
+		static const uint8_t arp[] = {2,   0,  0, 0, 0, 2, 2, 0, 0, 0, 0,   9,  8, 6,
+					      0,   1,  8, 0, 6, 4, 0, 2, 2, 0, 0,   0,  0, 9,
+					      198, 18, 0, 9, 2, 0, 0, 0, 0, 2, 198, 18, 0, 2};
+
+		memcpy(f, arp, sizeof(arp));
+		f[how % sizeof(arp)] = take8(in);
+		frame_give(f, sizeof(arp), 0);
+		break;
+	}
+	case 3:
+		w.now_ns += steps[how % 8];
+		net_timers_run(w.stack, w.now_ns);
+		break;
+	case 4:
+		call(in);
+		break;
+	default:
+		segment_give(in, how);
+		break;
+	}
+	if (kind & 16 || kind % 8 == 3)
+		net_flush(w.stack, w.now_ns);
+}
+
+/* ---- the world ------------------------------------------------------------------------------ */
+
+static void start_once(void)
+{
+	char *eal[] = {"fuzz", "--no-huge",      "--no-shconf",      "-m", "64", "--no-pci", "-c",
+		       "1",    "--no-telemetry", "--log-level=error"};
+
+	if (pool != NULL)
+		return;
+	if (rte_eal_init(sizeof(eal) / sizeof(eal[0]), eal) < 0)
+		abort();
+	pool = rte_pktmbuf_pool_create("fuzz", 4095, 0, 0, 2048, 0);
+	if (pool == NULL)
+		abort();
+}
+
+static void world_make(uint8_t options)
+{
+	struct net_ops ops = {.tx = on_tx, .random = on_random};
+	struct net_addr any = {.family = NET_FAMILY_IPV4, .port = PORT};
+	struct tcp_listener *listener;
+	struct net_config c;
+
+	memset(&w, 0, sizeof(w));
+	w.now_ns = 1000 * S;
+	net_config_default(&c);
+	memcpy(c.mac.addr_bytes, (uint8_t[]){2, 0, 0, 0, 0, 2}, 6);
+	c.pool = pool;
+	c.addresses_n = 1;
+	c.addresses[0].addr =
+		(struct net_addr){.family = NET_FAMILY_IPV4, .bytes = {198, 18, 0, 2}};
+	c.addresses[0].prefix_len = 24;
+	c.flags |= NET_RX_CSUM_TRUST;
+	c.arp_entries_max = 4;
+	c.tcp.connections_max = CONNS;
+	c.tcp.backlog_max = 4;
+	c.tcp.time_wait_max = 4;
+	c.tcp.receive_buffer = options & 1 ? 4096 : 65536;
+	c.tcp.send_buffer = options & 2 ? 4096 : 65536;
+	c.tcp.ooo_ranges_max = options & 4 ? 2 : 16;
+	c.tcp.ooo_mbufs_max = options & 4 ? 8 : 256;
+	c.tcp.copy_bytes_max = options & 8 ? 0 : 192;
+	c.tcp.nagle = (options & 16) != 0;
+	c.tcp.sack = (options & 32) == 0;
+	c.tcp.timestamps = (options & 64) == 0;
+	c.tcp.keepalive_idle_ns = options & 128 ? 5 * S : 0;
+	if (net_stack_create(&c, &ops, w.now_ns, &w.stack) != 0 ||
+	    tcp_listen(w.stack, &any, &events, NULL, &listener) != 0)
+		abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = {data, size};
+	unsigned avail;
+
+	start_once();
+	avail = rte_mempool_avail_count(pool);
+	world_make(take8(&in));
+	for (int i = 0; i < FRAMES_MAX && in.left > 0; i++)
+		record(&in);
+	/* Whatever happened, all comes to rest. */
+	for (size_t i = 0; i < CONNS; i++) {
+		if (w.conns[i] != NULL)
+			tcp_close(w.conns[i]);
+		w.conns[i] = NULL;
+	}
+	for (int i = 0; i < 2000 && net_timer_next_ns(w.stack) != UINT64_MAX; i++) {
+		uint64_t next = net_timer_next_ns(w.stack);
+
+		w.now_ns = next > w.now_ns ? next : w.now_ns + WHEEL_TICK_NS;
+		net_timers_run(w.stack, w.now_ns);
+		net_flush(w.stack, w.now_ns);
+	}
+	if (net_gauges_of(w.stack).timers != 0 || net_gauges_of(w.stack).connections != 0 ||
+	    net_gauges_of(w.stack).ooo_mbufs != 0)
+		abort();
+	net_stack_destroy(w.stack);
+	if (rte_mempool_avail_count(pool) != avail)
+		abort();
+	return 0;
+}
