@@ -1,23 +1,27 @@
 #!/bin/bash
 # Runs the libFuzzer targets of tests/fuzz, built by clang in a tree of their own (build-fuzz/).
 #
-#   scripts/fuzz.sh [--seconds N] [TARGET...]     default: every target, 60 s each
+#   scripts/fuzz.sh TARGET SECONDS      one target of tests/fuzz/meson.build
+#   scripts/fuzz.sh all SECONDS         every target, SECONDS each (default 60)
 #
 # New inputs go to build-fuzz/corpus/TARGET; the seeds in tests/fuzz/corpus stay as they are. What crashed a
 # target is kept in build-fuzz/crashes, and the exit status is 1. Turn it into a regression test.
 set -eu
 . "$(dirname "$0")/lib.sh"
 
-seconds=60
-if [ "${1:-}" = --seconds ]; then
-	seconds=${2:?--seconds needs a number}
-	shift 2
-fi
+wanted=${1:-all} seconds=${2:-60}
+case $seconds in
+'' | *[!0-9]*) die "usage: scripts/fuzz.sh [TARGET|all [SECONDS]]" ;;
+esac
 fuzz=$root/build-fuzz
 packages_install build test
 CC=clang CXX=clang++ build_tree "$fuzz" -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false \
 	-Dc_args=-fsanitize=fuzzer-no-link -Dwerror=false
-[ $# -gt 0 ] || set -- $(cd "$fuzz/tests/fuzz" && ls -d fuzz_*[!p] | sed 's/^fuzz_//')
+if [ "$wanted" = all ]; then
+	set -- $(cd "$fuzz/tests/fuzz" && ls -d fuzz_*[!p] | sed 's/^fuzz_//')
+else
+	set -- "$wanted"
+fi
 mkdir -p "$fuzz/crashes"
 failed=0
 for target in "$@"; do
