@@ -350,6 +350,7 @@ void grpc_finish(struct grpc_call *call, const struct grpc_result *result)
 					       .message_len = sizeof(no_reply) - 1};
 	count_status(server, checked.status);
 	call->flags |= CALL_FINISHED;
+	grpc_hold_drop(call);
 	call->status = (uint8_t)checked.status;
 	if (!(call->flags & CALL_RESPONDED)) {
 		if (checked.status != GRPC_OK) {

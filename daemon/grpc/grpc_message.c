@@ -133,6 +133,8 @@ static void message_reserve(struct grpc_call *call)
 		return;
 	}
 	if (rc > 0) {
+		if (!call_takes(call))
+			return; /* finished from inside */
 		if (!(call->flags & CALL_WAITING))
 			counter_inc(&server->counters.rx_messages_held);
 		call->flags |= CALL_WAITING;
