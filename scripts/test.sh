@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Set-up and every test. The last line is `N passed, N failed, N skipped`.
 #
-#   scripts/test.sh            all of it: unit, end to end, the same under ASan and UBSan (about 15 minutes)
+#   scripts/test.sh            all of it: unit, the models' mutations, clang-tidy, end to end, unit and end to end
+#                              again under ASan and UBSan, the fuzz targets' seeds (about 15 minutes)
 #   scripts/test.sh --unit     the unit suite alone (under two minutes)
 #   scripts/test.sh --long     all, and the minute- and hour-long ones
 set -u
@@ -36,6 +37,8 @@ run_suite() {
 build_tree "$build"
 run_suite unit "$build" --suite unit
 if [ "$tier" != unit ]; then
+	run_suite model "$build" --suite model
+	run_suite lint "$build" --suite lint
 	run_suite e2e "$build" --suite e2e
 	build_tree "$asan" -Db_sanitize=address,undefined -Db_lundef=false -Dfuzz=true
 	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
