@@ -570,9 +570,9 @@ static void header_spill_drop(struct http2_session *s)
 		return;
 	held = s->spill + s->fields * sizeof(*s->engine->fields);
 	for (uint32_t i = 0; i < 2 * s->fields; i++) {
-		nghttp2_rcbuf *buf;
+		void *buf;
 
-		memcpy(&buf, held + i * sizeof(buf), sizeof(buf));
+		memcpy(&buf, held + i * sizeof(void *), sizeof(void *));
 		nghttp2_rcbuf_decref(buf);
 	}
 	http2_engine_free(s->engine, s->spill);
