@@ -215,7 +215,7 @@ static void txq_offer(struct net_stack *s)
 		return;
 	}
 	s->txq_n = (uint16_t)(s->txq_n - sent);
-	memmove(s->txq, s->txq + sent, s->txq_n * sizeof(s->txq[0]));
+	memmove(s->txq, s->txq + sent, s->txq_n * sizeof(struct rte_mbuf *));
 }
 
 void net_xmit(struct net_stack *s, struct rte_mbuf *m)

@@ -198,8 +198,8 @@ struct tcp_events {
 	void (*data)(void *conn_ctx, struct rte_mbuf *chain);
 	/* The peer has sent FIN: no more data. Sending goes on. */
 	void (*eof)(void *conn_ctx);
-	/* Room grew to half the send buffer or more after a tcp_send() that found too little, or
-	 * after tcp_want_writable(). */
+	/* There is room for half the send buffer, and for the chain that tcp_send() found too long;
+	 * once for each such tcp_send() or tcp_want_writable(). */
 	void (*writable)(void *conn_ctx);
 	/* Last event; the connection is invalid when it returns. reason 0: both sides finished in
 	 * order; else -SPLIT_E_NET_RESET (by the peer), _TIMEOUT, _REFUSED or
@@ -227,7 +227,8 @@ size_t tcp_send_room(const struct tcp_conn *conn);
 /* Queue a chain for sending: all of it, or none. On success the stack owns it and keeps references
  * until it is acked; the bytes must not change. Segments of zero length are allowed; the chain
  * needs no headroom. On failure the caller keeps it: -SPLIT_E_NET_FULL (wait for `writable`),
- * -SPLIT_E_NET_CLOSED (after shutdown, or the connection is ending), -SPLIT_E_BASE_INVALID. */
+ * -SPLIT_E_BASE_INVALID (empty, or longer than the send buffer),
+ * -SPLIT_E_NET_CLOSED (after shutdown, or the connection is ending). */
 SPLIT_MUST_USE int tcp_send(struct tcp_conn *conn, struct rte_mbuf *chain);
 /* Ask for one `writable` event when there is room for half the send buffer. */
 void tcp_want_writable(struct tcp_conn *conn);

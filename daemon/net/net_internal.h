@@ -260,6 +260,7 @@ struct tcp_conn {
 	uint32_t receive_mss; /* largest segment seen, for the delayed ACK */
 	uint32_t mss_limit;   /* from our MTU */
 	uint32_t receive_limit, send_limit;
+	uint32_t write_room; /* with TCPF_WANT_WRITE: how much */
 	uint64_t keepalive_ns, user_timeout_ns;
 	uint64_t bytes_sent, bytes_received, retransmits;
 	struct net_path path;
@@ -312,7 +313,6 @@ struct net_stack {
 	uint64_t now_ns;
 	uint32_t now_ms;
 	uint16_t txq_n;
-	bool in_events;
 	struct rte_mempool *pool;
 	struct tcp_conn **conns;
 	uint32_t table_mask;
@@ -464,6 +464,8 @@ void tcp_conn_kill(struct tcp_conn *c);
 void tcp_conn_end(struct tcp_conn *c, int reason);
 void tcp_reap(struct net_stack *s);
 void tcp_mark_dirty(struct tcp_conn *c);
+/* Give `writable` if it was asked for and there is room; the connection may be dead afterwards. */
+void tcp_writable_check(struct tcp_conn *c);
 struct tcp_listener *tcp_listener_find(struct net_stack *s, const struct net_addr *local);
 uint32_t tcp_mbuf_pinned(const struct rte_mbuf *chain);
 

@@ -355,6 +355,25 @@ static void queue_append(struct tcp_conn *c, struct rte_mbuf *m)
 	c->snd_end += len;
 }
 
+/* `writable` when there is room for `bytes`, and for half the buffer. net_flush() looks too, for
+ * there may be no ACK to come. */
+static void want_room(struct tcp_conn *c, uint32_t bytes)
+{
+	c->flags |= TCPF_WANT_WRITE;
+	c->write_room = bytes > c->send_limit / 2 ? bytes : c->send_limit / 2;
+	tcp_mark_dirty(c);
+}
+
+void tcp_writable_check(struct tcp_conn *c)
+{
+	if ((c->flags & TCPF_WANT_WRITE) == 0 || !tcp_has_owner(c) || c->state < TCP_ESTABLISHED ||
+	    tcp_send_room(c) < c->write_room)
+		return;
+	c->flags &= ~TCPF_WANT_WRITE;
+	if (c->events->writable != NULL)
+		c->events->writable(c->context);
+}
+
 int tcp_send(struct tcp_conn *c, struct rte_mbuf *chain)
 {
 	uint64_t bytes = 0;
@@ -365,8 +384,10 @@ int tcp_send(struct tcp_conn *c, struct rte_mbuf *chain)
 		return -SPLIT_E_NET_CLOSED;
 	for (const struct rte_mbuf *m = chain; m != NULL; m = m->next)
 		bytes += m->data_len;
+	if (bytes > c->send_limit)
+		return -SPLIT_E_BASE_INVALID;
 	if (bytes > tcp_send_room(c)) {
-		c->flags |= TCPF_WANT_WRITE;
+		want_room(c, (uint32_t)bytes);
 		return -SPLIT_E_NET_FULL;
 	}
 	if (tcp_queued(c) == 0)
@@ -383,7 +404,7 @@ int tcp_send(struct tcp_conn *c, struct rte_mbuf *chain)
 
 void tcp_want_writable(struct tcp_conn *c)
 {
-	c->flags |= TCPF_WANT_WRITE;
+	want_room(c, 0);
 }
 
 void tcp_consumed(struct tcp_conn *c, size_t bytes)

@@ -220,10 +220,6 @@ void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg)
 		ack_duplicate(c, seg, window_changed, sack_news);
 	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0)
 		tcp_mark_dirty(c);
-	if (unlikely((c->flags & TCPF_WANT_WRITE) != 0 && tcp_has_owner(c) &&
-		     tcp_send_room(c) >= c->send_limit / 2)) {
-		c->flags &= ~TCPF_WANT_WRITE;
-		if (c->events->writable != NULL)
-			c->events->writable(c->context);
-	}
+	if (unlikely(c->flags & TCPF_WANT_WRITE))
+		tcp_writable_check(c);
 }

@@ -175,9 +175,12 @@ static bool in_ack_checked(struct tcp_conn *c, struct tcp_segment *seg)
 	}
 }
 
-static void ts_update(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t last_ack)
+/* RFC 7323 s4.3 (2): only from a segment that begins at or before the last ACK sent, so that the
+ * echo covers the delay of our ACK. */
+static void ts_update(struct tcp_conn *c, const struct tcp_segment *seg)
 {
-	/* RFC 7323 s4.3 (2): only from the segment that the next ACK will answer. */
+	uint32_t last_ack = c->rcv_nxt - c->ack_due;
+
 	if (seg->opt.has_timestamp && seq_le(seg->seq, last_ack) &&
 	    !seq_lt(seg->opt.ts_value, c->ts_recent)) {
 		c->ts_recent = seg->opt.ts_value;
@@ -228,7 +231,7 @@ static __rte_noinline void in_checked(struct tcp_conn *c, struct tcp_segment *se
 		return;
 	}
 	if (c->flags & TCPF_TIMESTAMPS)
-		ts_update(c, seg, c->rcv_nxt);
+		ts_update(c, seg);
 	if (!in_ack_checked(c, seg))
 		return;
 	if (seg->len > 0)
@@ -260,10 +263,8 @@ static void in_conn(struct tcp_conn *c, struct tcp_segment *seg)
 		in_checked(c, seg);
 		return;
 	}
-	if (c->flags & TCPF_TIMESTAMPS) {
-		c->ts_recent = seg->opt.ts_value;
-		c->ts_recent_ns = c->stack->now_ns;
-	}
+	if (c->flags & TCPF_TIMESTAMPS)
+		ts_update(c, seg);
 	mark_received(c);
 	tcp_in_ack(c, seg);
 	if (seg->len > 0 && (c->flags & TCPF_DEAD) == 0)

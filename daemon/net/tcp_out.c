@@ -560,9 +560,7 @@ static void output_data(struct tcp_conn *c)
 		c->flags |= TCPF_CWND_LIMITED;
 	if (stop == STOP_DEVICE)
 		tcp_mark_dirty(c);
-	if (c->snd_nxt != c->snd_una)
-		tcp_rto_start(c);
-	else if (stop == STOP_WINDOW)
+	if (c->snd_nxt == c->snd_una && stop == STOP_WINDOW)
 		tcp_rto_persist(c); /* also where a window closed over what is unacked */
 	else if (c->snd_max != c->snd_una)
 		tcp_rto_start(c);
@@ -575,11 +573,14 @@ void tcp_output(struct tcp_conn *c)
 			tcp_syn_send(c);
 		return;
 	}
+	if (unlikely(c->flags & TCPF_WANT_WRITE)) {
+		tcp_writable_check(c);
+		if (c->flags & TCPF_DEAD)
+			return;
+	}
 	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0)
 		output_data(c);
-	if (c->flags & TCPF_ACK_NOW)
-		tcp_ack_send(c);
-	else if (c->ack_due >= 2 * c->receive_mss && c->ack_due > 0)
+	if ((c->flags & TCPF_ACK_NOW) != 0 || (c->ack_due > 0 && c->ack_due >= 2 * c->receive_mss))
 		tcp_ack_send(c);
 	else if (c->ack_due > 0)
 		tcp_ack_arm(c);

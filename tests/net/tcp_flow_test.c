@@ -220,14 +220,37 @@ START_TEST(test_send_room_and_writable)
 	room = (uint32_t)tcp_send_room(r.app.conn);
 	ck_assert_uint_eq(room, 4000);
 	m = rig_chain(&r, 4001, 2000);
+	ck_assert_int_eq(tcp_send(r.app.conn, m), -SPLIT_E_BASE_INVALID); /* never fits */
+	rte_pktmbuf_free(m);
+	app_sends(100, 100);
+	m = rig_chain(&r, 4000, 2000);
 	ck_assert_int_eq(tcp_send(r.app.conn, m), -SPLIT_E_NET_FULL);
 	rte_pktmbuf_free(m);
+	peer_acks(100, 65535);
+	ck_assert_uint_eq(r.app.writables, 1);
+	r.app.writables = 0;
+	r.peer_ack += 100;
 	app_sends(4000, 2000);
 	ck_assert_uint_eq(tcp_send_room(r.app.conn), 0);
+	tcp_want_writable(r.app.conn);
 	peer_acks(1000, 65535);
 	ck_assert_uint_eq(r.app.writables, 0); /* less than half */
 	peer_acks(4000, 65535);
 	ck_assert_uint_eq(r.app.writables, 1);
+	/* Asked for when there is room already: no ACK will come, so the flush gives it. */
+	tcp_want_writable(r.app.conn);
+	ck_assert_uint_eq(r.app.writables, 1);
+	rig_flush(&r);
+	ck_assert_uint_eq(r.app.writables, 2);
+	/* Too long for the room that is left: not before there is that room. */
+	app_sends(1500, 1500);
+	m = rig_chain(&r, 3000, 1500);
+	ck_assert_int_eq(tcp_send(r.app.conn, m), -SPLIT_E_NET_FULL);
+	rig_flush(&r);
+	ck_assert_uint_eq(r.app.writables, 2);
+	peer_acks(5500, 65535);
+	ck_assert_uint_eq(r.app.writables, 3);
+	ck_assert_int_eq(tcp_send(r.app.conn, m), 0);
 	tcp_shutdown(r.app.conn);
 	m = rig_chain(&r, 10, 10);
 	ck_assert_int_eq(tcp_send(r.app.conn, m), -SPLIT_E_NET_CLOSED);
