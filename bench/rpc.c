@@ -1,0 +1,261 @@
+/* split-perf rpc: whole gRPC calls through splitd, from a load generator that checks every answer.
+ */
+#include "bench/rpc.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+static unsigned default_host_core(const struct perf_options *perf)
+{
+	cpu_set_t set;
+
+	/* A third core where there is one; else it shares the generator's. */
+	if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+		for (unsigned i = 0; i < CPU_SETSIZE; i++) {
+			if (CPU_ISSET(i, &set) && i != perf->core_a && i != perf->core_b)
+				return i;
+		}
+	}
+	return perf->core_b;
+}
+
+static int options_take(struct perf_options *perf, struct rpc_options *o)
+{
+	const char *rate = perf_option(perf, "--rate"), *idle = perf_option(perf, "--idle");
+	char *end = NULL;
+
+	*o = (struct rpc_options){.perf = perf};
+	o->connections = (unsigned)perf_number("--connections", perf_option(perf, "--connections"),
+					       1, 100000, 8);
+	o->streams =
+		(unsigned)perf_number("--streams", perf_option(perf, "--streams"), 1, 1024, 16);
+	o->bytes =
+		(uint32_t)perf_number("--size", perf_option(perf, "--size"), 0, 4194304 - 64, 64);
+	o->port = perf_option(perf, "--port");
+	if (o->port != NULL && strcmp(o->port, "ring") == 0)
+		o->port = NULL;
+	o->core_host =
+		(unsigned)perf_number("--host-core", perf_option(perf, "--host-core"), 0, 1023,
+				      o->port != NULL ? perf->core_a : default_host_core(perf));
+	o->host_spin_ns =
+		perf_number("--host-spin", perf_option(perf, "--host-spin"), 1, UINT64_MAX, 0);
+	o->build = perf_option(perf, "--build");
+	o->adaptive = idle != NULL && strcmp(idle, "adaptive") == 0;
+	if (idle != NULL && !o->adaptive && strcmp(idle, "poll") != 0) {
+		perf_warn("--idle: expected poll or adaptive, not '%s'", idle);
+		return -SPLIT_E_BASE_INVALID;
+	}
+	if (rate != NULL)
+		o->rate = strtod(rate, &end);
+	if (rate != NULL && (*end != '\0' || !(o->rate >= 1 && o->rate <= 1e8))) {
+		perf_warn("--rate: expected calls a second from 1 to 1e8, not '%s'", rate);
+		return -SPLIT_E_BASE_INVALID;
+	}
+	return perf_options_done(perf);
+}
+
+typedef double (*run_value)(const struct rpc_run *run, unsigned which);
+
+static double value_calls(const struct rpc_run *r, unsigned which)
+{
+	(void)which;
+	return r->calls_per_s;
+}
+
+static double value_cpu(const struct rpc_run *r, unsigned which)
+{
+	(void)which;
+	return r->daemon_ns + r->host_ns;
+}
+
+static double value_daemon(const struct rpc_run *r, unsigned which)
+{
+	(void)which;
+	return r->daemon_ns;
+}
+
+static double value_host(const struct rpc_run *r, unsigned which)
+{
+	(void)which;
+	return r->host_ns;
+}
+
+static double value_busy(const struct rpc_run *r, unsigned which)
+{
+	(void)which;
+	return r->busy;
+}
+
+static double value_cycles(const struct rpc_run *r, unsigned which)
+{
+	return r->cycles[which];
+}
+
+enum which_runs { RUNS_ALL, RUNS_ON, RUNS_OFF };
+
+static bool selected(const struct rpc_run *run, enum which_runs which)
+{
+	return which == RUNS_ALL || run->stages == (which == RUNS_ON);
+}
+
+static double median_of(const struct rpc_run *runs, unsigned n, enum which_runs which,
+			run_value value, unsigned index)
+{
+	double values[2 * RPC_RUNS_MAX];
+	size_t found = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (selected(&runs[i], which))
+			values[found++] = value(&runs[i], index);
+	}
+	return found != 0 ? perf_median(values, found) : 0;
+}
+
+/* How much dearer the daemon's part of a call is with stages counted: the median over neighbours of
+ * on / off - 1. */
+static json_t *stages_cost(const struct rpc_run *runs, unsigned n)
+{
+	double ratios[RPC_RUNS_MAX];
+	size_t found = 0;
+
+	for (unsigned i = 0; i + 1 < n; i += 2) {
+		const struct rpc_run *on = runs[i].stages ? &runs[i] : &runs[i + 1];
+		const struct rpc_run *off = runs[i].stages ? &runs[i + 1] : &runs[i];
+
+		if (on->stages && !off->stages && off->daemon_ns > 0 && on->daemon_ns > 0)
+			ratios[found++] = on->daemon_ns / off->daemon_ns - 1;
+	}
+	return found != 0 ? json_real(perf_median(ratios, found)) : json_null();
+}
+
+static json_t *cycles_json(const struct rpc_run *runs, unsigned n, double host_ns)
+{
+	json_t *cycles = json_object();
+
+	for (unsigned i = 0; i < WORKER_STAGE_COUNT; i++)
+		json_object_set_new(cycles, worker_stage_name((enum worker_stage)i),
+				    json_real(median_of(runs, n, RUNS_ON, value_cycles, i)));
+	json_object_set_new(cycles, "host", json_real(host_ns * (double)clock_cycles_hz() / 1e9));
+	return cycles;
+}
+
+struct totals {
+	uint64_t calls, errors, behind;
+	struct perf_histogram latency;
+};
+
+static void totals_add(struct totals *t, const struct rpc_run *runs, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		t->calls += runs[i].window.calls;
+		t->errors += runs[i].window.errors;
+		if (runs[i].window.behind > t->behind)
+			t->behind = runs[i].window.behind;
+		perf_histogram_merge(&t->latency, &runs[i].window.latency);
+	}
+}
+
+static void report(const struct rpc_options *o, const struct rpc_run *runs, unsigned n,
+		   uint64_t lost, json_t *out)
+{
+	struct totals *t = calloc(1, sizeof(*t));
+	double calls = median_of(runs, n, RUNS_ALL, value_calls, 0);
+	double host = median_of(runs, n, RUNS_ALL, value_host, 0);
+	json_t *cycles = cycles_json(runs, n, host), *value;
+	const char *name;
+
+	if (t == NULL)
+		return;
+	totals_add(t, runs, n);
+	json_object_set_new(out, "load", json_string(o->rate != 0 ? "open" : "closed"));
+	json_object_set_new(out, "port", json_string(o->port != NULL ? o->port : "net_ring"));
+	json_object_set_new(out, "connections", json_integer(o->connections));
+	json_object_set_new(out, "streams", json_integer(o->streams));
+	json_object_set_new(out, "bytes", json_integer(o->bytes));
+	json_object_set_new(out, "rate", o->rate != 0 ? json_real(o->rate) : json_null());
+	json_object_set_new(out, "calls", json_integer((json_int_t)t->calls));
+	json_object_set_new(out, "calls_per_s", json_real(calls));
+	json_object_set_new(out, "cpu_ns_per_call",
+			    json_real(median_of(runs, n, RUNS_ALL, value_cpu, 0)));
+	json_object_set_new(out, "daemon_ns_per_call",
+			    json_real(median_of(runs, n, RUNS_ALL, value_daemon, 0)));
+	json_object_set_new(out, "host_ns_per_call", json_real(host));
+	json_object_set_new(out, "daemon_busy",
+			    json_real(median_of(runs, n, RUNS_ALL, value_busy, 0)));
+	json_object_set_new(out, "cycles", cycles);
+	json_object_set_new(out, "cycles_hz", json_integer((json_int_t)clock_cycles_hz()));
+	json_object_set_new(out, "stages_cost", stages_cost(runs, n));
+	json_object_set_new(out, "latency_ns", perf_histogram_json(&t->latency));
+	json_object_set_new(out, "errors", json_integer((json_int_t)(t->errors + lost)));
+	json_object_set_new(out, "behind", json_integer((json_int_t)t->behind));
+	perf_say(o->perf, "%s, %s load, %u x %u, %u bytes, %llu calls\n\n",
+		 o->port != NULL ? o->port : "net_ring", o->rate != 0 ? "open" : "closed",
+		 o->connections, o->streams, o->bytes, (unsigned long long)t->calls);
+	perf_say(o->perf, "%-22s %12.0f\n%-22s %12.0f\n", "calls/s", calls, "CPU ns/call",
+		 json_real_value(json_object_get(out, "cpu_ns_per_call")));
+	perf_say(o->perf, "%-22s %12.0f\n%-22s %12.0f\n%-22s %11.0f%%\n", "  daemon, useful",
+		 json_real_value(json_object_get(out, "daemon_ns_per_call")), "  host", host,
+		 "daemon busy", 100 * json_real_value(json_object_get(out, "daemon_busy")));
+	json_object_foreach(json_object_get(out, "latency_ns"), name, value)
+		perf_say(o->perf, "latency %-14s %10.1f us\n", name,
+			 (double)json_integer_value(value) / 1e3);
+	perf_say(o->perf, "%-22s %12llu\n", "errors", (unsigned long long)(t->errors + lost));
+	if (o->rate != 0)
+		perf_say(o->perf, "%-22s %12llu\n", "behind (open load)",
+			 (unsigned long long)t->behind);
+	perf_say(o->perf, "\ncycles a call, by stage\n");
+	json_object_foreach(cycles, name, value)
+		perf_say(o->perf, "  %-10s %10.0f\n", name, json_real_value(value));
+	value = json_object_get(out, "stages_cost");
+	if (json_is_real(value))
+		perf_say(o->perf, "counting them costs the daemon %+.1f%%\n",
+			 100 * json_real_value(value));
+	free(t);
+}
+
+static int rpc_run(const struct perf_options *options, json_t *out)
+{
+	struct perf_options own = *options;
+	struct rpc_options o;
+	struct rpc_run *runs;
+	uint64_t lost = 0;
+	unsigned n = 0;
+	int err;
+
+	if (options_take(&own, &o) != 0)
+		exit(2);
+	runs = calloc(2 * o.perf->runs, sizeof(*runs));
+	if (runs == NULL)
+		return -SPLIT_E_BASE_NOMEM;
+	clock_calibrate();
+	err = o.port != NULL ? rpc_port(&o, runs, &n, &lost) : rpc_ring(&o, runs, &n, &lost);
+	if (n != 0)
+		report(&o, runs, n, lost, out);
+	free(runs);
+	return err;
+}
+
+const struct perf_mode perf_mode_rpc = {
+	.name = "rpc",
+	.purpose =
+		"gRPC calls through splitd: calls a second, CPU a call, latency, cycles by stage",
+	.usage = "  --rate N            open loop: N calls a second, latency from the intended "
+		 "time;\n"
+		 "                      without it closed loop\n"
+		 "  --connections N     default 8\n"
+		 "  --streams N         calls under way on each, at most; default 16\n"
+		 "  --size BYTES        payload; default 64\n"
+		 "  --port P            ring (in process, default), tap, af_packet, af_xdp\n"
+		 "  --idle MODE         poll (default) or adaptive; with a port its configuration "
+		 "says\n"
+		 "  --host-core N       default: a third core if there is one, else the load's "
+		 "(ring)\n"
+		 "                      or the daemon's (ports)\n"
+		 "  --host-spin NS      how long an idle host looks before it parks (ring)\n"
+		 "  --build DIR         with a port: where splitd and echo are (default: beside "
+		 "this)\n",
+	.run = rpc_run,
+};
