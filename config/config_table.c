@@ -394,6 +394,15 @@ static const struct field grpc_fields[] = {
 		 "Cap on every call's deadline, also of those that bring none. 0: none."),
 	SIZE("send_queue_bytes_max", send_queue_bytes_max, "1MiB", 16 * KIB, GIB,
 	     "Encoded bytes of a call that wait for the client; past it the host is held back."),
+	DURATION(
+		"reader_timeout", reader_timeout_ns, "1s", 10 * MS, HOUR,
+		"A client that takes none of its answers for so long loses those past its share of "
+		"memory, and its connection where others wait for that memory."),
+	DURATION("upload_timeout", upload_timeout_ns, "2s", 10 * MS, HOUR,
+		 "While others wait for room, a message must have arrived by then, its size at "
+		 "upload_rate_min added."),
+	SIZE("upload_rate_min", upload_rate_min, "256KiB", 1 * KIB, GIB,
+	     "Bytes a second that upload_timeout grants a message."),
 };
 TABLE(grpc, "gRPC", "Limits of calls. services[].limits overrides some of them.");
 #undef STRUCT

@@ -360,6 +360,7 @@ static bool call_pick(struct call *call)
 /* Room for a large message's wire bytes, whole or not at all. See worker_internal.h, 1. */
 static int wire_room(struct call *call, uint32_t bytes)
 {
+	const struct config_grpc *grpc = &call->w->cfg->grpc;
 	struct attached *ep = call->ep;
 	uint64_t charge = pow2_up(bytes < SHEPHERD_BLOCK_MIN ? SHEPHERD_BLOCK_MIN : bytes);
 	struct shepherd_chunk chunk;
@@ -375,6 +376,8 @@ static int wire_room(struct call *call, uint32_t bytes)
 	if (err != 0)
 		return err;
 	call->wire_charged = charge;
+	call->wire_due_ns = call->w->now_ns + grpc->upload_timeout_ns +
+			    bytes * CLOCK_NS_PER_SEC / grpc->upload_rate_min;
 	ep->wire_used += charge;
 	call->wire = chunk.mem;
 	return 0;

@@ -125,6 +125,19 @@ static bool connection_over(const struct connection *c)
 	return c->eof && grpc_connection_streams(c->grpc) == 0;
 }
 
+/* What TCP takes now; little when mbufs are short, so that clients that do not read can't hold what
+ * others need. */
+static size_t send_room(const struct connection *c)
+{
+	size_t room = tcp_send_room(c->tcp);
+	uint32_t queued;
+
+	if (likely(!c->port->pool_low))
+		return room;
+	queued = tcp_info(c->tcp).queued;
+	return queued >= POOL_LOW_BYTES ? 0 : RTE_MIN(room, (size_t)POOL_LOW_BYTES - queued);
+}
+
 /* Send what is due, within the turn's share. */
 static void connection_send(struct connection *c)
 {
@@ -135,7 +148,7 @@ static void connection_send(struct connection *c)
 	if (!out_push(c))
 		return;
 	for (uint32_t sent = 0; r == SPLIT_AGAIN && sent < SEND_TURN_BYTES; sent += c->out_room) {
-		size_t room = tcp_send_room(c->tcp);
+		size_t room = send_room(c);
 
 		if (room == 0) {
 			if (grpc_connection_want_send(c->grpc))

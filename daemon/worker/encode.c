@@ -298,9 +298,14 @@ void connection_replies_retry(struct connection *c)
 	}
 }
 
+/* Something waits for it and it has taken nothing for long. */
 static bool reader_stalled(const struct connection *c)
 {
-	return c->encoded_bytes != 0 && c->w->now_ns - c->progress_ns > READER_STALL_NS;
+	uint64_t since_ns = c->w->now_ns - c->progress_ns;
+
+	if (since_ns < c->w->cfg->grpc.reader_timeout_ns)
+		return false;
+	return c->encoded_bytes != 0 || tcp_info(c->tcp).queued > POOL_LOW_BYTES / 2;
 }
 
 void readers_check(struct worker *w)
@@ -317,7 +322,7 @@ void readers_check(struct worker *w)
 				  GRPC_RESOURCE_EXHAUSTED, "the client does not read its answers",
 				  0);
 		}
-		if (!list_empty(&w->reply_wait)) {
+		if (!list_empty(&w->reply_wait) || c->port->pool_low) {
 			counter_inc(&w->counters.readers_cut);
 			connection_abort(c);
 		}

@@ -338,3 +338,20 @@ unsigned attached_retry(struct attached *ep)
 		n++;
 	return n;
 }
+
+void uploads_check(struct attached *ep)
+{
+	uint64_t now_ns = ep->w->now_ns;
+
+	if (list_empty(&ep->room_wait))
+		return;
+	list_for_each_safe (pos, &ep->calls) {
+		struct call *call = list_entry(pos, struct call, in_ep);
+
+		if (call->wire_charged == 0 || call->have_message || now_ns < call->wire_due_ns)
+			continue;
+		counter_inc(&ep->w->counters.uploads_slow);
+		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "the message came too slowly",
+			  CANCEL_SHUTDOWN);
+	}
+}

@@ -322,7 +322,9 @@ static void on_readers(struct wheel_timer *timer, uint64_t now_ns)
 	struct worker *w = container_of(timer, struct worker, readers);
 
 	readers_check(w);
-	wheel_arm(&w->wheel, &w->readers, now_ns + READER_STALL_NS / 4);
+	list_for_each (pos, &w->endpoints)
+		uploads_check(list_entry(pos, struct attached, link));
+	wheel_arm(&w->wheel, &w->readers, now_ns + w->cfg->grpc.reader_timeout_ns / 4);
 }
 
 static bool steer(const struct rte_mbuf *pkt, uint32_t *hash_out)
@@ -359,7 +361,7 @@ int worker_setup(struct worker *w)
 	if (w->params.workers_n > 1)
 		port_set_steer(w->params.ports, steer);
 	wheel_arm(&w->wheel, &w->tick, w->now_ns + TICK_NS);
-	wheel_arm(&w->wheel, &w->readers, w->now_ns + READER_STALL_NS);
+	wheel_arm(&w->wheel, &w->readers, w->now_ns + w->cfg->grpc.reader_timeout_ns / 4);
 	return 0;
 }
 

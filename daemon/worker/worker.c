@@ -128,11 +128,12 @@ static unsigned jobs_run(struct worker *w)
 /* The clock read that begins a turn tells what the last one took. */
 static void turn_time(struct worker *w)
 {
-	uint64_t last_ns = w->now_ns;
+	uint64_t last_ns = w->now_ns, took_ns;
 
 	w->now_ns = clock_ns();
-	counter_add(w->busy ? &w->counters.busy_ns : &w->counters.idle_poll_ns,
-		    w->now_ns - last_ns - w->slept_ns);
+	took_ns = w->now_ns - last_ns - w->slept_ns;
+	counter_add(w->busy ? &w->counters.busy_ns : &w->counters.idle_poll_ns, took_ns);
+	counter_max(&w->counters.turn_ns_max, took_ns);
 	w->slept_ns = 0;
 }
 

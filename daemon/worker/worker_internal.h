@@ -27,9 +27,11 @@
  *   4. Answers need none of it: encode takes pages of the worker's own, under the same rule (give
  *      everything back, wait in order), and pages return as connections send. A connection holds at
  *      most conn_pages_max of them beyond its first answer; what it may not encode yet stays in the
- *      host's segment. A client that takes nothing for READER_STALL_NS while answers wait for its
- *      share loses those (they would hold the host's memory), and its connection when others wait
- *      for pages.
+ *      host's segment. A client that takes nothing for grpc.reader_timeout while answers wait for
+ *      its share loses those (they would hold the host's memory), and its connection when others
+ *      wait for pages or mbufs.
+ *   5. A wire room whose bytes do not come is its client's fault: with others waiting, uploads
+ *      slower than grpc.upload_timeout and upload_rate_min allow are ended.
  */
 #ifndef SPLITD_DAEMON_WORKER_WORKER_INTERNAL_H
 #define SPLITD_DAEMON_WORKER_WORKER_INTERNAL_H
@@ -73,6 +75,8 @@
 	X(calls_given_back, "calls that a host gave back unbegun")                                 \
 	X(requests_small, "messages decoded straight into their slot")                             \
 	X(requests_block, "messages decoded into blocks")                                          \
+	X(uploads_slow, "messages given up: too slow while others waited for room")                \
+	X(turn_ns_max, "longest turn of the loop")                                                 \
 	X(room_waits, "messages that waited for room for their wire bytes")                        \
 	X(prepare_waits, "messages that waited for room for their decode")                         \
 	X(decode_yields, "decodes that used up their quantum and went on later")                   \
@@ -108,8 +112,10 @@ COUNTER_DECLARE(worker, WORKER_COUNTERS);
 #define PAGE_LARGE_BYTES  65536u
 #define REPLY_IOV_INLINE  8
 
-/* A client that takes none of its answers for so long does not read. */
-#define READER_STALL_NS CLOCK_NS_PER_SEC
+/* With less than this part of the port's mbufs free, a connection may have no more than
+ * POOL_LOW_BYTES on the way to its client. */
+#define POOL_LOW_PART  4
+#define POOL_LOW_BYTES (64u * 1024u)
 
 #define WORKER_BURST          32
 #define WORKER_PORTS_MAX      CONFIG_PORTS_MAX
@@ -138,6 +144,7 @@ struct worker_port {
 	struct tcp_listener *listeners[CONFIG_LISTENERS_MAX];
 	struct worker_listener *listener_ctx;
 	unsigned index;
+	bool pool_low; /* as of the last tick */
 };
 
 struct worker_listener {
@@ -243,6 +250,7 @@ struct call {
 	uint8_t *wire;
 	uint32_t wire_bytes;
 	uint64_t wire_charged; /* of ep->wire_used */
+	uint64_t wire_due_ns;  /* when it must be whole if others wait */
 	struct endpoint_blocks wire_blocks;
 	struct endpoint_blocks blocks;
 	struct decode_job *decode;
@@ -428,6 +436,8 @@ void call_job_run(struct call *call);
 void call_job_drop(struct call *call);
 /* Room may have come back: try those that wait. Returns how many went on. */
 unsigned attached_retry(struct attached *ep);
+/* While others wait for room, end the uploads that are too slow. */
+void uploads_check(struct attached *ep);
 
 /* ---- publish.c ------------------------------------------------------------------------------ */
 
@@ -459,7 +469,7 @@ void reply_job_run(struct reply *r);
 /* Give back the host's memory behind a reply; give back our own and the reply. */
 void reply_token_put(struct reply *r);
 void reply_put(struct reply *r);
-/* See to clients that do not read; about every READER_STALL_NS / 4. */
+/* See to clients that do not read. A few times in a reader_timeout. */
 void readers_check(struct worker *w);
 /* Replies that waited for pages; for their connection's share. */
 unsigned replies_retry(struct worker *w);

@@ -140,8 +140,12 @@ static void on_tcp_data(void *ctx, struct rte_mbuf *chain)
 		feed(c, chain);
 		return;
 	}
+	/* A copy, as a device would have made: the worker's mbufs are its own. */
 	ck_assert_uint_lt(c->kept_n, ARRAY_LEN(c->kept));
-	c->kept[c->kept_n++] = chain;
+	c->kept[c->kept_n] = rte_pktmbuf_copy(chain, harness.pool, 0, UINT32_MAX);
+	ck_assert_ptr_nonnull(c->kept[c->kept_n]);
+	c->kept_n++;
+	rte_pktmbuf_free(chain);
 }
 
 static void on_tcp_eof(void *ctx)

@@ -176,6 +176,33 @@ START_TEST(small_calls_pass_uploads_that_stall)
 }
 END_TEST
 
+START_TEST(uploads_that_stall_give_way_to_those_that_wait)
+{
+	enum { N = 4 };
+	static struct rpc slow[N], r;
+	struct client *c;
+	unsigned ended = 0;
+
+	(void)host_attach(HOST_ECHO, small_segment);
+	c = client_open();
+	for (int i = 0; i < N; i++) {
+		rpc_echo(&slow[i], c, 600000, 0);
+		slow[i].out_hold = 1000;
+	}
+	harness_run(30);
+	rpc_echo(&r, c, 600000, 0);
+	rpc_check_echo(&r, 600000);
+	rpc_free(&r);
+	for (int i = 0; i < N; i++) {
+		rpc_release(&slow[i], SIZE_MAX);
+		ended += rpc_wait(&slow[i]) == GRPC_RESOURCE_EXHAUSTED;
+		rpc_free(&slow[i]);
+	}
+	ck_assert_uint_ge(ended, 1);
+	ck_assert_uint_eq(harness_counter("worker.uploads_slow"), ended);
+}
+END_TEST
+
 START_TEST(a_client_that_does_not_read_blocks_nobody)
 {
 	enum { N = 24 };
@@ -209,6 +236,37 @@ START_TEST(a_client_that_does_not_read_blocks_nobody)
 	}
 	ck_assert_uint_ge(ok, 4);
 	ck_assert_uint_eq(harness_counter("worker.readers_stalled"), N - ok);
+}
+END_TEST
+
+START_TEST(deaf_clients_leave_mbufs_to_others)
+{
+	enum { DEAF = 20, EACH = 2 };
+	static struct rpc slow[DEAF * EACH], quick;
+	struct client *deaf[DEAF], *c;
+
+	(void)host_attach(HOST_ECHO, NULL);
+	c = client_open();
+	for (int i = 0; i < DEAF; i++) {
+		deaf[i] = client_open();
+		harness_run(2);
+		client_stall(deaf[i], true);
+		for (int k = 0; k < EACH; k++)
+			rpc_echo(&slow[i * EACH + k], deaf[i], 100, 700000);
+	}
+	harness_run(300);
+	for (int i = 0; i < 10; i++) {
+		rpc_echo(&quick, c, 1000, 100000);
+		ck_assert_int_eq(rpc_wait(&quick), GRPC_OK);
+		rpc_free(&quick);
+	}
+	for (int i = 0; i < DEAF; i++) {
+		client_abort(deaf[i]);
+		for (int k = 0; k < EACH; k++) {
+			free(slow[i * EACH + k].owned);
+			free(slow[i * EACH + k].body);
+		}
+	}
 }
 END_TEST
 
@@ -458,6 +516,8 @@ int main(void)
 	tcase_add_test(tc, more_bytes_than_the_segment_holds);
 	tcase_add_test(tc, a_message_that_never_fits_is_exhausted);
 	tcase_add_test(tc, small_calls_pass_uploads_that_stall);
+	tcase_add_test(tc, uploads_that_stall_give_way_to_those_that_wait);
+	tcase_add_test(tc, deaf_clients_leave_mbufs_to_others);
 	tcase_add_test(tc, a_client_that_does_not_read_blocks_nobody);
 	tcase_add_test(tc, many_large_answers_on_one_connection_all_come);
 	tcase_add_test(tc, a_connection_lost_with_unsent_answers_leaves_nothing);
