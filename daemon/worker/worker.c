@@ -125,6 +125,10 @@ static unsigned jobs_run(struct worker *w)
 	return n;
 }
 
+/* An empty turn takes well under a microsecond, a few with a system call in the driver. One that
+ * took longer than this had its core taken away, which is no polling. */
+#define TURN_EMPTY_MAX_NS (10 * CLOCK_NS_PER_US)
+
 /* The clock read that begins a turn tells what the last one took. */
 static void turn_time(struct worker *w)
 {
@@ -132,7 +136,12 @@ static void turn_time(struct worker *w)
 
 	w->now_ns = clock_ns();
 	took_ns = w->now_ns - last_ns - w->slept_ns;
-	counter_add(w->busy ? &w->counters.busy_ns : &w->counters.idle_poll_ns, took_ns);
+	if (w->busy)
+		counter_add(&w->counters.busy_ns, took_ns);
+	else if (took_ns <= TURN_EMPTY_MAX_NS)
+		counter_add(&w->counters.idle_poll_ns, took_ns);
+	else
+		counter_add(&w->counters.preempted_ns, took_ns);
 	counter_max(&w->counters.turn_ns_max, took_ns);
 	w->slept_ns = 0;
 }

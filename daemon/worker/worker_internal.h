@@ -59,6 +59,7 @@
 	X(polls_empty, "turns that found nothing to do")                                           \
 	X(busy_ns, "time spent in turns that found something")                                     \
 	X(idle_poll_ns, "time spent in turns that found nothing, sleep not included")              \
+	X(preempted_ns, "time of empty turns too long to be the worker's own: its core was taken") \
 	X(sleeps, "times the worker slept")                                                        \
 	X(sleep_ns, "time slept")                                                                  \
 	X(connections, "connections accepted")                                                     \
