@@ -1,0 +1,94 @@
+/* What the files of hostile_host share. */
+#ifndef SPLITD_TESTS_HOSTILE_H
+#define SPLITD_TESTS_HOSTILE_H
+
+#include <pthread.h>
+#include <signal.h>
+
+#include "base/random.h"
+#include "echo.pb-c.h"
+#include "linearize/linearize.h"
+#include "shepherd/shepherd_internal.h"
+
+#define HOSTILE_MODES(X)                                                                           \
+	X(SCRIBBLE, "scribble")             /* writes anywhere in its segment, at full speed */    \
+	X(SCRIBBLE_ARENA, "scribble-arena") /* only where answers lie, while they are encoded */   \
+	X(NEVER_RELEASE, "never-release")   /* answers, and keeps every request */                 \
+	X(RELEASE_TWICE, "release-twice")   /* each token again, and some that never were */       \
+	X(ANSWER_TWICE, "answer-twice")     /* each answer again, and others after it */           \
+	X(STALE, "stale")                   /* call ids of other generations, workers, indices */  \
+	X(POINT, "point")             /* pointers in messages to memory that is not its own */     \
+	X(POINT_SLOT, "point-slot")   /* the same in slots: message, metadata, text */             \
+	X(PUNCH, "punch")             /* holes, truncation, new mappings, once sealed */           \
+	X(PUNCH_EARLY, "punch-early") /* the same while splitd maps and seals */                   \
+	X(WAKE, "wake")               /* wake storms, states that are not so */                    \
+	X(EVENTFD, "eventfd")         /* drained, filled, made blocking */                         \
+	X(STALL, "stall")             /* takes nothing, or takes and never answers */              \
+	X(SOCKET, "socket")           /* nonsense on the attach socket */                          \
+	X(ATTACHES, "attaches")       /* a thousand attaches, left half way */                     \
+	X(MIXED, "mixed")             /* another one at each attach */
+
+enum hostile_mode {
+#define X(name, text) MODE_##name,
+	HOSTILE_MODES(X)
+#undef X
+};
+
+enum hostile_region { REGION_LINES, REGION_RINGS, REGION_ARENA, REGION_ALL, REGION_ANY };
+
+#define HOSTILE_COUNTS(X)                                                                          \
+	X(sessions)                                                                                \
+	X(refused)                                                                                 \
+	X(detached)                                                                                \
+	X(requests)                                                                                \
+	X(answers)                                                                                 \
+	X(writes)                                                                                  \
+	X(storms)                                                                                  \
+	X(drains)                                                                                  \
+	X(packets)                                                                                 \
+	X(connects)                                                                                \
+	X(denied)  /* attempts on sealed memory that failed, as they must */                       \
+	X(allowed) /* and those that did not */
+
+#define STALE_MAX 64
+
+struct hostile {
+	const char *socket, *name, *service;
+	enum hostile_mode mode_asked, mode;
+	enum hostile_region region;
+	uint64_t seed, end_ns, session_ns;
+	struct random rng;
+	struct schema_blob blob;
+	uint32_t schema_index;
+	struct attach_method method;
+	struct attach_hello hello;
+	/* while attached */
+	struct attachment *a;
+	struct arena *arena;
+	pthread_t writer;
+	bool writing, writer_stop, gentle;
+	uint64_t stale[STALE_MAX]; /* calls of before, their tokens */
+	uint64_t stale_tokens[STALE_MAX];
+	unsigned stale_n;
+	struct {
+#define X(name) uint64_t name;
+		HOSTILE_COUNTS(X)
+#undef X
+	} counts;
+};
+
+extern volatile sig_atomic_t hostile_stop;
+uint64_t hostile_now_ns(void);
+bool hostile_over(const struct hostile *x);
+int hostile_hello(struct hostile *x);
+/* hostile_lane.c: take what is in the lane of daemon worker d and worker h, answer as the mode has
+ * it. Returns how many slots were taken. */
+unsigned hostile_serve(struct hostile *x, unsigned d, unsigned h);
+/* hostile_socket.c: the attach socket itself. */
+void hostile_socket(struct hostile *x);
+/* hostile_memory.c: the segments behind it. */
+void hostile_memory(struct hostile *x);
+/* A connected attach socket, or -1. */
+int hostile_connect(const struct hostile *x);
+
+#endif
