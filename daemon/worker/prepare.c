@@ -258,6 +258,7 @@ int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out)
 		.chunk_get = inline_chunk_get,
 		.ctx = &area,
 	};
+	enum worker_stage left;
 	struct decode_job *job;
 	int err;
 
@@ -267,6 +268,7 @@ int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out)
 	job = pool_get(&w->decode_pool);
 	if (job == NULL)
 		return SPLIT_AGAIN;
+	left = stage_enter(w, WORKER_STAGE_decode);
 	err = decode_start(job, call->method->input, call->wire, call->wire_bytes, &target,
 			   &call->method->decode_limits);
 	if (err == 0)
@@ -279,6 +281,7 @@ int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out)
 	} else if (area.overflowed) {
 		err = SPLIT_AGAIN;
 	}
+	stage_enter(w, left);
 	pool_put(&w->decode_pool, job);
 	if (err < 0)
 		prepare_failed(call, err);

@@ -121,6 +121,8 @@ static void config_make(void (*edit)(struct config *cfg))
 	config_report_fini(&rep);
 	/* The device is made from two rings, by port_make(). */
 	harness.config->eal.devices_n = 0;
+	(void)snprintf(harness.config->eal.file_prefix, sizeof(harness.config->eal.file_prefix),
+		       "worker_test_%d", (int)getpid());
 	(void)snprintf(harness.config->ports[0].device, sizeof(harness.config->ports[0].device),
 		       "net_ring_t");
 	if (edit != NULL)
