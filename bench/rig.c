@@ -349,6 +349,7 @@ void rig_sample(struct rig *rig, struct rig_sample *out)
 		.busy_ns = rig_counter(rig, "worker", "busy_ns"),
 		.idle_poll_ns = rig_counter(rig, "worker", "idle_poll_ns"),
 		.sleep_ns = rig_counter(rig, "worker", "sleep_ns"),
+		.preempted_ns = rig_counter(rig, "worker", "preempted_ns"),
 		.host_cpu_ns = process_cpu_ns(rig->host),
 	};
 	if (atomic_load(&rig->clock_known) && clock_gettime(rig->worker_clock, &ts) == 0)

@@ -47,6 +47,7 @@ struct worker *rig_worker(struct rig *rig);
 struct rig_sample {
 	uint64_t ns;
 	uint64_t busy_ns, idle_poll_ns, sleep_ns; /* of the worker, wall time */
+	uint64_t preempted_ns;                    /* as far as the worker noticed */
 	uint64_t daemon_cpu_ns;                   /* of the worker's thread */
 	uint64_t host_cpu_ns;                     /* of the host's process */
 	uint64_t stages[WORKER_STAGE_COUNT];

@@ -37,6 +37,11 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 	o->port = perf_option(perf, "--port");
 	if (o->port != NULL && strcmp(o->port, "ring") == 0)
 		o->port = NULL;
+	if (o->port != NULL && strcmp(o->port, "tap") != 0 && strcmp(o->port, "af_packet") != 0 &&
+	    strcmp(o->port, "af_xdp") != 0) {
+		perf_warn("--port: expected ring, tap, af_packet or af_xdp, not '%s'", o->port);
+		return -SPLIT_E_BASE_INVALID;
+	}
 	o->core_host =
 		(unsigned)perf_number("--host-core", perf_option(perf, "--host-core"), 0, 1023,
 				      o->port != NULL ? perf->core_a : default_host_core(perf));
@@ -44,7 +49,8 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 		perf_number("--host-spin", perf_option(perf, "--host-spin"), 1, UINT64_MAX, 0);
 	o->build = perf_option(perf, "--build");
 	o->adaptive = idle != NULL && strcmp(idle, "adaptive") == 0;
-	if (idle != NULL && !o->adaptive && strcmp(idle, "poll") != 0) {
+	o->poll = idle != NULL && strcmp(idle, "poll") == 0;
+	if (idle != NULL && !o->adaptive && !o->poll) {
 		perf_warn("--idle: expected poll or adaptive, not '%s'", idle);
 		return -SPLIT_E_BASE_INVALID;
 	}
@@ -55,6 +61,27 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 		return -SPLIT_E_BASE_INVALID;
 	}
 	return perf_options_done(perf);
+}
+
+void rpc_run_fill(struct rpc_run *run, const struct rig_sample *a, const struct rig_sample *b)
+{
+	double calls = run->window.calls != 0 ? (double)run->window.calls : 1;
+	double seconds = (double)(run->window.end_ns - run->window.begin_ns) / 1e9;
+	double busy = (double)(b->busy_ns - a->busy_ns);
+	double idle = (double)(b->idle_poll_ns - a->idle_poll_ns);
+	double cpu = (double)(b->daemon_cpu_ns - a->daemon_cpu_ns);
+	double useful = cpu > idle ? cpu - idle : 0;
+
+	run->calls_per_s = (double)run->window.calls / seconds;
+	run->daemon_ns = useful / calls;
+	run->host_ns = (double)(b->host_cpu_ns - a->host_cpu_ns) / calls;
+	run->busy = useful / (double)(b->ns - a->ns);
+	for (unsigned i = 0; i < WORKER_STAGE_COUNT; i++) {
+		run->cycles[i] = (double)(b->stages[i] - a->stages[i]) / calls;
+		/* The cycle counter runs on while somebody else has the core. */
+		if (i != WORKER_STAGE_idle && busy > 0)
+			run->cycles[i] *= useful / busy;
+	}
 }
 
 typedef double (*run_value)(const struct rpc_run *run, unsigned which);
@@ -68,7 +95,7 @@ static double value_calls(const struct rpc_run *r, unsigned which)
 static double value_cpu(const struct rpc_run *r, unsigned which)
 {
 	(void)which;
-	return r->daemon_ns + r->host_ns;
+	return r->core_ns != 0 ? r->core_ns : r->daemon_ns + r->host_ns;
 }
 
 static double value_daemon(const struct rpc_run *r, unsigned which)

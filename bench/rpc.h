@@ -15,9 +15,9 @@ struct rpc_options {
 	double rate;
 	unsigned core_host;
 	uint64_t host_spin_ns;
-	bool adaptive;
-	const char *port;  /* NULL: net_ring in process */
-	const char *build; /* of splitd and echo, with a port */
+	bool adaptive, poll; /* as asked; neither: the default */
+	const char *port;    /* NULL: net_ring in process */
+	const char *build;   /* of splitd and echo, with a port */
 };
 
 /* One measured run. */
@@ -25,11 +25,16 @@ struct rpc_run {
 	struct load_window window;
 	bool stages; /* stage counting was on */
 	double calls_per_s;
-	double daemon_ns;                  /* useful CPU of the daemon, a call */
-	double host_ns;                    /* CPU of the host, a call */
-	double busy;                       /* share of time that the daemon spent on work */
+	double daemon_ns; /* useful CPU of the daemon, a call */
+	double host_ns;   /* CPU of the host, a call */
+	double core_ns; /* ports: busy time of the server cores less empty polls, a call; 0: none */
+	double busy;    /* share of time that the daemon spent on work */
 	double cycles[WORKER_STAGE_COUNT]; /* a call */
 };
+
+/* What lies between two samples. The worker knows which turns were empty; what its thread had of
+ * the CPU beyond those is work, however often the core was taken from it. */
+void rpc_run_fill(struct rpc_run *run, const struct rig_sample *a, const struct rig_sample *b);
 
 /* Fill runs[0..n): pairs of on and off where stages can be switched, n = 2 × perf->runs, else n =
  * perf->runs. `lost`: calls never answered. */

@@ -16,26 +16,6 @@ static bool stopped(void *ctx)
 	return !rig_running(ctx);
 }
 
-static void run_fill(struct rpc_run *run, const struct rig_sample *a, const struct rig_sample *b)
-{
-	double calls = run->window.calls != 0 ? (double)run->window.calls : 1;
-	double seconds = (double)(run->window.end_ns - run->window.begin_ns) / 1e9;
-	double busy = (double)(b->busy_ns - a->busy_ns);
-	double polling = busy + (double)(b->idle_poll_ns - a->idle_poll_ns);
-	double wall = polling + (double)(b->sleep_ns - a->sleep_ns);
-	double cpu = (double)(b->daemon_cpu_ns - a->daemon_cpu_ns);
-
-	run->calls_per_s = (double)run->window.calls / seconds;
-	/* Somebody else on the core takes from working and empty turns alike. */
-	run->daemon_ns = polling > 0 ? busy * cpu / polling / calls : 0;
-	run->host_ns = (double)(b->host_cpu_ns - a->host_cpu_ns) / calls;
-	run->busy = wall > 0 ? busy / wall : 0;
-	for (unsigned i = 0; i < WORKER_STAGE_COUNT; i++)
-		run->cycles[i] =
-			polling > 0 ? (double)(b->stages[i] - a->stages[i]) / calls * cpu / polling
-				    : 0;
-}
-
 static int measure(struct rig *rig, struct load *load, const struct rpc_options *o, bool stages,
 		   struct rpc_run *run)
 {
@@ -50,7 +30,7 @@ static int measure(struct rig *rig, struct load *load, const struct rpc_options 
 	rig_sample(rig, &before);
 	err = load_run(load, (uint64_t)(o->perf->seconds * 1e9), &run->window);
 	rig_sample(rig, &after);
-	run_fill(run, &before, &after);
+	rpc_run_fill(run, &before, &after);
 	return err;
 }
 
