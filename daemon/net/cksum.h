@@ -12,6 +12,8 @@
 
 #include <rte_mbuf.h>
 
+typedef uint64_t cksum_lanes __attribute__((vector_size(16)));
+
 static inline uint64_t cksum_carry(uint64_t sum, uint64_t v)
 {
 	sum += v;
@@ -24,16 +26,25 @@ static inline uint64_t cksum_add(uint64_t sum, const void *data, size_t len)
 	const uint8_t *p = data;
 	uint64_t v;
 
-	while (len >= 32) {
-		uint64_t w[4];
+	/* 32 bytes a turn as 32-bit words in 64-bit lanes: nothing can overflow, no add waits for
+	 * the carry of another. */
+	if (len >= 32) {
+		const cksum_lanes low = {UINT32_MAX, UINT32_MAX};
+		cksum_lanes a = {0}, b = {0};
 
-		memcpy(w, p, sizeof(w));
-		sum = cksum_carry(sum, w[0]);
-		sum = cksum_carry(sum, w[1]);
-		sum = cksum_carry(sum, w[2]);
-		sum = cksum_carry(sum, w[3]);
-		p += 32;
-		len -= 32;
+		do {
+			cksum_lanes x, y;
+
+			memcpy(&x, p, sizeof(x));
+			memcpy(&y, p + sizeof(x), sizeof(y));
+			a += (x & low) + (x >> 32);
+			b += (y & low) + (y >> 32);
+			p += 32;
+			len -= 32;
+		} while (len >= 32);
+		a += b;
+		sum = cksum_carry(sum, a[0]);
+		sum = cksum_carry(sum, a[1]);
 	}
 	while (len >= 8) {
 		memcpy(&v, p, 8);
