@@ -107,7 +107,7 @@ class Peer:
         for ns, dev, address in ((self.server_ns, "sd0", "198.18.1.2/24"), (self.client_ns, "cl0", "198.18.1.1/24")):
             ip("-n", ns, "addr", "add", address, "dev", dev)
             ip("-n", ns, "link", "set", dev, "up")
-        command = ["ip", "netns", "exec", self.server_ns, "taskset", "-c", str(SERVER_CORE), *map(str, self.command())]
+        command = [str(ROOT / "scripts/in-netns"), self.server_ns, "taskset", "-c", str(SERVER_CORE), *map(str, self.command())]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 15
         while subprocess.run(self.inside(["bash", "-c", f"</dev/tcp/198.18.1.2/{PEER_PORT}"]), capture_output=True).returncode:
@@ -117,7 +117,7 @@ class Peer:
         return self
 
     def inside(self, command):
-        return ["ip", "netns", "exec", self.client_ns, *map(str, command)]
+        return [str(ROOT / "scripts/in-netns"), self.client_ns, *map(str, command)]
 
     def idle_ns(self):
         return 0

@@ -64,7 +64,7 @@ grep -h 'no hugepages' "$work/log" >&2
 say "starting examples/greeter beside it"
 setsid "$build/examples/greeter" --socket "$socket" --name greeter >"$work/greeter" 2>>"$work/log" &
 greeter_pid=$!
-inside() { setsid ip netns exec "$ns" "$@" & client_pid=$!; wait "$client_pid"; }
+inside() { setsid "$root/scripts/in-netns" "$ns" "$@" & client_pid=$!; wait "$client_pid"; }
 inside "$root/tests/e2e/probe.py" "$target" greeter || { cat "$work/log" >&2; die "greeter does not answer"; }
 
 status=0
@@ -83,8 +83,8 @@ if [ -n "$stay" ]; then
 	cat <<-END
 
 	splitd stays up. Try it from another terminal, as root:
-	  ip netns exec $ns $root/examples/greeter/hello.py $target you
-	  ip netns exec $ns h2load -n 10000 -c 8 -m 16 http://$target/healthz
+	  $root/scripts/in-netns $ns $root/examples/greeter/hello.py $target you
+	  $root/scripts/in-netns $ns h2load -n 10000 -c 8 -m 16 http://$target/healthz
 	  $build/ctl/splitctl --prefix $prefix stats
 	Ctrl-C ends it and cleans up.
 	END

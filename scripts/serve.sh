@@ -87,8 +87,8 @@ tap) device="net_tap0,iface=sd0" client_if=sd0 ;;
 *)
 	ip -n "$ns" link add cl0 type veth peer name sd0 || die "cannot make a veth pair"
 	for i in cl0 sd0; do
-		ip netns exec "$ns" sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null
-		ip netns exec "$ns" ethtool -K "$i" tx off >/dev/null 2>&1
+		"$root/scripts/in-netns" "$ns" sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null
+		"$root/scripts/in-netns" "$ns" ethtool -K "$i" tx off >/dev/null 2>&1
 		ip -n "$ns" link set "$i" up
 	done
 	client_if=cl0
@@ -126,7 +126,7 @@ print(config["listeners"][0]["port"])
 END
 tcp_port=$(cat "$work/port")
 
-ip netns exec "$ns" "$splitd" -c "$work/splitd.json" >"$work/splitd.out" &
+"$root/scripts/in-netns" "$ns" "$splitd" -c "$work/splitd.json" >"$work/splitd.out" &
 splitd_pid=$!
 # wait_for FILE WORD PID WHAT: until WORD stands in FILE, at most 60 s, while PID lives.
 wait_for() {
@@ -140,15 +140,15 @@ wait_for() {
 }
 wait_for "$work/splitd.out" '^splitd: ready' "$splitd_pid" splitd
 if [ "$port" = tap ]; then
-	ip netns exec "$ns" sysctl -qw net.ipv6.conf.sd0.disable_ipv6=1 2>/dev/null
-	ip netns exec "$ns" ethtool -K sd0 tx off >/dev/null 2>&1
+	"$root/scripts/in-netns" "$ns" sysctl -qw net.ipv6.conf.sd0.disable_ipv6=1 2>/dev/null
+	"$root/scripts/in-netns" "$ns" ethtool -K sd0 tx off >/dev/null 2>&1
 	ip -n "$ns" addr add "$client_address/24" dev sd0
 	ip -n "$ns" link set sd0 up
 fi
 "$service" --socket "$work/host.sock" --name "$example" --workers "$host_workers" --cores "$host_core" >"$work/host.out" &
 host_pid=$!
 wait_for "$work/host.out" '^attached' "$host_pid" "$example"
-ip netns exec "$ns" "$python" "$root/tests/e2e/probe.py" "$address:$tcp_port" "$example" || die "no answer from $address:$tcp_port"
+"$root/scripts/in-netns" "$ns" "$python" "$root/tests/e2e/probe.py" "$address:$tcp_port" "$example" || die "no answer from $address:$tcp_port"
 
 printf 'ready netns=%s address=%s port=%s splitd=%s host=%s socket=%s prefix=%s\n' \
 	"$ns" "$address" "$tcp_port" "$splitd_pid" "$host_pid" "$work/host.sock" "splitd-$$"

@@ -1,4 +1,5 @@
 """splitd and an example, up in a namespace for the length of a `with` block: what every end-to-end test stands on."""
+import json
 import os
 import pathlib
 import select
@@ -66,7 +67,7 @@ class Served:
         return self
 
     def inside(self, command):
-        return ["ip", "netns", "exec", self.netns, *map(str, command)]
+        return [str(ROOT / "scripts/in-netns"), self.netns, *map(str, command)]
 
     def run(self, command, timeout=300, check=True, **more):
         """Runs `command` in the namespace; its output as text. Raises with that output when it fails."""
@@ -82,11 +83,11 @@ class Served:
         return process
 
     def stats(self):
-        """splitd's counters, {layer.name: sum over workers}, by splitctl."""
-        import json
-        text = subprocess.run([str(self.build / "ctl/splitctl"), "--prefix", self.facts["prefix"], "--json", "stats"],
+        """splitd's counters, {"layer.name": sum over workers}, by splitctl."""
+        text = subprocess.run([str(self.build / "ctl/splitctl"), "--prefix", self.facts["prefix"], "--json", "--all", "stats"],
                               capture_output=True, text=True, timeout=30, check=True).stdout
-        return json.loads(text)
+        return {f"{layer}.{name}": value["total"] for layer, counters in json.loads(text)["layers"].items()
+                for name, value in counters.items()}
 
     def log_text(self):
         self.log.flush()
