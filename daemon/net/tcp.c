@@ -359,8 +359,11 @@ static void queue_append(struct tcp_conn *c, struct rte_mbuf *m)
  * there may be no ACK to come. */
 static void want_room(struct tcp_conn *c, uint32_t bytes)
 {
+	uint32_t room = bytes > c->send_limit / 2 ? bytes : c->send_limit / 2;
+
+	if ((c->flags & TCPF_WANT_WRITE) == 0 || c->write_room < room)
+		c->write_room = room;
 	c->flags |= TCPF_WANT_WRITE;
-	c->write_room = bytes > c->send_limit / 2 ? bytes : c->send_limit / 2;
 	tcp_mark_dirty(c);
 }
 
