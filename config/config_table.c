@@ -436,7 +436,9 @@ static const struct field control_fields[] = {
 	 AT(socket_mode),
 	 .def = "0666",
 	 .help = "Its permissions, octal. hosts[].uids decides in any case."},
-	INT("pending_max", pending_max, "16", 1, 256, "Attaches under way at once."),
+	INT("pending_max", pending_max, "16", 1, 256,
+	    "Attaches under way at once; past it the oldest gives way, of the host name that has "
+	    "most of them."),
 	DURATION("attach_timeout", attach_timeout_ns, "5s", 10 * MS, 300 * SEC,
 		 "An attach that takes longer is given up."),
 };

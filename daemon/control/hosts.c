@@ -16,6 +16,8 @@
 
 /* Refusals logged in a second; the counters count all. */
 #define REFUSAL_LOG_BURST 10
+/* Connections taken in one turn: a flood of them must not hold up who is being served. */
+#define ACCEPT_BURST 8
 
 static uint64_t all_workers(const struct control *control)
 {
@@ -220,30 +222,6 @@ static struct control_host *host_create(struct control *control, int fd)
 	control->greeting_n++;
 	pthread_mutex_unlock(&control->lock);
 	return host;
-}
-
-void hosts_accept(struct control *control)
-{
-	int fd = accept4(control->socket_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	struct control_host *host;
-
-	if (fd < 0) {
-		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-			counter_inc(&control->counters.attach_refused_resources);
-			if (log_limit_pass(&control->attach_log, clock_ns(), REFUSAL_LOG_BURST,
-					   CLOCK_NS_PER_SEC, NULL))
-				log_warn("attach socket: %s", strerror(errno));
-		}
-		return;
-	}
-	host = host_create(control, fd);
-	if (host == NULL) {
-		counter_inc(&control->counters.attach_refused_resources);
-		return;
-	}
-	if (control->greeting_n > control->p.config->control.pending_max)
-		host_refuse(host, -SPLIT_E_SHEPHERD_ATTACH_LIMIT,
-			    ": control.pending_max attaches are under way");
 }
 
 /* 0, or why this host's methods can't be served; `more` gets the detail. */
@@ -471,6 +449,77 @@ static void host_step(struct control_host *host)
 	}
 }
 
+/* False: nobody knocks. */
+static bool host_accept(struct control *control)
+{
+	int fd = accept4(control->socket_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct control_host *host;
+
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+			counter_inc(&control->counters.attach_refused_resources);
+			if (log_limit_pass(&control->attach_log, clock_ns(), REFUSAL_LOG_BURST,
+					   CLOCK_NS_PER_SEC, NULL))
+				log_warn("attach socket: %s", strerror(errno));
+		}
+		return false;
+	}
+	host = host_create(control, fd);
+	if (host == NULL)
+		counter_inc(&control->counters.attach_refused_resources);
+	else
+		host_step(host); /* often its HELLO is there already: then it has a name */
+	return true;
+}
+
+void hosts_accept(struct control *control)
+{
+	for (unsigned i = 0; i < ACCEPT_BURST && host_accept(control); i++)
+		;
+}
+
+static unsigned greeting_same_name(const struct control *control, int host_index)
+{
+	unsigned n = 0;
+
+	list_for_each (pos, &control->hosts) {
+		const struct control_host *h = list_entry(pos, struct control_host, link);
+
+		n += h->state == HOST_GREETING && h->host_index == host_index;
+	}
+	return n;
+}
+
+/* Too many attaches are under way: the oldest gives way, of the name that has most of them (none
+ * yet is a name too). So whoever floods the socket displaces himself, and a host that comes to the
+ * point gets through. Here and not in accept, since an event of the one that goes may still be in
+ * the batch at hand. */
+static void greeting_thin(struct control *control)
+{
+	while (control->greeting_n > control->p.config->control.pending_max) {
+		struct control_host *victim = NULL;
+		unsigned most = 0;
+
+		list_for_each (pos, &control->hosts) {
+			struct control_host *h = list_entry(pos, struct control_host, link);
+			unsigned n;
+
+			if (h->state != HOST_GREETING ||
+			    (victim != NULL && h->host_index == victim->host_index))
+				continue;
+			n = greeting_same_name(control, h->host_index);
+			if (n <= most)
+				continue;
+			most = n;
+			victim = h;
+		}
+		if (victim == NULL)
+			return;
+		host_refuse(victim, -SPLIT_E_SHEPHERD_ATTACH_LIMIT,
+			    ": control.pending_max attaches are under way");
+	}
+}
+
 void hosts_event(struct control_host *host, enum watch_kind kind)
 {
 	/* Both of its descriptors may be in one batch of events: the first one removed it. */
@@ -508,6 +557,7 @@ void hosts_report(struct control *control, const struct worker_report *report)
 
 void hosts_tick(struct control *control, uint64_t now_ns)
 {
+	greeting_thin(control);
 	list_for_each_safe (pos, &control->hosts) {
 		struct control_host *host = list_entry(pos, struct control_host, link);
 

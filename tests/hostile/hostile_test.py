@@ -74,9 +74,10 @@ SHOWN = ("control.attach_accepted", "control.attach_refused_protocol", "control.
 def config():
     c = demo_config()
     small = {"uids": [0], "to_host": "16MiB", "to_daemon": "16MiB", "hugepages_fallback": True}
-    c["hosts"] = [{"name": name, **small} for name in ("echo", "echo2")]
+    c["hosts"] = [{"name": name, **small} for name in ("echo", "greeter")]
     c["hosts"].append({"name": "hostile", **small, "endpoints_max": 4, "release_timeout": "200ms", "stall_timeout": "200ms"})
-    c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo", "echo2"]}, {"name": SERVICE, "hosts": ["hostile"]}]
+    c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo"]}, {"name": "split.examples.Greeter", "hosts": ["greeter"]},
+                     {"name": SERVICE, "hosts": ["hostile"]}]
     c["control"]["attach_timeout"] = "1s"
     c["linearize"] = {"linear_bytes_max": "4MiB"}
     c["grpc"] = {"message_bytes_max": "1MiB"}
@@ -109,7 +110,7 @@ def attack(bed, mode, seconds, seed):
     attacker = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=bed.log, text=True)
     bed.others.append(attacker)
     if mode in ("attaches", "socket", "mixed"):
-        newcomer = bed.host_start("echo2")  # it does get in
+        newcomer = bed.host_start("greeter", "greeter")  # it does get in
         newcomer.terminate()
         assert newcomer.wait(60) == 0, "an honest host did not end cleanly"
     mark = MODES[mode]
