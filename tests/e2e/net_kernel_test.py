@@ -20,6 +20,8 @@ import sys
 import threading
 import time
 
+# Works in a chroot as well, unlike `ip netns exec`.
+IN_NETNS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/in-netns")
 KERNEL, DAEMON, PREFIX = "198.18.7.1", "198.18.7.2", 24
 ECHO, DISCARD, RESET, CHARGEN, CLOSED = 7, 9, 13, 19, 4444
 
@@ -48,15 +50,15 @@ class Namespaces:
         if self.port == "af_packet":
             run("ip", "link", "add", "vk0", "netns", self.peer, "type", "veth", "peer", "name", "vd0",
                 "netns", self.host)
-            run("ip", "netns", "exec", self.host, "sysctl", "-qw", "net.ipv6.conf.vd0.disable_ipv6=1")
+            run(IN_NETNS, self.host, "sysctl", "-qw", "net.ipv6.conf.vd0.disable_ipv6=1")
             run("ip", "-n", self.host, "link", "set", "vd0", "up")
             # The daemon sees frames as they leave the kernel: no partial checksums, no super-frames.
-            run("ip", "netns", "exec", self.peer, "ethtool", "-K", "vk0", "tx", "off", "gro", "off")
-            run("ip", "netns", "exec", self.host, "ethtool", "-K", "vd0", "tx", "off", "gro", "off")
+            run(IN_NETNS, self.peer, "ethtool", "-K", "vk0", "tx", "off", "gro", "off")
+            run(IN_NETNS, self.host, "ethtool", "-K", "vd0", "tx", "off", "gro", "off")
             self.kernel_up("vk0")
 
     def kernel_up(self, dev):
-        run("ip", "netns", "exec", self.peer, "sysctl", "-qw", f"net.ipv6.conf.{dev}.disable_ipv6=1")
+        run(IN_NETNS, self.peer, "sysctl", "-qw", f"net.ipv6.conf.{dev}.disable_ipv6=1")
         run("ip", "-n", self.peer, "addr", "add", f"{KERNEL}/{PREFIX}", "dev", dev)
         run("ip", "-n", self.peer, "link", "set", dev, "up")
 
@@ -81,7 +83,7 @@ class Daemon:
             vdev, ns = "net_tap0,iface=vk0", namespaces.peer
         env = dict(os.environ, ECHO_IMPAIR=str(impair))
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", ns, path, DAEMON, str(PREFIX), "-", "--no-huge", "--no-shconf",
+            [IN_NETNS, ns, path, DAEMON, str(PREFIX), "-", "--no-huge", "--no-shconf",
              "-m", "256", "--no-pci", "--no-telemetry", "-l", "0", "--log-level=error",
              f"--file-prefix=netk{os.getpid()}", f"--vdev={vdev}"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
@@ -92,7 +94,7 @@ class Daemon:
             raise RuntimeError(f"tcp_echo_daemon did not start on {port}")
         if port == "tap":
             namespaces.kernel_up("vk0")
-            run("ip", "netns", "exec", namespaces.peer, "ethtool", "-K", "vk0", "tx", "off")
+            run(IN_NETNS, namespaces.peer, "ethtool", "-K", "vk0", "tx", "off")
 
     def stop(self):
         if self.process.poll() is None:
