@@ -9,6 +9,7 @@
 static const struct perf_mode *const modes[] = {
 	&perf_mode_codec,
 	&perf_mode_ring,
+	&perf_mode_dispatch,
 	&perf_mode_rpc,
 };
 
