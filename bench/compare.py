@@ -101,12 +101,13 @@ class Peer:
 
     def __enter__(self):
         ip = lambda *a: subprocess.run(["ip", *a], check=True)
+        inside = lambda ns, *a: subprocess.run([str(ROOT / "scripts/in-netns"), ns, *a], check=True)
         for ns in (self.server_ns, self.client_ns):
             ip("netns", "add", ns)
-        ip("-n", self.server_ns, "link", "add", "sd0", "type", "veth", "peer", "name", "cl0", "netns", self.client_ns)
+        inside(self.server_ns, "ip", "link", "add", "sd0", "type", "veth", "peer", "name", "cl0", "netns", self.client_ns)
         for ns, dev, address in ((self.server_ns, "sd0", "198.18.1.2/24"), (self.client_ns, "cl0", "198.18.1.1/24")):
-            ip("-n", ns, "addr", "add", address, "dev", dev)
-            ip("-n", ns, "link", "set", dev, "up")
+            inside(ns, "ip", "addr", "add", address, "dev", dev)
+            inside(ns, "ip", "link", "set", dev, "up")
         command = [str(ROOT / "scripts/in-netns"), self.server_ns, "taskset", "-c", str(SERVER_CORE), *map(str, self.command())]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 15

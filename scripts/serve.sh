@@ -81,22 +81,22 @@ hugepages=1
 hugepages_reserve 768 || hugepages=0
 
 ip netns add "$ns" || die "cannot make a network namespace"
-ip -n "$ns" link set lo up
+"$root/scripts/in-netns" "$ns" ip link set lo up
 case $port in
 tap) device="net_tap0,iface=sd0" client_if=sd0 ;;
 *)
-	ip -n "$ns" link add cl0 type veth peer name sd0 || die "cannot make a veth pair"
+	"$root/scripts/in-netns" "$ns" ip link add cl0 type veth peer name sd0 || die "cannot make a veth pair"
 	for i in cl0 sd0; do
 		"$root/scripts/in-netns" "$ns" sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null
 		"$root/scripts/in-netns" "$ns" ethtool -K "$i" tx off >/dev/null 2>&1
-		ip -n "$ns" link set "$i" up
+		"$root/scripts/in-netns" "$ns" ip link set "$i" up
 	done
 	client_if=cl0
 	case $port in
 	af_packet) device="net_af_packet0,iface=sd0" ;;
 	af_xdp) device="net_af_xdp0,iface=sd0,start_queue=0,queue_count=1" ;;
 	esac
-	ip -n "$ns" addr add "$client_address/24" dev cl0
+	"$root/scripts/in-netns" "$ns" ip addr add "$client_address/24" dev cl0
 	;;
 esac
 
@@ -142,8 +142,8 @@ wait_for "$work/splitd.out" '^splitd: ready' "$splitd_pid" splitd
 if [ "$port" = tap ]; then
 	"$root/scripts/in-netns" "$ns" sysctl -qw net.ipv6.conf.sd0.disable_ipv6=1 2>/dev/null
 	"$root/scripts/in-netns" "$ns" ethtool -K sd0 tx off >/dev/null 2>&1
-	ip -n "$ns" addr add "$client_address/24" dev sd0
-	ip -n "$ns" link set sd0 up
+	"$root/scripts/in-netns" "$ns" ip addr add "$client_address/24" dev sd0
+	"$root/scripts/in-netns" "$ns" ip link set sd0 up
 fi
 "$service" --socket "$work/host.sock" --name "$example" --workers "$host_workers" --cores "$host_core" >"$work/host.out" &
 host_pid=$!

@@ -44,19 +44,19 @@ class Bed:
         self.work = pathlib.Path(self.folder.name)
         self.socket = self.work / "host.sock"
         self.log = open(self.work / "log", "w+")
-        ip = lambda *a: subprocess.run(["ip", *a], check=True)
-        ip("netns", "add", self.netns)
-        ip("-n", self.netns, "link", "set", "lo", "up")
+        inside = lambda *a: subprocess.run(self.inside(a), check=True)
+        subprocess.run(["ip", "netns", "add", self.netns], check=True)
+        inside("ip", "link", "set", "lo", "up")
         if self.port == "tap":
             device = "net_tap0,iface=sd0"
         else:
-            ip("-n", self.netns, "link", "add", "cl0", "type", "veth", "peer", "name", "sd0")
+            inside("ip", "link", "add", "cl0", "type", "veth", "peer", "name", "sd0")
             for name in ("cl0", "sd0"):
                 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
                 subprocess.run(self.inside(["sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1"]), **quiet)
                 subprocess.run(self.inside(["ethtool", "-K", name, "tx", "off"]), **quiet)
-                ip("-n", self.netns, "link", "set", name, "up")
-            ip("-n", self.netns, "addr", "add", f"{CLIENT}/24", "dev", "cl0")
+                inside("ip", "link", "set", name, "up")
+            inside("ip", "addr", "add", f"{CLIENT}/24", "dev", "cl0")
             device = {"af_packet": "net_af_packet0,iface=sd0",
                       "af_xdp": "net_af_xdp0,iface=sd0,start_queue=0,queue_count=1"}[self.port]
         self.config["eal"].update(devices=[device], file_prefix=self.prefix)

@@ -46,12 +46,12 @@ class Namespaces:
     def make(self):
         for ns in (self.peer, self.host):
             run("ip", "netns", "add", ns)
-            run("ip", "-n", ns, "link", "set", "lo", "up")
+            run(IN_NETNS, ns, "ip", "link", "set", "lo", "up")
         if self.port == "af_packet":
             run("ip", "link", "add", "vk0", "netns", self.peer, "type", "veth", "peer", "name", "vd0",
                 "netns", self.host)
             run(IN_NETNS, self.host, "sysctl", "-qw", "net.ipv6.conf.vd0.disable_ipv6=1")
-            run("ip", "-n", self.host, "link", "set", "vd0", "up")
+            run(IN_NETNS, self.host, "ip", "link", "set", "vd0", "up")
             # The daemon sees frames as they leave the kernel: no partial checksums, no super-frames.
             run(IN_NETNS, self.peer, "ethtool", "-K", "vk0", "tx", "off", "gro", "off")
             run(IN_NETNS, self.host, "ethtool", "-K", "vd0", "tx", "off", "gro", "off")
@@ -59,8 +59,8 @@ class Namespaces:
 
     def kernel_up(self, dev):
         run(IN_NETNS, self.peer, "sysctl", "-qw", f"net.ipv6.conf.{dev}.disable_ipv6=1")
-        run("ip", "-n", self.peer, "addr", "add", f"{KERNEL}/{PREFIX}", "dev", dev)
-        run("ip", "-n", self.peer, "link", "set", dev, "up")
+        run(IN_NETNS, self.peer, "ip", "addr", "add", f"{KERNEL}/{PREFIX}", "dev", dev)
+        run(IN_NETNS, self.peer, "ip", "link", "set", dev, "up")
 
     def remove(self):
         for ns in (self.peer, self.host):

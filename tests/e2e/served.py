@@ -29,7 +29,7 @@ def need_kernel(port="tap"):
     try:
         if port == "tap" and not pathlib.Path("/dev/net/tun").exists():
             skip("kernel feature missing: TUN/TAP (/dev/net/tun)")
-        if port != "tap" and not run("ip", "-n", name, "link", "add", "a0", "type", "veth", "peer", "name", "b0"):
+        if port != "tap" and not run(str(ROOT / "scripts/in-netns"), name, "ip", "link", "add", "a0", "type", "veth", "peer", "name", "b0"):
             skip("kernel feature missing: veth")
         if port == "af_xdp":
             import socket
