@@ -14,6 +14,7 @@
 #include "bench/host_pair.h"
 #include "bench/perf.h"
 #include "bench/rig.h"
+#include "bench/ring.h"
 
 #define BATCH        32u /* calls in the ring when a batch begins; at most its slots */
 #define POOL_WORKERS 4u
@@ -49,8 +50,8 @@ static double cycles_ns(uint64_t cycles)
 	return (double)cycles * 1e9 / (double)clock_cycles_hz();
 }
 
-/* One call; cycles from publication to the handler. */
-static int one_call(struct host_pair *p, double *ns_out)
+/* One call: nanoseconds from publication to the handler, and until the answer was seen. */
+static int one_call(struct host_pair *p, double *there_out, double *whole_out)
 {
 	int err = host_pair_submit(p);
 
@@ -58,46 +59,32 @@ static int one_call(struct host_pair *p, double *ns_out)
 		return err;
 	host_pair_flush(p);
 	err = host_pair_wait(p);
-	*ns_out = cycles_ns(p->page->entered - p->published_at);
+	*there_out = cycles_ns(p->page->entered - p->published_at);
+	*whole_out = cycles_ns(p->answered_at - p->published_at);
 	return err;
 }
 
 /* ---- a host that polls ---------------------------------------------------------------------- */
 
-/* Publication to handler, and, from the same calls, what the host spends on one: its thread is
- * always running, so the cycles of a call are all cycles less those of passes that found nothing.
- * Passes are known by the heartbeat: one for every so many passes, and one whenever the host runs
- * out of work, which is once for each of these calls. */
+/* Publication to handler. And, of the same calls, what the host spends on one that comes alone:
+ * from publication until its answer is seen, less a bare line's way there and back. The daemon's
+ * last steps of publishing and first of seeing are in it, so it is an upper bound. */
 static int polling_single(struct dispatch *d, struct host_pair *p)
 {
-	uint64_t hz = clock_cycles_hz(), cpu, n = 0, end_ns;
-	struct endpoint_lane_state a, b;
-	double beat, cycles;
+	double *there = d->samples, *whole = d->samples + SAMPLES_MAX / 2, line_ns;
+	uint64_t n = 0, end_ns;
 
-	pause_s(0.001);
-	endpoint_lane_state(p->port, 0, &a);
-	cpu = process_cpu_ns(p->pid);
-	pause_s(d->seconds / 8);
-	cpu = process_cpu_ns(p->pid) - cpu;
-	endpoint_lane_state(p->port, 0, &b);
-	if (b.heartbeat == a.heartbeat)
-		return -SPLIT_E_BASE_INTERNAL;
-	beat = (double)cpu / 1e9 * (double)hz / (double)(b.heartbeat - a.heartbeat);
-	endpoint_lane_state(p->port, 0, &a);
-	cpu = process_cpu_ns(p->pid);
+	line_ns = ring_line_rtt(d->perf, d->seconds / 8);
 	end_ns = clock_ns() + (uint64_t)(d->seconds * 1e9 / 2);
-	while (n < SAMPLES_MAX && clock_ns() < end_ns) {
-		int err = one_call(p, &d->samples[n]);
+	while (n < SAMPLES_MAX / 2 && (n == 0 || clock_ns() < end_ns)) {
+		int err = one_call(p, &there[n], &whole[n]);
 
 		if (err != 0)
 			return err;
 		n++;
 	}
-	cpu = process_cpu_ns(p->pid) - cpu;
-	endpoint_lane_state(p->port, 0, &b);
-	cycles = (double)cpu / 1e9 * (double)hz;
-	d->single = (cycles - ((double)(b.heartbeat - a.heartbeat) - (double)n) * beat) / (double)n;
-	d->polling_ns = perf_median(d->samples, n);
+	d->polling_ns = perf_median(there, n);
+	d->single = (perf_median(whole, n) - line_ns) / 1e9 * (double)clock_cycles_hz();
 	d->polling_calls = n;
 	return 0;
 }
@@ -178,11 +165,13 @@ static int parked_calls(struct dispatch *d, struct host_pair *p)
 	uint64_t n = 0, end_ns = clock_ns() + (uint64_t)(d->seconds * 1e9 / 2);
 	uint64_t wakes = p->counters.wakes;
 
+	double whole;
+
 	while (n < PARKED_MAX && (n == 0 || clock_ns() < end_ns)) {
 		int err = parked_wait(p);
 
 		if (err == 0)
-			err = one_call(p, &d->samples[n]);
+			err = one_call(p, &d->samples[n], &whole);
 		if (err != 0)
 			return err;
 		n++;

@@ -319,6 +319,7 @@ static void on_completion(void *ctx, struct endpoint_port *port,
 {
 	struct host_pair *p = ctx;
 
+	p->answered_at = clock_cycles();
 	if (c->has_token)
 		endpoint_token_release(port, c->lane, c->token);
 	if (c->kind != TO_DAEMON_MESSAGE || !c->has_message || c->status != 0)

@@ -35,6 +35,7 @@ struct host_pair {
 	size_t wire_n;
 	struct decode_job *job;
 	uint64_t published, answered, bad;
+	uint64_t answered_at;  /* cycles, when the last answer was seen */
 	uint64_t published_at; /* cycles, just before the last slot became visible */
 };
 

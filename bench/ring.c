@@ -53,7 +53,7 @@ static void *line_echo_run(void *arg)
 }
 
 /* Nanoseconds of one round trip, averaged over about `seconds`. */
-static double line_measure(const struct perf_options *options, double seconds)
+double ring_line_rtt(const struct perf_options *options, double seconds)
 {
 	struct line *line = aligned_alloc(128, sizeof(*line));
 	struct line_echo echo = {.line = line, .core = options->core_b};
@@ -337,7 +337,7 @@ static int measure_all(const struct perf_options *options, struct row *rows, int
 
 	for (unsigned run = 0; run < options->runs; run++) {
 		perf_progress("ring: run %u of %u", run + 1, options->runs);
-		line[run] = line_measure(options, each);
+		line[run] = ring_line_rtt(options, each);
 		for (int i = 0; i < rows_n; i++) {
 			int error =
 				lane_measure(options, rows[i].bytes, true, each, &rows[i].rtt[run]);

@@ -10,6 +10,10 @@ struct ring_peer_row {
 	double rtt[101], rate[101];
 };
 
+/* Nanoseconds for one bare cache line there and back, averaged over about `seconds`; 0 on failure.
+ */
+double ring_line_rtt(const struct perf_options *options, double seconds);
+
 const char *ring_peer_name(int peer);
 /* Nanoseconds of one round trip; 0 when the peer could not be run (a line said why). */
 double ring_peer_rtt(const struct perf_options *options, int peer, double seconds);
