@@ -52,21 +52,31 @@ static void *line_echo_run(void *arg)
 	return NULL;
 }
 
-/* Nanoseconds of one round trip, averaged over about `seconds`. */
+#define LINE_BATCHES 8192
+#define LINE_BATCH   256
+
+/* Nanoseconds of one round trip: the median of batches over about `seconds`, so that a core taken
+ * away for a while does not move the floor that others are measured against. */
 double ring_line_rtt(const struct perf_options *options, double seconds)
 {
 	struct line *line = aligned_alloc(128, sizeof(*line));
 	struct line_echo echo = {.line = line, .core = options->core_b};
 	pthread_t thread;
-	uint64_t n = 0, begin, now;
+	uint64_t n = 0, begin, last, now;
+	double *batches = malloc(LINE_BATCHES * sizeof(*batches)), median;
+	size_t batches_n = 0;
 
-	if (!line)
+	if (!line || !batches) {
+		free(line);
+		free(batches);
 		return 0;
+	}
 	atomic_init(&line->there, 0);
 	atomic_init(&line->back, 0);
 	atomic_init(&line->stop, false);
 	if (pthread_create(&thread, NULL, line_echo_run, &echo) != 0) {
 		free(line);
+		free(batches);
 		return 0;
 	}
 	for (uint64_t warm = 1; warm <= 1000; warm++, n++) {
@@ -74,20 +84,25 @@ double ring_line_rtt(const struct perf_options *options, double seconds)
 		while (atomic_load_explicit(&line->back, memory_order_acquire) != warm)
 			;
 	}
-	begin = clock_ns();
+	begin = last = clock_ns();
 	do {
-		for (unsigned i = 0; i < 256; i++) {
+		for (unsigned i = 0; i < LINE_BATCH; i++) {
 			n++;
 			atomic_store_explicit(&line->there, n, memory_order_release);
 			while (atomic_load_explicit(&line->back, memory_order_acquire) != n)
 				;
 		}
 		now = clock_ns();
+		if (batches_n < LINE_BATCHES)
+			batches[batches_n++] = (double)(now - last) / LINE_BATCH;
+		last = now;
 	} while (now - begin < (uint64_t)(seconds * 1e9));
 	atomic_store(&line->stop, true);
 	pthread_join(thread, NULL);
+	median = perf_median(batches, batches_n);
+	free(batches);
 	free(line);
-	return (double)(now - begin) / (double)(n - 1000);
+	return median;
 }
 
 /* ---- the lane */
