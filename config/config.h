@@ -230,6 +230,7 @@ struct config_host {
 	int32_t numa_node; /* of the segments; CONFIG_NONE: no policy */
 	uint32_t lane_slots;
 	uint32_t lane_depth;
+	uint32_t lane_depth_max;
 	uint64_t stall_timeout_ns;
 	uint64_t release_timeout_ns;
 	uint32_t calls_max; /* of one process and daemon worker */

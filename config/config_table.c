@@ -474,6 +474,11 @@ static const struct field host_fields[] = {
 	INT("lane_slots", lane_slots, "64", 4, 4096, "Slots of each ring; a power of two."),
 	INT("lane_depth", lane_depth, "2", 1, 64,
 	    "Calls published ahead to one host worker; the rest waits in the daemon's queue."),
+	INT("lane_depth_max", lane_depth_max, "64", 1, 4096,
+	    "Calls published ahead to a host worker that keeps emptying its lane while more wait, "
+	    "so "
+	    "that one wake brings it many; `lane_slots` bounds it too, and with no more than "
+	    "`lane_depth` there is no such case."),
 	DURATION("stall_timeout", stall_timeout_ns, "5s", 10 * MS, HOUR,
 		 "A process that takes no published call for so long gets no new ones."),
 	DURATION("release_timeout", release_timeout_ns, "30s", 100 * MS, 24 * HOUR,

@@ -14,6 +14,11 @@
  *                  long handler while another worker sleeps. When no lane has room the call joins
  *                  the endpoint's queue, which each service may fill up to its `queue_max`.
  *
+ * A worker whose lane ran empty while calls queued for it is brisk: it was starved, and each refill
+ * cost a wake. Its own bound doubles each time, up to `lane_depth_max`, so that one wake brings
+ * many calls; it falls back to `lane_depth` as soon as a slot has waited LANE_PACE_NS. Past
+ * `lane_depth` it gets only what would otherwise be queued.
+ *
  * Call protocol: lookup → pick → place (0, or queued and later handed out by balance_next) → done.
  * `balance_done` ends a picked call in any state, exactly once. The caller embeds struct
  * balance_call in its call and keeps it still while picked.
@@ -111,6 +116,7 @@ struct balance_call {
 	X(placed_polling, "calls published to a polling host worker")                              \
 	X(placed_running, "calls published ahead of a running host worker")                        \
 	X(placed_parked, "calls published to a parked host worker, which was woken")               \
+	X(placed_deep, "calls published past lane_depth ahead of a brisk host worker")             \
 	X(placed_late, "calls published to a lane that had not moved for long: none better")       \
 	X(queued, "calls that waited in a service queue")                                          \
 	X(queue_full, "calls refused: the service queue was full")                                 \
@@ -140,6 +146,8 @@ struct balance_endpoint_config {
 	const struct balance_lanes *ops;
 	unsigned lanes; /* 1 .. BALANCE_LANES_MAX */
 	uint32_t lane_depth;
+	uint32_t
+		lane_depth_max; /* for brisk workers; lane_depth or less: no more than lane_depth */
 	uint64_t stall_timeout_ns;
 	const struct balance_route_config *routes;
 	size_t routes_n;

@@ -45,6 +45,8 @@ struct balance_endpoint {
 	void *user;
 	uint64_t stall_timeout_ns;
 	uint32_t lane_depth;
+	uint32_t lane_depth_max;
+	uint32_t lane_bound[BALANCE_LANES_MAX]; /* lane_depth .. lane_depth_max, by its pace */
 	unsigned lanes;
 	unsigned next_lane; /* where the next scan begins, so that equals take turns */
 	uint32_t queued;

@@ -64,24 +64,33 @@ static uint64_t lane_waited(const struct balance_lane *l, uint64_t now_ns)
 	return l->oldest_ns != 0 && now_ns > l->oldest_ns ? now_ns - l->oldest_ns : 0;
 }
 
+/* A slot that waited so long shows that its worker is not brisk (any more): some handlers long, and
+ * well below what a client would notice if it all waited once more behind it. */
+#define LANE_PACE_NS (1000 * 1000)
+
 enum lane_class {
 	LANE_POLLING_FREE, /* in order of preference */
 	LANE_RUNNING,
 	LANE_PARKED,
+	LANE_DEEP,
 	LANE_LATE,
 	LANE_NONE,
 };
 
-static enum lane_class lane_classify(const struct balance *b, const struct balance_endpoint *e,
-				     const struct balance_lane *l, uint64_t now_ns)
+static enum lane_class lane_classify(const struct balance *b, struct balance_endpoint *e,
+				     unsigned lane, const struct balance_lane *l, uint64_t now_ns)
 {
 	uint64_t waited = lane_waited(l, now_ns);
 
-	if (l->state == BALANCE_LANE_RETIRED || l->full || l->ahead >= e->lane_depth ||
+	if (waited > LANE_PACE_NS)
+		e->lane_bound[lane] = e->lane_depth;
+	if (l->state == BALANCE_LANE_RETIRED || l->full || l->ahead >= e->lane_bound[lane] ||
 	    waited > e->stall_timeout_ns)
 		return LANE_NONE;
 	if (waited > b->lane_patience_ns)
 		return LANE_LATE;
+	if (l->ahead >= e->lane_depth)
+		return LANE_DEEP;
 	switch (l->state) {
 	case BALANCE_LANE_POLLING:
 		return l->ahead == 0 ? LANE_POLLING_FREE : LANE_RUNNING;
@@ -108,7 +117,7 @@ static enum lane_class lane_choose(struct balance *b, struct balance_endpoint *e
 		enum lane_class class;
 
 		e->ops->lane_get(e->user, lane, &l);
-		class = lane_classify(b, e, &l, now_ns);
+		class = lane_classify(b, e, lane, &l, now_ns);
 		if (class < best || (class == best && class != LANE_NONE && l.ahead < best_ahead)) {
 			best = class;
 			best_ahead = l.ahead;
@@ -117,8 +126,12 @@ static enum lane_class lane_choose(struct balance *b, struct balance_endpoint *e
 				break;
 		}
 	}
-	if (best != LANE_NONE)
-		e->next_lane = (*lane_out + 1) % e->lanes;
+	if (best == LANE_NONE)
+		return best;
+	e->next_lane = (*lane_out + 1) % e->lanes;
+	/* It ran empty while calls waited for it. */
+	if (best_ahead == 0 && e->queued != 0 && 2 * e->lane_bound[*lane_out] <= e->lane_depth_max)
+		e->lane_bound[*lane_out] *= 2;
 	return best;
 }
 
@@ -128,6 +141,7 @@ static void placed_count(struct balance *b, enum lane_class class)
 		[LANE_POLLING_FREE] = &b->counters.placed_polling,
 		[LANE_RUNNING] = &b->counters.placed_running,
 		[LANE_PARKED] = &b->counters.placed_parked,
+		[LANE_DEEP] = &b->counters.placed_deep,
 		[LANE_LATE] = &b->counters.placed_late,
 	};
 

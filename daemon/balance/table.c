@@ -198,7 +198,11 @@ int balance_endpoint_add(struct balance *b, const struct balance_endpoint_config
 	e->user = cfg->user;
 	e->stall_timeout_ns = cfg->stall_timeout_ns;
 	e->lane_depth = cfg->lane_depth;
+	e->lane_depth_max =
+		cfg->lane_depth_max > cfg->lane_depth ? cfg->lane_depth_max : cfg->lane_depth;
 	e->lanes = cfg->lanes;
+	for (unsigned i = 0; i < cfg->lanes; i++)
+		e->lane_bound[i] = cfg->lane_depth;
 	list_add_tail(&b->endpoints, &e->link);
 	for (size_t i = 0; i < cfg->routes_n; i++) {
 		if (!route_add(b, e, &cfg->routes[i]))

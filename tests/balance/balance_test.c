@@ -93,6 +93,7 @@ static struct balance_endpoint *add(struct fake *f, unsigned lanes)
 		.ops = &fake_ops,
 		.lanes = lanes,
 		.lane_depth = 2,
+		.lane_depth_max = 8,
 		.stall_timeout_ns = 10 * MS,
 		.routes = routes,
 		.routes_n = 5,
@@ -222,6 +223,82 @@ START_TEST(polling_then_running_then_parked)
 	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c);
 	ck_assert_uint_eq(lane, 1);
 	ck_assert_ptr_null(balance_next(b, e, MS, &lane));
+	balance_done(b, &c);
+}
+END_TEST
+
+/* One call, with so many ahead in the only lane. It is done at once unless it was queued. */
+static int place_behind(struct fake *f, uint32_t ahead, struct balance_call *c)
+{
+	unsigned lane = 99;
+	int err;
+
+	f->lanes[0].ahead = ahead;
+	(void)pick("/t.Rr/A", c);
+	err = balance_place(b, c, 10 * MS, &lane);
+	if (err == 0) {
+		ck_assert_uint_eq(lane, 0);
+		balance_done(b, c);
+	}
+	return err;
+}
+
+/* The lane is found empty while a call waits. */
+static void lane_starves(struct fake *f, struct balance_endpoint *e, struct balance_call *c)
+{
+	unsigned lane = 99;
+
+	f->lanes[0].ahead = 0;
+	ck_assert_ptr_eq(balance_next(b, e, 10 * MS, &lane), c);
+	balance_done(b, c);
+}
+
+START_TEST(a_brisk_worker_gets_more_ahead_until_it_is_not)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 1);
+	struct balance_call c;
+
+	f.lanes[0].state = BALANCE_LANE_RUNNING;
+	for (uint32_t bound = 2; bound <= 8; bound *= 2) {
+		ck_assert_int_eq(place_behind(&f, bound - 1, &c), 0);
+		ck_assert_int_eq(place_behind(&f, bound, &c), SPLIT_AGAIN);
+		lane_starves(&f, e, &c);
+	}
+	ck_assert_int_eq(place_behind(&f, 7, &c), 0);
+	ck_assert_int_eq(place_behind(&f, 8, &c), SPLIT_AGAIN); /* lane_depth_max */
+	lane_starves(&f, e, &c);
+	ck_assert_uint_ge(balance_counters_get(b)->placed_deep, 3);
+	f.lanes[0].oldest_ns = 8 * MS;
+	ck_assert_int_eq(place_behind(&f, 2, &c), SPLIT_AGAIN);
+	f.lanes[0].oldest_ns = 0;
+	balance_done(b, &c);
+	ck_assert_int_eq(place_behind(&f, 1, &c), 0);
+	ck_assert_int_eq(place_behind(&f, 2, &c), SPLIT_AGAIN);
+	balance_done(b, &c);
+}
+END_TEST
+
+START_TEST(a_brisk_worker_does_not_keep_others_parked)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 2);
+	struct balance_call c, other;
+	unsigned lane = 99;
+
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	f.lanes[1] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	(void)pick("/t.Rr/A", &c);
+	ck_assert_int_eq(balance_place(b, &c, MS, &lane), SPLIT_AGAIN);
+	f.lanes[0].ahead = 0;
+	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c);
+	ck_assert_uint_eq(lane, 0);
+	f.lanes[0].ahead = 2;
+	f.lanes[1] = (struct balance_lane){.state = BALANCE_LANE_PARKED};
+	(void)pick("/t.Rr/A", &other);
+	ck_assert_int_eq(balance_place(b, &other, MS, &lane), 0);
+	ck_assert_uint_eq(lane, 1);
+	balance_done(b, &other);
 	balance_done(b, &c);
 }
 END_TEST
@@ -491,6 +568,8 @@ int main(void)
 	tcase_add_test(tc, round_robin_takes_turns);
 	tcase_add_test(tc, least_outstanding_evens_out);
 	tcase_add_test(tc, polling_then_running_then_parked);
+	tcase_add_test(tc, a_brisk_worker_gets_more_ahead_until_it_is_not);
+	tcase_add_test(tc, a_brisk_worker_does_not_keep_others_parked);
 	tcase_add_test(tc, a_full_ring_is_not_chosen);
 	tcase_add_test(tc, impatience_wakes_a_parked_worker);
 	tcase_add_test(tc, queue_is_bounded_by_service_and_in_order);
