@@ -47,8 +47,15 @@ enum hostile_region { REGION_LINES, REGION_RINGS, REGION_ARENA, REGION_ALL, REGI
 	X(drains)                                                                                  \
 	X(packets)                                                                                 \
 	X(connects)                                                                                \
+	X(crashed)                                                                                 \
 	X(denied)  /* attempts on sealed memory that failed, as they must */                       \
 	X(allowed) /* and those that did not */
+
+struct hostile_counts {
+#define X(name) uint64_t name;
+	HOSTILE_COUNTS(X)
+#undef X
+};
 
 #define STALE_MAX 64
 
@@ -70,11 +77,7 @@ struct hostile {
 	uint64_t stale[STALE_MAX]; /* calls of before, their tokens */
 	uint64_t stale_tokens[STALE_MAX];
 	unsigned stale_n;
-	struct {
-#define X(name) uint64_t name;
-		HOSTILE_COUNTS(X)
-#undef X
-	} counts;
+	struct hostile_counts *counts; /* shared with the processes that attach */
 };
 
 extern volatile sig_atomic_t hostile_stop;

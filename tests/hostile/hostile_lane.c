@@ -120,7 +120,7 @@ static void answer(struct hostile *x, struct host_lane *lane, uint64_t call_id, 
 		s->text_bytes = (uint32_t)random_next(&x->rng);
 	}
 	host_lane_commit(lane, s);
-	x->counts.answers++;
+	x->counts->answers++;
 }
 
 static void release_batch(struct hostile *x, struct host_lane *lane, const uint64_t *tokens,
@@ -172,7 +172,7 @@ static void request_serve(struct hostile *x, struct host_lane *lane, const struc
 	uint64_t release = slot->flags & SLOT_HAS_TOKEN ? slot->info : 0;
 	uint64_t tokens[SLOT_TOKENS_MAX];
 
-	x->counts.requests++;
+	x->counts->requests++;
 	remember(x, call_id, release);
 	switch (x->mode) {
 	case MODE_NEVER_RELEASE:

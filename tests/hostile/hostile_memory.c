@@ -111,10 +111,10 @@ static void raw_close(struct raw *r)
 static void must_fail(struct raw *r, const char *what, bool failed)
 {
 	if (failed) {
-		r->x->counts.denied++;
+		r->x->counts->denied++;
 		return;
 	}
-	r->x->counts.allowed++;
+	r->x->counts->allowed++;
 	fprintf(stderr, "hostile_host: %s was allowed on a sealed segment\n", what);
 }
 
@@ -171,9 +171,9 @@ static void *piercer(void *arg)
 {
 	struct raw *r = arg;
 	struct random rng;
-	unsigned act = (unsigned)(r->x->counts.sessions % 3);
+	unsigned act = (unsigned)(r->x->counts->sessions % 3);
 
-	random_seed(&rng, r->x->seed + r->x->counts.sessions);
+	random_seed(&rng, r->x->seed + r->x->counts->sessions);
 	while (!__atomic_load_n(&r->stop, __ATOMIC_RELAXED)) {
 		size_t page = 2u << 20;
 		off_t at = (off_t)(random_below(&rng, r->bytes[1] / page) * page);
@@ -187,7 +187,7 @@ static void *piercer(void *arg)
 		else
 			rc = ftruncate(r->fds[1],
 				       random_below(&rng, 2) == 0 ? 0 : (off_t)r->bytes[1]);
-		r->x->counts.writes += rc == 0;
+		r->x->counts->writes += rc == 0;
 		if (rc < 0 && errno == EPERM)
 			break; /* sealed by now */
 	}
@@ -218,9 +218,9 @@ static void session(struct hostile *x)
 		r.fds_n = fds_n;
 	}
 	if (!opened || rc < 0)
-		x->counts.refused++;
+		x->counts->refused++;
 	else
-		x->counts.sessions++;
+		x->counts->sessions++;
 	if (opened && rc == 0 && !early)
 		for (int i = 0; i < 20 && !hostile_over(x); i++)
 			pierce(&r);

@@ -30,7 +30,7 @@ int hostile_connect(const struct hostile *x)
 static void packet_send(struct hostile *x, int fd, const void *packet, size_t bytes, const int *fds,
 			size_t fds_n)
 {
-	x->counts.packets += attach_send(fd, packet, bytes, fds, fds_n) == 0;
+	x->counts->packets += attach_send(fd, packet, bytes, fds, fds_n) == 0;
 }
 
 static void hello_fill(struct hostile *x, struct attach_hello_packet *p, uint32_t blob_bytes)
@@ -84,11 +84,11 @@ static void nonsense(struct hostile *x)
 	int passed[8], passed_n = 0;
 
 	if (fd < 0) {
-		x->counts.refused++;
+		x->counts->refused++;
 		usleep(500);
 		return;
 	}
-	x->counts.connects++;
+	x->counts->connects++;
 	for (uint64_t n = random_below(r, 6); n > 0; n--) {
 		size_t bytes = packet_make(x, packet);
 
@@ -132,11 +132,11 @@ static void attaches(struct hostile *x)
 		int fd = hostile_connect(x);
 
 		if (fd < 0) {
-			x->counts.refused++;
+			x->counts->refused++;
 			usleep(1000);
 			continue;
 		}
-		x->counts.connects++;
+		x->counts->connects++;
 		dripped[n] = 0;
 		if (random_below(&x->rng, 2) == 0) {
 			packet_send(x, fd, &hello, sizeof(hello), NULL, 0);
@@ -151,7 +151,7 @@ static void attaches(struct hostile *x)
 		usleep(20000);
 	while (n > 0)
 		close(fds[--n]);
-	x->counts.sessions++;
+	x->counts->sessions++;
 }
 
 void hostile_socket(struct hostile *x)
