@@ -100,6 +100,13 @@ static void chain_release(struct grpc_chain *chain)
 }
 
 void reply_put(struct reply *r)
+static void encode_job_put(struct reply *r)
+{
+	pool_put(&r->w->encode_pool, r->encode);
+	r->encode = NULL;
+	r->call->ep->encoding--;
+}
+
 {
 	list_del(&r->link);
 	list_del(&r->wait);
@@ -109,9 +116,8 @@ void reply_put(struct reply *r)
 		return;
 	}
 	if (r->encode != NULL) {
-		list_del(&r->job.link);
-		pool_put(&r->w->encode_pool, r->encode);
-		r->encode = NULL;
+	list_del(&r->job.link);
+		encode_job_put(r);
 		chunks_put(r);
 	}
 	reply_token_put(r);
@@ -179,8 +185,7 @@ static int encode_outcome(struct reply *r, int err)
 		reply_encoded(r);
 	else
 		chunks_put(r);
-	pool_put(&w->encode_pool, r->encode);
-	r->encode = NULL;
+	encode_job_put(r);
 	if (err != -SPLIT_E_SHEPHERD_FULL)
 		return err;
 	/* No pages. With none in use but these it would never fit. */
@@ -191,7 +196,17 @@ static int encode_outcome(struct reply *r, int err)
 	return SPLIT_AGAIN;
 }
 
-static int encode_begin(struct reply *r)
+/* Not now: it is begun when its turn on worker.jobs comes. */
+static int encode_defer(struct reply *r)
+{
+	counter_inc(&r->w->counters.encode_yields);
+	r->state = REPLY_RUNNING;
+	list_add_tail(&r->w->jobs, &r->job.link);
+	return SPLIT_AGAIN;
+}
+
+/* `ep`: whose turn's new work it is; NULL from worker.jobs. */
+static int encode_begin(struct reply *r, struct attached *ep)
 {
 	struct worker *w = r->w;
 	const struct linear_source source = {
@@ -205,6 +220,8 @@ static int encode_begin(struct reply *r)
 
 	r->encode = pool_get(&w->encode_pool);
 	if (r->encode == NULL) {
+	if (r->call->ep->encoding >= WORKER_JOBS_PER_ENDPOINT || (ep != NULL && attached_spent(ep)))
+		return encode_defer(r);
 		counter_inc(&w->counters.encode_waits);
 		wait_for_pages(r, true);
 		w->pages_mark--; /* next turn */
@@ -212,12 +229,13 @@ static int encode_begin(struct reply *r)
 	}
 	r->iov = r->iov_inline;
 	r->iov_n = 0;
+	r->call->ep->encoding++;
 	r->iov_max = REPLY_IOV_INLINE;
 	r->second_large = false;
 	err = encode_start(r->encode, method->output, &source, r->msg, &sink,
 			   &method->encode_limits);
 	if (err == 0)
-		err = encode_run(r->encode);
+		err = encode_go(w, r->encode, ep);
 	return encode_outcome(r, err);
 }
 
@@ -238,7 +256,7 @@ int reply_encode(struct reply *r)
 		list_add_tail(&w->reply_wait, &r->wait);
 		return SPLIT_AGAIN;
 	}
-	return encode_begin(r);
+	return encode_begin(r, r->call->ep);
 }
 
 /* A reply that was encoded, or can't be, after it had waited. */
@@ -259,7 +277,10 @@ void reply_job_run(struct reply *r)
 {
 	enum worker_stage left = stage_enter(r->w, WORKER_STAGE_encode);
 
-	reply_settled(r, encode_outcome(r, encode_run(r->encode)));
+	if (r->encode == NULL)
+		reply_settled(r, encode_begin(r, NULL));
+	else
+		reply_settled(r, encode_outcome(r, encode_go(r->w, r->encode, NULL)));
 	stage_enter(r->w, left);
 }
 
@@ -273,7 +294,7 @@ unsigned replies_retry(struct worker *w)
 		int err;
 
 		list_del(&r->wait);
-		err = encode_begin(r);
+		err = encode_begin(r, r->call->ep);
 		if (err == SPLIT_AGAIN && r->state == REPLY_NEW)
 			break;
 		reply_settled(r, err);

@@ -74,6 +74,7 @@ void call_job_drop(struct call *call)
 	list_del(&call->job.link);
 	pool_put(&call->w->decode_pool, call->decode);
 	call->decode = NULL;
+	call->ep->decoding--;
 }
 
 /* What one quantum of a decode led to; the job is given back unless it goes on. */
@@ -107,6 +108,7 @@ static int decode_outcome(struct call *call, int err)
 static int message_prepare(struct call *call)
 {
 	struct worker *w = call->w;
+	struct attached *ep = call->ep;
 	const struct linear_target target = {
 		.delta = endpoint_delta(call->ep->port),
 		.chunk_get = blocks_chunk_get,
@@ -114,7 +116,8 @@ static int message_prepare(struct call *call)
 	};
 	int err;
 
-	call->decode = pool_get(&w->decode_pool);
+	if (ep->decoding < WORKER_JOBS_PER_ENDPOINT)
+		call->decode = pool_get(&w->decode_pool);
 	if (call->decode == NULL) {
 		/* Every job is somebody's who runs on: the next turn may have one. */
 		endpoint_blocks_put(call->ep->port, &call->blocks);
@@ -122,10 +125,11 @@ static int message_prepare(struct call *call)
 		call->ep->prepare_mark = UINT64_MAX;
 		return PREPARE_NO_ROOM;
 	}
+	ep->decoding++;
 	err = decode_start(call->decode, call->method->input, call->wire, call->wire_bytes, &target,
 			   &call->method->decode_limits);
 	if (err == 0)
-		err = decode_run(call->decode);
+		err = attached_spent(ep) ? SPLIT_AGAIN : decode_go(w, call->decode, ep);
 	return decode_outcome(call, err);
 }
 
@@ -209,7 +213,7 @@ void call_advance(struct call *call)
 void call_job_run(struct call *call)
 {
 	enum worker_stage left = stage_enter(call->w, WORKER_STAGE_decode);
-	int err = decode_outcome(call, decode_run(call->decode));
+	int err = decode_outcome(call, decode_go(call->w, call->decode, NULL));
 
 	stage_enter(call->w, left);
 	if (err == PREPARE_RUNS)
@@ -272,7 +276,7 @@ int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out)
 	err = decode_start(job, call->method->input, call->wire, call->wire_bytes, &target,
 			   &call->method->decode_limits);
 	if (err == 0)
-		err = decode_run(job);
+		err = decode_go(w, job, call->ep);
 	if (err == 0) {
 		call->root = decode_root(job);
 		*bytes_out = (uint16_t)decode_chunk_used(job);

@@ -108,9 +108,11 @@ static void endpoints_flush(struct worker *w)
 
 static unsigned jobs_run(struct worker *w)
 {
+	uint64_t units = w->turn_units;
 	unsigned n = 0;
 
-	for (; n < WORKER_JOBS_PER_TURN; n++) {
+	for (; n < WORKER_JOBS_PER_TURN && w->turn_units - units < w->cfg->linearize.work_quantum;
+	     n++) {
 		struct list *node = list_pop_head(&w->jobs);
 		struct job *job;
 
@@ -143,6 +145,9 @@ static void turn_time(struct worker *w)
 	else
 		counter_add(&w->counters.preempted_ns, took_ns);
 	counter_max(&w->counters.turn_ns_max, took_ns);
+	counter_max(&w->counters.turn_units_max, w->turn_units);
+	w->turn_units = 0;
+	w->turn++;
 	w->slept_ns = 0;
 }
 

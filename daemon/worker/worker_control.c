@@ -147,6 +147,7 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 	list_init(&ep->prepare_wait);
 	list_init(&ep->publish_wait);
 	ep->event_fd = -1;
+	ep->turn_quantum = w->cfg->linearize.work_quantum;
 	return ep;
 }
 
@@ -255,6 +256,7 @@ static void endpoint_calls_end(struct attached *ep)
 
 	for (unsigned i = 0; i < 64 && !ep->faulted; i++) {
 		if (endpoint_poll(ep->port, WORKER_POLL_SLOTS, &complete_events, w, w->now_ns) <= 0)
+	ep->turn_quantum *= WORKER_LAST_QUANTA;
 			break;
 	}
 	ep->removed = true;

@@ -78,12 +78,13 @@
 	X(requests_block, "messages decoded into blocks")                                          \
 	X(uploads_slow, "messages given up: too slow while others waited for room")                \
 	X(turn_ns_max, "longest turn of the loop")                                                 \
+	X(turn_units_max, "most units of decode and encode work in one turn")                      \
 	X(room_waits, "messages that waited for room for their wire bytes")                        \
 	X(prepare_waits, "messages that waited for room for their decode")                         \
-	X(decode_yields, "decodes that used up their quantum and went on later")                   \
+	X(decode_yields, "decodes that gave way to others and went on later")                      \
 	X(decode_errors, "messages that could not be decoded")                                     \
 	X(decode_bytes, "wire bytes decoded")                                                      \
-	X(encode_yields, "encodes that used up their quantum and went on later")                   \
+	X(encode_yields, "encodes that gave way to others and went on later")                      \
 	X(encode_errors, "answers that could not be encoded")                                      \
 	X(encode_waits, "answers that waited for pages")                                           \
 	X(encode_bytes, "wire bytes encoded")                                                      \
@@ -100,6 +101,11 @@
 	X(gauge_pages, "pages of encoded answers in use now")
 
 COUNTER_DECLARE(worker, WORKER_COUNTERS);
+
+/* Decodes, and encodes, that one endpoint may have under way, of all that the worker has. */
+#define WORKER_JOBS_PER_ENDPOINT 8
+/* Quanta of work when an endpoint goes: what it has answered is still encoded. */
+#define WORKER_LAST_QUANTA 16
 
 /* A message of at most so many wire bytes is kept in its call, without a wire room, and is decoded
  * at publication: it costs the segment nothing while it waits. Most of what such a message decodes
@@ -120,7 +126,7 @@ COUNTER_DECLARE(worker, WORKER_COUNTERS);
 
 #define WORKER_BURST          32
 #define WORKER_PORTS_MAX      CONFIG_PORTS_MAX
-#define WORKER_JOBS_PER_TURN  2   /* quanta of resumed decodes and encodes in one turn */
+#define WORKER_JOBS_PER_TURN  64  /* resumed decodes and encodes in one turn, quanta allowing */
 #define WORKER_POLL_SLOTS     64  /* completion slots taken of one endpoint in one turn */
 #define WORKER_TIMERS         64  /* timers fired in one turn */
 #define WORKER_METADATA_MAX   128 /* entries of one answer's metadata */
@@ -201,7 +207,10 @@ struct attached {
 	struct list prepare_wait; /* struct call by wait: for linear room */
 	struct list publish_wait; /* struct call by wait: later messages of streams; cancels */
 	uint64_t wire_used, wire_max;
-	uint64_t prepare_mark; /* endpoint_bytes_used when prepare_wait's head last failed */
+	uint64_t prepare_mark;       /* endpoint_bytes_used when prepare_wait's head last failed */
+	uint64_t turn, turn_units;   /* of work begun in that turn */
+	uint64_t turn_quantum;       /* past it, new work goes to worker.jobs */
+	unsigned decoding, encoding; /* jobs held */
 	int event_fd;
 	bool faulted, removed;
 };
@@ -342,6 +351,8 @@ struct worker {
 	struct list due;
 	struct list jobs;       /* struct job */
 	struct list reply_wait; /* struct reply by wait: for pages or an encode job */
+	uint64_t turn;          /* counts */
+	uint64_t turn_units;    /* work units of decodes and encodes in this turn */
 	struct list endpoints;
 	unsigned endpoints_n, endpoints_max;
 
@@ -384,6 +395,46 @@ void stage_turn_begin(struct worker *w);
 void stage_turn_end(struct worker *w, bool found_work);
 
 /* ---- connection.c --------------------------------------------------------------------------- */
+
+/* ---- work ----------------------------------------------------------------------------------- */
+
+/* A turn takes of each endpoint less than two quanta of decodes and encodes that begin in it, and
+ * less than two quanta of those that go on: whatever one endpoint and its clients make of it, the
+ * others have their turn. Small messages, which are decoded straight into their slots, come on top:
+ * at most CALL_SMALL_BYTES units each. */
+static inline bool attached_spent(struct attached *ep)
+{
+	if (ep->turn != ep->w->turn) {
+		ep->turn = ep->w->turn;
+		ep->turn_units = 0;
+	}
+	return ep->turn_units >= ep->turn_quantum;
+}
+
+/* Run for one quantum. `ep`: whose new work it is; NULL for what goes on. */
+static inline int decode_go(struct worker *w, struct decode_job *job, struct attached *ep)
+{
+	uint64_t before = decode_work(job), units;
+	int err = decode_run(job);
+
+	units = decode_work(job) - before;
+	w->turn_units += units;
+	if (ep != NULL)
+		ep->turn_units += units;
+	return err;
+}
+
+static inline int encode_go(struct worker *w, struct encode_job *job, struct attached *ep)
+{
+	uint64_t before = encode_work(job), units;
+	int err = encode_run(job);
+
+	units = encode_work(job) - before;
+	w->turn_units += units;
+	if (ep != NULL)
+		ep->turn_units += units;
+	return err;
+}
 
 extern const struct tcp_events connection_tcp_events;
 
