@@ -99,7 +99,6 @@ static void chain_release(struct grpc_chain *chain)
 	pool_put(&r->w->reply_pool, r);
 }
 
-void reply_put(struct reply *r)
 static void encode_job_put(struct reply *r)
 {
 	pool_put(&r->w->encode_pool, r->encode);
@@ -107,6 +106,7 @@ static void encode_job_put(struct reply *r)
 	r->call->ep->encoding--;
 }
 
+void reply_put(struct reply *r)
 {
 	list_del(&r->link);
 	list_del(&r->wait);
@@ -115,8 +115,8 @@ static void encode_job_put(struct reply *r)
 		chain_release(&r->chain);
 		return;
 	}
-	if (r->encode != NULL) {
 	list_del(&r->job.link);
+	if (r->encode != NULL) {
 		encode_job_put(r);
 		chunks_put(r);
 	}
@@ -218,18 +218,18 @@ static int encode_begin(struct reply *r, struct attached *ep)
 	const struct method *method = r->call->method;
 	int err;
 
-	r->encode = pool_get(&w->encode_pool);
-	if (r->encode == NULL) {
 	if (r->call->ep->encoding >= WORKER_JOBS_PER_ENDPOINT || (ep != NULL && attached_spent(ep)))
 		return encode_defer(r);
+	r->encode = pool_get(&w->encode_pool);
+	if (r->encode == NULL) {
 		counter_inc(&w->counters.encode_waits);
 		wait_for_pages(r, true);
 		w->pages_mark--; /* next turn */
 		return SPLIT_AGAIN;
 	}
+	r->call->ep->encoding++;
 	r->iov = r->iov_inline;
 	r->iov_n = 0;
-	r->call->ep->encoding++;
 	r->iov_max = REPLY_IOV_INLINE;
 	r->second_large = false;
 	err = encode_start(r->encode, method->output, &source, r->msg, &sink,

@@ -146,8 +146,8 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 	list_init(&ep->room_wait);
 	list_init(&ep->prepare_wait);
 	list_init(&ep->publish_wait);
-	ep->event_fd = -1;
 	ep->turn_quantum = w->cfg->linearize.work_quantum;
+	ep->event_fd = -1;
 	return ep;
 }
 
@@ -254,9 +254,9 @@ static void endpoint_calls_end(struct attached *ep)
 	struct worker *w = ep->w;
 	struct list *node;
 
+	ep->turn_quantum *= WORKER_LAST_QUANTA;
 	for (unsigned i = 0; i < 64 && !ep->faulted; i++) {
 		if (endpoint_poll(ep->port, WORKER_POLL_SLOTS, &complete_events, w, w->now_ns) <= 0)
-	ep->turn_quantum *= WORKER_LAST_QUANTA;
 			break;
 	}
 	ep->removed = true;

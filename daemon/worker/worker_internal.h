@@ -350,9 +350,9 @@ struct worker {
 	struct list connections;
 	struct list due;
 	struct list jobs;       /* struct job */
-	struct list reply_wait; /* struct reply by wait: for pages or an encode job */
 	uint64_t turn;          /* counts */
 	uint64_t turn_units;    /* work units of decodes and encodes in this turn */
+	struct list reply_wait; /* struct reply by wait: for pages or an encode job */
 	struct list endpoints;
 	unsigned endpoints_n, endpoints_max;
 
@@ -394,8 +394,6 @@ static inline enum worker_stage stage_enter(struct worker *w, enum worker_stage 
 void stage_turn_begin(struct worker *w);
 void stage_turn_end(struct worker *w, bool found_work);
 
-/* ---- connection.c --------------------------------------------------------------------------- */
-
 /* ---- work ----------------------------------------------------------------------------------- */
 
 /* A turn takes of each endpoint less than two quanta of decodes and encodes that begin in it, and
@@ -435,6 +433,8 @@ static inline int encode_go(struct worker *w, struct encode_job *job, struct att
 		ep->turn_units += units;
 	return err;
 }
+
+/* ---- connection.c --------------------------------------------------------------------------- */
 
 extern const struct tcp_events connection_tcp_events;
 
