@@ -82,6 +82,11 @@ void lane_head_load(struct endpoint_port *p, struct lane *l)
 		return;
 	}
 	l->head_seen = head;
+	/* Forgotten as soon as it is taken: a lane that is never full and never parks for 2^31
+	 * slots would else look as if the wake were still to be taken, and sleep for ever. The
+	 * head is looked at at least once for each round of the ring. */
+	if (l->woken && (int32_t)(head - l->woken_tail) >= 0)
+		l->woken = false;
 }
 
 uint32_t lane_room(struct endpoint_port *p, struct lane *l)
@@ -390,12 +395,11 @@ static void lane_ring_bell(struct endpoint_port *p, struct lane *l)
 
 	if ((uint32_t)state != HOST_PARKED)
 		return;
-	if (l->woken) {
+	if (l->woken)
 		lane_head_load(p, l);
-		if ((int32_t)(l->head_seen - l->woken_tail) < 0) {
-			counter_inc(&p->counters->wakes_saved);
-			return;
-		}
+	if (l->woken) {
+		counter_inc(&p->counters->wakes_saved);
+		return;
 	}
 	if (!__atomic_compare_exchange_n(l->wake, &parked_at, parked_at + 1, false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {

@@ -698,6 +698,29 @@ START_TEST(parked_liar)
 }
 END_TEST
 
+/* A wake that was taken is forgotten at the next look at the lane, whatever comes between: no
+ * number of slots makes it look as if it were still to be taken. */
+START_TEST(wake_forgotten)
+{
+	struct endpoint_request r = {.kind = TO_HOST_TRYAGAIN};
+	struct endpoint_lane_state state;
+	struct host_lane *lane = attachment_lane(p.host, 0, 0);
+	uint64_t wake = load_relaxed(&p.host->workers[0].wake->word);
+
+	store_relaxed(&p.host->workers[0].control->state, wake << 32 | HOST_PARKED);
+	ck_assert_int_eq(endpoint_submit(p.port, 0, &r, now()), 0);
+	endpoint_flush(p.port, now());
+	ck_assert(p.port->lanes[0].woken);
+	endpoint_lane_state(p.port, 0, &state);
+	ck_assert(p.port->lanes[0].woken);
+	ck_assert_ptr_nonnull(host_lane_peek(lane));
+	host_lane_advance(lane);
+	host_state_set(p.host, 0, HOST_POLLING);
+	endpoint_lane_state(p.port, 0, &state);
+	ck_assert(!p.port->lanes[0].woken);
+}
+END_TEST
+
 /* Few tokens for a parked worker gather for release_delay, then wake it. */
 START_TEST(releases_wake_late)
 {
@@ -811,6 +834,7 @@ int main(void)
 	tcase_add_loop_test(t, park_and_wake, 0, 4);
 	tcase_add_test(t, park_times_out);
 	tcase_add_test(t, parked_liar);
+	tcase_add_test(t, wake_forgotten);
 	tcase_add_test(t, releases_wake_late);
 	tcase_add_test(t, daemon_sleep);
 	tcase_add_test(t, revoke_request);
