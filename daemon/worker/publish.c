@@ -221,6 +221,11 @@ static void call_take_back(void *ctx, uint64_t call_id, void *user)
 	struct call *call = user;
 	struct endpoint_port *port = t->ep->port;
 
+	/* Nor one whose client has gone (its CANCEL waits for room in the ring: what the host said
+	 * it had claimed then it may deny now), nor one that has a further message under way. */
+	if (call->grpc == NULL || call->waiting != CALL_WAIT_NONE || call->decode != NULL ||
+	    call->have_message)
+		return;
 	if (!call->published || call->answered || call->finished || call->msg_seq > 1 ||
 	    !(t->lanes[call->lane / 64] & (UINT64_C(1) << (call->lane % 64))))
 		return;

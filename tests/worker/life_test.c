@@ -379,6 +379,54 @@ START_TEST(requests_behind_a_long_handler_are_taken_back)
 }
 END_TEST
 
+static void two_workers_two_slots(struct endpoint_config *cfg)
+{
+	cfg->host_workers = 2;
+	cfg->request_slots = 2;
+}
+
+/* The word a host worker claims by, written as a hostile host may. */
+static void claim_forge(struct fake_host *h, unsigned lane, uint32_t claim)
+{
+	const struct geometry *g = endpoint_geometry(h->shared.endpoint);
+	uint8_t *base = attachment_arena(h->attachment).mem - g->to_daemon_arena_offset;
+	struct host_line *line = (struct host_line *)(void *)(base + g->host_line_offset) + lane;
+
+	__atomic_store_n(&line->claim, claim, __ATOMIC_SEQ_CST);
+}
+
+/* It says of a cancelled call that it was begun, and denies it once the CANCEL waits for room in
+ * its ring: the call has no client any more, so there is nothing to take back. */
+START_TEST(a_claim_denied_later_takes_nothing_back)
+{
+	enum { N = 4 };
+	static struct rpc r[N];
+	struct fake_host *h = host_attach(HOST_DEAF, two_workers_two_slots);
+	struct client *c = client_open();
+	struct rpc after;
+
+	claim_forge(h, 0, 1);
+	claim_forge(h, 1, 1);
+	for (int i = 0; i < N; i++)
+		rpc_echo(&r[i], c, 40, 0);
+	harness_run(50); /* both rings are full */
+	for (int i = 0; i < N; i++)
+		rpc_cancel(&r[i]);
+	harness_run(50);
+	claim_forge(h, 0, 0);
+	atomic_store(&h->deaf_worker, 0);
+	host_mode_set(h, HOST_ECHO);
+	harness_run(100);
+	ck_assert_uint_eq(harness_counter("worker.calls_taken_back"), 0);
+	atomic_store(&h->deaf_worker, -1);
+	rpc_echo(&after, c, 40, 0);
+	rpc_check_echo(&after, 40);
+	rpc_free(&after);
+	for (int i = 0; i < N; i++)
+		rpc_free(&r[i]);
+}
+END_TEST
+
 static void short_queue(struct config *cfg)
 {
 	for (uint32_t i = 0; i < cfg->services_n; i++)
@@ -522,6 +570,7 @@ int main(void)
 	tcase_add_test(tc, many_large_answers_on_one_connection_all_come);
 	tcase_add_test(tc, a_connection_lost_with_unsent_answers_leaves_nothing);
 	tcase_add_test(tc, requests_behind_a_long_handler_are_taken_back);
+	tcase_add_test(tc, a_claim_denied_later_takes_nothing_back);
 	tcase_add_test(tc, drain_lets_calls_finish);
 	tcase_add_test(tc, drain_cuts_off_at_its_deadline);
 	tcase_add_test(tc, an_idle_worker_sleeps_and_wakes);
