@@ -21,6 +21,10 @@ static const struct {
 	{SPLIT_E_SHEPHERD_FULL, GRPC_RESOURCE_EXHAUSTED, "the message does not fit the segment"},
 	{SPLIT_E_SHEPHERD_QUOTA, GRPC_RESOURCE_EXHAUSTED, "the message does not fit the segment"},
 	{SPLIT_E_BASE_LIMIT, GRPC_RESOURCE_EXHAUSTED, "the message does not fit the segment"},
+	/* The host is about to be detached. */
+	{SPLIT_E_SHEPHERD_PROTOCOL, GRPC_UNAVAILABLE, "the host has gone"},
+	{SPLIT_E_SHEPHERD_GONE, GRPC_UNAVAILABLE, "the host has gone"},
+	{SPLIT_E_SHEPHERD_RELEASE, GRPC_UNAVAILABLE, "the host has gone"},
 };
 
 static void failure_count(struct worker *w, enum grpc_status status)

@@ -180,11 +180,18 @@ static void reply_keep_text(struct call *call)
 	r->text_kept = true;
 }
 
+/* What a host may say about one call ahead of what its client was sent. */
+#define CALL_REPLIES_MAX 64
+
 static void on_reply(struct call *call, const struct endpoint_completion *c)
 {
 	struct worker *w = call->w;
-	struct reply *r = pool_get(&w->reply_pool);
+	struct reply *r = NULL;
 
+	/* The pool is everybody's: neither one call's host nor one connection takes all of it. */
+	if (list_count(&call->replies) < CALL_REPLIES_MAX &&
+	    call->conn->replies < pool_size(&w->reply_pool) / 4)
+		r = pool_get(&w->reply_pool);
 	if (r == NULL) {
 		if (c->has_token)
 			endpoint_token_release(call->ep->port, c->lane, c->token);
@@ -200,6 +207,7 @@ static void on_reply(struct call *call, const struct endpoint_completion *c)
 	r->w = w;
 	r->call = call;
 	r->conn = call->conn;
+	r->conn->replies++;
 	r->has_status = c->kind == TO_DAEMON_STATUS || (c->flags & SLOT_HAS_STATUS) != 0;
 	r->has_message = c->has_message && (!r->has_status || c->status == GRPC_OK);
 	r->has_token = c->has_token;

@@ -33,8 +33,9 @@ int rings_create(struct worker *w)
 {
 	unsigned endpoints = 0;
 
+	/* Twice: who leaves is still here for a moment when who takes over comes. */
 	for (uint32_t i = 0; i < w->cfg->hosts_n; i++)
-		endpoints += w->cfg->hosts[i].endpoints_max;
+		endpoints += 2 * w->cfg->hosts[i].endpoints_max + 1;
 	w->endpoints_max = endpoints;
 	w->msgs = ring_create(w, "msgs", MSGS_MAX);
 	w->reports = ring_create(w, "reports", 2 * endpoints + 8);

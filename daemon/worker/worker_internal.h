@@ -178,6 +178,7 @@ struct connection {
 	uint64_t active_ns;
 	uint64_t progress_ns;   /* when bytes last went out to TCP, or when there were none to go */
 	uint64_t encoded_bytes; /* in replies encoded and not yet released */
+	uint32_t replies;       /* struct reply of its calls, sent or not */
 	bool out_starved;       /* the last reserve failed for want of an mbuf */
 	bool eof, failed;
 };
