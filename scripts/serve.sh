@@ -64,14 +64,23 @@ address=198.18.0.2 client_address=198.18.0.1 tcp_port=
 splitd_pid= host_pid=
 cleaned=
 cleanup() {
+	local status=$? bad=
 	[ -z "$cleaned" ] || return
 	cleaned=1
 	trap '' INT TERM HUP
-	stop_pid "$host_pid" 5
-	stop_pid "$splitd_pid" 20
+	if [ -n "$host_pid" ]; then
+		stop_pid "$host_pid" 10 || bad="$example ended with $?"
+	fi
+	if [ -n "$splitd_pid" ]; then
+		stop_pid "$splitd_pid" 30 || bad="splitd ended with $?"
+	fi
 	ip netns del "$ns" 2>/dev/null
 	rm -rf "$work"
 	hugepages_restore
+	if [ "$status" = 0 ] && [ -n "$bad" ]; then
+		say "$bad"
+		exit 1
+	fi
 }
 trap cleanup EXIT
 trap 'exit 0' INT TERM HUP

@@ -42,6 +42,7 @@ if [ "$tier" != unit ]; then
 	run_suite e2e "$build" --suite e2e
 	build_tree "$asan" -Db_sanitize=address,undefined -Db_lundef=false -Dfuzz=true
 	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+	export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
 	run_suite unit-asan "$asan" --suite unit --timeout-multiplier 4
 	run_suite e2e-asan "$asan" --suite e2e --timeout-multiplier 4
 	run_suite fuzz "$asan" --suite fuzz
