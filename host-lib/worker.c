@@ -566,9 +566,10 @@ static void idle(struct worker *w, uint64_t now, uint64_t *since)
 		room_cache_flush(&s->room, &w->cache);
 	if (*since == 0) {
 		*since = now;
+		w->shares_core = host_shares_core(s->attachment, w->h);
 		state_set(w, HOST_POLLING);
 		host_heartbeat(s->attachment, w->h);
-	} else if (spin != UINT64_MAX && now - *since >= spin) {
+	} else if (spin != UINT64_MAX && (w->shares_core || now - *since >= spin)) {
 		STAT(w->host, parks);
 		w->state = HOST_POLLING; /* what host_park leaves behind */
 		if (host_park(s->attachment, w->h, PARK_TIMEOUT_NS))

@@ -2,6 +2,10 @@
  * both by index and generation, so that a name from before means nothing any more. */
 #include "shepherd/shepherd_internal.h"
 
+#include <sched.h>
+
+#include "base/list.h"
+
 /* Call id: generation << 32 | worker << 24 | index. */
 static uint64_t call_id_of(const struct endpoint_port *p, const struct call *c)
 {
@@ -163,9 +167,26 @@ void endpoint_call_close(struct endpoint_port *p, uint64_t id, uint64_t now_ns)
 
 /* ---- small things */
 
+/* 1 + the only core this thread may run on, or 0. */
+static uint32_t core_pinned(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) != 0 || CPU_COUNT(&set) != 1)
+		return 0;
+	for (uint32_t core = 0; core < CPU_SETSIZE; core++)
+		if (CPU_ISSET(core, &set))
+			return core + 1;
+	return 0;
+}
+
 void endpoint_port_adopt(struct endpoint_port *p, struct shepherd_counters *counters)
 {
+	struct daemon_sleep *sleep = container_of(p->sleep_word, struct daemon_sleep, word);
+
 	p->counters = counters != NULL ? counters : &p->counters_own;
+	p->core = core_pinned();
+	store_relaxed(&sleep->core, p->core);
 }
 
 struct endpoint *endpoint_of_port(const struct endpoint_port *p)

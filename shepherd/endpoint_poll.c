@@ -345,6 +345,18 @@ bool endpoint_arm_sleep(struct endpoint_port *p)
 	return true;
 }
 
+bool endpoint_shares_core(const struct endpoint_port *p)
+{
+	for (unsigned i = 0; p->core != 0 && i < p->lanes_n; i++) {
+		const struct control_line *c = p->lanes[i].control;
+
+		if (load_relaxed(&c->core) == p->core &&
+		    (uint32_t)load_relaxed(&c->state) != HOST_RETIRED)
+			return true;
+	}
+	return false;
+}
+
 void endpoint_disarm_sleep(struct endpoint_port *p)
 {
 	if (p->sleep_value % 2 != 0)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -277,6 +278,19 @@ void host_heartbeat(struct attachment *a, unsigned h)
 	struct control_line *c = a->workers[h].control;
 
 	store_relaxed(&c->heartbeat, c->heartbeat + 1);
+}
+
+bool host_shares_core(struct attachment *a, unsigned h)
+{
+	const struct daemon_sleep *sleep =
+		(const struct daemon_sleep *)(a->to_host.mem + a->geometry.daemon_sleep_offset);
+	uint32_t core = (uint32_t)sched_getcpu() + 1;
+
+	store_relaxed(&a->workers[h].control->core, core);
+	for (unsigned d = 0; core != 0 && d < a->geometry.daemon_workers; d++)
+		if (load_relaxed(&sleep[d].core) == core)
+			return true;
+	return false;
 }
 
 static bool work_waits(struct attachment *a, unsigned h, uint32_t kick)

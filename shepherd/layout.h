@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SHEPHERD_VERSION 1
+#define SHEPHERD_VERSION 2
 #define SHEPHERD_MAGIC   0x31646c6f46706853ULL /* "ShpFold1" */
 #define SHEPHERD_LINE    64
 
@@ -183,7 +183,8 @@ enum host_state {
 struct control_line {
 	uint64_t state;
 	uint64_t heartbeat; /* raised by the worker now and then; 0 until it begins */
-	uint8_t reserved[48];
+	uint32_t core;      /* 1 + the core it was on when it last had nothing to do; 0: unknown */
+	uint8_t reserved[44];
 };
 
 /* The host's words of one lane; to-daemon segment. */
@@ -207,10 +208,11 @@ struct host_wake {
 	uint8_t reserved[60];
 };
 
-/* Odd while daemon worker d sleeps, or is about to. */
+/* `word`: odd while daemon worker d sleeps, or is about to. */
 struct daemon_sleep {
 	uint32_t word;
-	uint8_t reserved[60];
+	uint32_t core; /* 1 + the core it is pinned to; 0: unknown */
+	uint8_t reserved[56];
 };
 
 static_assert(sizeof(struct control_line) == SHEPHERD_LINE, "a line");

@@ -403,6 +403,9 @@ int endpoint_text_read(const struct endpoint_port *port, uint64_t address, uint3
  * completion makes endpoint_eventfd readable; false: look again, nothing is armed. */
 bool endpoint_arm_sleep(struct endpoint_port *port);
 void endpoint_disarm_sleep(struct endpoint_port *port);
+/* Whether a worker of this host says that it is on this worker's core, so that it runs only while
+ * this worker does not. A hint by the host: good for deciding how to be idle, for nothing else. */
+bool endpoint_shares_core(const struct endpoint_port *port);
 /* One for each port, because a host can empty it: watch it edge-triggered (EPOLLET) and never read
  * it (the host could have made it blocking). Owned by the endpoint. */
 int endpoint_eventfd(const struct endpoint_port *port);
@@ -477,6 +480,9 @@ void host_lane_ring(struct host_lane *lane);
 /* What worker h does, for the scheduler in the daemon. Thread of h. Not for PARKED. */
 void host_state_set(struct attachment *attachment, unsigned h, enum host_state state);
 void host_heartbeat(struct attachment *attachment, unsigned h);
+/* Note the core that worker h is on. True when a daemon worker is pinned to the same: whoever looks
+ * for work there keeps it from coming. Thread of h, when it has nothing to do. */
+bool host_shares_core(struct attachment *attachment, unsigned h);
 /* Sleep until a slot is there, host_kick, detach, or timeout_ns (0: for ever). Leaves POLLING
  * behind. True when there may be something to do, false on timeout. Thread of h. */
 bool host_park(struct attachment *attachment, unsigned h, uint64_t timeout_ns);

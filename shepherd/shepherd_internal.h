@@ -296,6 +296,7 @@ struct endpoint_port {
 	/* sleep and doorbells */
 	uint32_t *sleep_word; /* shared, ours */
 	uint32_t sleep_value;
+	uint32_t core; /* as in struct daemon_sleep */
 	int eventfd;
 	bool any_dirty;
 	int fault; /* 0, or the fatal code that poll reports */

@@ -3,10 +3,15 @@
  *
  * Before it sleeps it arms every endpoint (shepherd's park protocol, mirrored): from then on a
  * completion makes the eventfd readable. A device without a descriptor is looked at after each
- * step, so idle.sleep_max bounds what sleep adds to the latency of a frame. */
+ * step, so idle.sleep_max bounds what sleep adds to the latency of a frame.
+ *
+ * Where a host's worker has this very core it can answer only while this worker sleeps: then there
+ * is no spinning, and the kernel is asked not to let a wake-up interrupt the host (SCHED_BATCH), or
+ * the first answer of many would end the host's turn. */
 #include "daemon/worker/worker_internal.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -118,12 +123,33 @@ static void sleep_for(struct worker *w, uint64_t ns)
 	counter_add(&w->counters.sleep_ns, w->slept_ns);
 }
 
+/* Whether a host's worker is on this core; the scheduling policy follows it. */
+static bool core_shared(struct worker *w)
+{
+	static const struct sched_param normal = {0};
+	bool shared = false;
+
+	list_for_each (pos, &w->endpoints)
+		shared = shared ||
+			 endpoint_shares_core(list_entry(pos, struct attached, link)->port);
+	if (unlikely(shared != w->core_shared)) {
+		int from = shared ? SCHED_OTHER : SCHED_BATCH;
+
+		/* Another policy was somebody's choice. */
+		if (sched_getscheduler(0) == from)
+			(void)sched_setscheduler(0, shared ? SCHED_BATCH : SCHED_OTHER, &normal);
+		w->core_shared = shared;
+	}
+	return shared;
+}
+
 void worker_idle(struct worker *w)
 {
 	const struct config_idle *cfg = &w->cfg->idle;
 	uint64_t next, ns;
 
-	if (cfg->mode != CONFIG_IDLE_ADAPTIVE || w->now_ns - w->idle_since_ns < cfg->spin_ns) {
+	if (cfg->mode != CONFIG_IDLE_ADAPTIVE ||
+	    (!core_shared(w) && w->now_ns - w->idle_since_ns < cfg->spin_ns)) {
 		rte_pause();
 		return;
 	}

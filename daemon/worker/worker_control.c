@@ -206,6 +206,7 @@ static void endpoint_add(struct worker *w, struct attached *ep)
 		.ops = &attached_lanes,
 		.lanes = endpoint_lanes(ep->port),
 		.lane_depth = host->lane_depth,
+		.lane_depth_max = host->lane_depth_max,
 		.stall_timeout_ns = host->stall_timeout_ns,
 		.routes = ep->routes,
 		.routes_n = ep->routes_n,

@@ -367,6 +367,7 @@ struct worker {
 	int epoll_fd;
 	uint64_t idle_since_ns;
 	uint64_t idle_sleep_ns;
+	bool core_shared; /* with a host's worker, as of the last empty turn */
 
 	/* Scratch for what a host sent along with a status. */
 	struct metadata_item items[WORKER_METADATA_MAX];

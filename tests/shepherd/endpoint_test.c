@@ -5,6 +5,7 @@
 #include <check.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -775,6 +776,31 @@ END_TEST
 
 /* ---- revoke */
 
+/* Both ends say where they are; only a pinned daemon worker and the core that a worker which is not
+ * retired was on last count. */
+START_TEST(cores_shared)
+{
+	cpu_set_t before, one;
+
+	CPU_ZERO(&one);
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(before), &before), 0);
+	CPU_SET((unsigned)sched_getcpu(), &one);
+	ck_assert(!endpoint_shares_core(p.port));
+	ck_assert_int_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+	if (CPU_COUNT(&before) > 1)
+		ck_assert(!host_shares_core(p.host, 0)); /* the daemon worker was not pinned */
+	endpoint_port_adopt(p.port, &p.counters);
+	ck_assert(host_shares_core(p.host, 0));
+	ck_assert(!endpoint_shares_core(p.port)); /* retired until it begins */
+	host_state_set(p.host, 0, HOST_POLLING);
+	ck_assert(endpoint_shares_core(p.port));
+	p.host->workers[0].control->core++;
+	ck_assert(!endpoint_shares_core(p.port));
+	ck_assert_int_eq(sched_setaffinity(0, sizeof(before), &before), 0);
+	endpoint_port_adopt(p.port, &p.counters);
+}
+END_TEST
+
 START_TEST(revoke_request)
 {
 	struct endpoint_config config = pair_config();
@@ -837,6 +863,7 @@ int main(void)
 	tcase_add_test(t, wake_forgotten);
 	tcase_add_test(t, releases_wake_late);
 	tcase_add_test(t, daemon_sleep);
+	tcase_add_test(t, cores_shared);
 	tcase_add_test(t, revoke_request);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);
