@@ -103,7 +103,7 @@ tap) device="net_tap0,iface=sd0" client_if=sd0 ;;
 	client_if=cl0
 	case $port in
 	af_packet) device="net_af_packet0,iface=sd0" ;;
-	af_xdp) device="net_af_xdp0,iface=sd0,start_queue=0,queue_count=1" ;;
+	af_xdp) device="net_af_xdp0,iface=sd0,start_queue=0,queue_count=1,busy_budget=0" ;;
 	esac
 	"$root/scripts/in-netns" "$ns" ip addr add "$client_address/24" dev cl0
 	;;
