@@ -1,10 +1,15 @@
 #!/usr/bin/python3
 """splitd's echo beside grpc++ and nghttpd under h2load: calls per second and CPU a call, medians of interleaved runs.
 
-Every server has core 0 (splitd's daemon and its host share it), h2load has core 1. CPU a call is the busy time of
-core 0 from /proc/stat (softirq included) less splitd's empty polls, divided by the calls answered. The peers run on
-the kernel's TCP over a veth pair with its default offloads on (their best case); splitd over a veth pair whose
-client side computes its checksums.
+Every server has core 0, h2load has core 1. With --layout shared splitd's daemon and its host share core 0; with
+--layout split the host is on core 1, beside h2load. CPU a call is the busy time of core 0 from /proc/stat (softirq
+included) less splitd's empty polls, divided by the calls answered; a host on core 1 adds its threads' CPU time. As a
+check `process_ns_per_call` is what the scheduler charged to the server's threads (schedstat), less the same empty
+polls; `noise` is the share of core 0's busy time that it did not charge to them: interrupts, ksoftirqd, and whatever
+else ran there. Where noise is large the machine was not quiet and only the process figure says something.
+
+The peers run on the kernel's TCP over a veth pair with its default offloads on (their best case); splitd over a veth
+pair whose client side computes its checksums.
 """
 import argparse
 import json
@@ -40,6 +45,15 @@ def busy_ns(core):
     raise RuntimeError(f"no core {core} in /proc/stat")
 
 
+def cpu_ns(*pids):
+    """CPU time of all threads of these processes, by the scheduler. A thread that ends in between takes its time along."""
+    total = 0
+    for pid in pids:
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
+    return total
+
+
 def grpc_body(size, folder):
     """A file with one length-prefixed EchoMessage of `size` payload bytes, for h2load -d."""
     def varint(n):
@@ -63,17 +77,15 @@ class Grpc:
         return h2load(self, shape, requests, f"http://{self.target}/split.examples.Echo/Unary",
                       ["-d", grpc_body(size, self.folder), "-H", "content-type: application/grpc", "-H", "te: trailers"])
 
-    def idle_ns(self):
-        return 0
-
 
 class Splitd(Grpc):
     name = "splitd"
 
     def __init__(self, args, folder):
         super().__init__(folder)
+        self.host_core = SERVER_CORE if args.layout == "shared" else CLIENT_CORE
         self.served = Served(args.build, "echo", port=args.port,
-                             options=["--daemon-core", str(SERVER_CORE), "--host-core", str(SERVER_CORE)])
+                             options=["--daemon-core", str(SERVER_CORE), "--host-core", str(self.host_core)])
 
     def __enter__(self):
         self.served.__enter__()
@@ -85,7 +97,14 @@ class Splitd(Grpc):
 
     def idle_ns(self):
         """Time that splitd's workers have spent in polls that found nothing, asleep not included."""
-        return self.served.stats().get("worker.idle_poll_ns", 0)
+        return self.served.stats()["worker.idle_poll_ns"]
+
+    def threads_ns(self):
+        return cpu_ns(self.served.splitd, self.served.host)
+
+    def elsewhere_ns(self):
+        """CPU time of the server that is not on the server's core."""
+        return cpu_ns(self.served.host) if self.host_core != SERVER_CORE else 0
 
     def __exit__(self, *what):
         return self.served.__exit__(*what)
@@ -123,6 +142,12 @@ class Peer:
     def idle_ns(self):
         return 0
 
+    def threads_ns(self):
+        return cpu_ns(self.process.pid)
+
+    def elsewhere_ns(self):
+        return 0
+
     def __exit__(self, *what):
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -137,7 +162,6 @@ class Peer:
 
 class Grpcpp(Peer, Grpc):
     name = "grpc++"
-    idle_ns = Peer.idle_ns
 
     def command(self):
         return [self.args.build + "/bench/peers/grpcpp_echo", f"198.18.1.2:{PEER_PORT}"]
@@ -169,11 +193,21 @@ def h2load(server, shape, requests, url, more):
 
 
 def measure(server, size, shape, requests):
-    busy, idle = busy_ns(SERVER_CORE), server.idle_ns()
+    """One run between two readings of every clock. What belongs to no call (splitctl) stands before the first of them."""
+    def read():
+        idle = server.idle_ns()
+        return {"idle": idle, "threads": server.threads_ns(), "elsewhere": server.elsewhere_ns(), "busy": busy_ns(SERVER_CORE)}
+    before = read()
     run = server.load(size, shape, requests)
-    busy, idle = busy_ns(SERVER_CORE) - busy, server.idle_ns() - idle
+    busy, threads, elsewhere = busy_ns(SERVER_CORE), server.threads_ns(), server.elsewhere_ns()
+    spent = {"busy": busy - before["busy"], "threads": threads - before["threads"], "elsewhere": elsewhere - before["elsewhere"]}
+    idle = server.idle_ns() - before["idle"]
     calls = max(run["calls"], 1)
-    return {"calls_per_s": run["calls"] / run["seconds"], "cpu_ns_per_call": max(busy - idle, 0) / calls, "errors": run["errors"]}
+    here = spent["threads"] - spent["elsewhere"]
+    return {"calls_per_s": run["calls"] / run["seconds"], "errors": run["errors"],
+            "cpu_ns_per_call": max(spent["busy"] + spent["elsewhere"] - idle, 0) / calls,
+            "process_ns_per_call": max(spent["threads"] - idle, 0) / calls,
+            "noise": max(spent["busy"] - here, 0) / max(spent["busy"], 1)}
 
 
 def requests_for(server, size, shape, seconds):
@@ -230,6 +264,7 @@ def main():
     parser.add_argument("--shapes", default="8x16,64x1")
     parser.add_argument("--systems", default="splitd,grpc++,nghttpd")
     parser.add_argument("--port", default="af_xdp")
+    parser.add_argument("--layout", choices=("shared", "split"), default="shared", help="splitd's host: on the daemon's core, or on h2load's")
     parser.add_argument("--svg", help="write a plot to this file")
     args = parser.parse_args()
     if args.tls:
@@ -255,18 +290,24 @@ def main():
                 for system in systems:
                     median = lambda key: statistics.median(r[key] for r in runs[system])
                     rows.append({"system": system, "shape": shape, "bytes": size, "tls": False, "calls_per_s": median("calls_per_s"),
-                                 "cpu_ns_per_call": median("cpu_ns_per_call"), "errors": sum(r["errors"] for r in runs[system]),
+                                 "cpu_ns_per_call": median("cpu_ns_per_call"), "process_ns_per_call": median("process_ns_per_call"),
+                                 "noise": median("noise"), "errors": sum(r["errors"] for r in runs[system]),
                                  "runs": len(runs[system])})
     if args.svg:
         svg(rows, args.svg)
     if args.json:
         print(json.dumps({"rows": rows}))
         return
-    print(f"{'shape':6} {'bytes':>7} {'system':8} {'calls/s':>10} {'CPU ns/call':>12} {'errors':>6}  calls per CPU-second against grpc++")
+    print(f"{'shape':6} {'bytes':>7} {'system':8} {'calls/s':>10} {'CPU ns/call':>12} {'process ns':>11} {'noise':>6} {'errors':>6}"
+          "  calls per CPU-second against grpc++ (by process)")
     for row in rows:
         base = [r for r in rows if r["system"] == "grpc++" and (r["shape"], r["bytes"]) == (row["shape"], row["bytes"])]
-        ratio = f"{base[0]['cpu_ns_per_call'] / row['cpu_ns_per_call']:.2f}x" if base and row["cpu_ns_per_call"] else "-"
-        print(f"{row['shape']:6} {row['bytes']:7} {row['system']:8} {row['calls_per_s']:10.0f} {row['cpu_ns_per_call']:12.0f} {row['errors']:6}  {ratio}")
+        ratio = "-"
+        if base and row["cpu_ns_per_call"] and row["process_ns_per_call"]:
+            ratio = (f"{base[0]['cpu_ns_per_call'] / row['cpu_ns_per_call']:.2f}x "
+                     f"({base[0]['process_ns_per_call'] / row['process_ns_per_call']:.2f}x)")
+        print(f"{row['shape']:6} {row['bytes']:7} {row['system']:8} {row['calls_per_s']:10.0f} {row['cpu_ns_per_call']:12.0f} "
+              f"{row['process_ns_per_call']:11.0f} {row['noise']:6.0%} {row['errors']:6}  {ratio}")
 
 
 main()
