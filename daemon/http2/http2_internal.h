@@ -128,6 +128,10 @@ struct http2_session {
 	uint32_t fields_seen;
 	uint32_t last_stream_id;
 
+	/* While a SETTINGS frame comes in: see on_begin_frame. */
+	int32_t peer_window;
+	uint32_t peer_window_initial;
+
 	/* Output. */
 	const uint8_t *pending; /* rest of a frame, valid until the next nghttp2_session_mem_send */
 	size_t pending_len;

@@ -155,6 +155,9 @@ int http2_send_frame_done(nghttp2_session *ng, const nghttp2_frame *frame, void 
 		return 0;
 	case NGHTTP2_GOAWAY:
 		counter_inc(&s->engine->counters.tx_goaways);
+		/* One that nghttp2 found: http2_session_fail has counted ours. */
+		if (frame->goaway.error_code != NGHTTP2_NO_ERROR && s->error == 0)
+			counter_inc(&s->engine->counters.sessions_failed);
 		/* Not before it is out: nghttp2 would let a PING overtake it. */
 		if (s->draining)
 			(void)nghttp2_submit_ping(ng, NGHTTP2_FLAG_NONE, http2_drain_ping);

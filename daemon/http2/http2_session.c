@@ -276,6 +276,43 @@ static void session_goaway_last(struct http2_session *s)
 		s->error = -SPLIT_E_HTTP2_NOMEM;
 }
 
+/* A SETTINGS frame begins: the widest window to send in that it may still widen. */
+static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user)
+{
+	struct http2_session *s = user;
+
+	if (likely(hd->type != NGHTTP2_SETTINGS) || (hd->flags & NGHTTP2_FLAG_ACK))
+		return 0;
+	s->peer_window = 0;
+	s->peer_window_initial =
+		nghttp2_session_get_remote_settings(ng, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
+	list_for_each (pos, &s->streams) {
+		struct http2_stream *stream = list_entry(pos, struct http2_stream, link);
+		int32_t window =
+			nghttp2_session_get_stream_remote_window_size(ng, (int32_t)stream->id);
+
+		if (window > s->peer_window)
+			s->peer_window = window;
+	}
+	return 0;
+}
+
+/* RFC 9113 s6.9.2: a window that overflows by SETTINGS is an error of the connection; nghttp2 would
+ * end the stream alone. */
+static void settings_received(struct http2_session *s, const nghttp2_settings *settings)
+{
+	for (size_t i = 0; i < settings->niv; i++) {
+		const nghttp2_settings_entry *e = &settings->iv[i];
+
+		if (e->settings_id == NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE &&
+		    (int64_t)s->peer_window + e->value - s->peer_window_initial > INT32_MAX) {
+			counter_inc(&s->engine->counters.rx_malformed);
+			http2_session_fail(s, HTTP2_FLOW_CONTROL_ERROR, -SPLIT_E_HTTP2_PROTOCOL);
+			return;
+		}
+	}
+}
+
 static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
 	struct http2_session *s = user;
@@ -304,6 +341,10 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
 		if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && s->draining &&
 		    memcmp(frame->ping.opaque_data, http2_drain_ping, 8) == 0)
 			session_goaway_last(s);
+		break;
+	case NGHTTP2_SETTINGS:
+		if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
+			settings_received(s, &frame->settings);
 		break;
 	case NGHTTP2_GOAWAY:
 		counter_inc(&s->engine->counters.rx_goaways);
@@ -403,6 +444,7 @@ static int engine_nghttp2_init(struct http2_engine *e)
 	    nghttp2_option_new(&e->option) != 0)
 		return -SPLIT_E_BASE_NOMEM;
 	cb = e->callbacks;
+	nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
 	nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
 	nghttp2_session_callbacks_set_on_header_callback2(cb, on_header);
 	nghttp2_session_callbacks_set_on_invalid_header_callback2(cb, on_invalid_header);
