@@ -284,10 +284,9 @@ static struct call *call_new(struct worker *w, struct connection *c, struct grpc
 	return call;
 }
 
-static int open_refused(struct worker *w, int code)
+static int open_refused(struct worker *w, int code, struct grpc_accept *accept)
 {
-	const char *text;
-	enum grpc_status status = failure_of(code, &text);
+	enum grpc_status status = failure_of(code, &accept->refusal);
 
 	failure_count(w, status);
 	return (int)status;
@@ -306,11 +305,11 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 
 	err = balance_lookup(w->balance, head->path, head->path_len, &sought);
 	if (err != 0)
-		return open_refused(w, err);
+		return open_refused(w, err, accept);
 	service = balance_method_service(w->balance, sought);
 	if (!config_listener_has_service(c->listener, (uint32_t)service)) {
 		balance_method_put(w->balance, sought);
-		return open_refused(w, -SPLIT_E_BALANCE_UNKNOWN);
+		return open_refused(w, -SPLIT_E_BALANCE_UNKNOWN, accept);
 	}
 	call = call_new(w, c, grpc);
 	if (call == NULL || items_copy(call, head) != 0) {
