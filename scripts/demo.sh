@@ -9,13 +9,16 @@ usage() {
 	usage: scripts/demo.sh [--port tap|af_packet|af_xdp] [--daemon-core N] [--host-core N] [--stay]
 	  --port    how splitd reaches its namespace (default tap)
 	  --stay    leave everything running for you to try; Ctrl-C ends it
+	  --build DIR, --no-setup   run from DIR (default build/); neither install nor build
 	END
 }
-port=tap stay= pass=()
+port=tap stay= setup=1 pass=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--port) [ $# -ge 2 ] || { usage >&2; die "--port needs a value"; }; port=$2; shift ;;
 	--daemon-core | --host-core) [ $# -ge 2 ] || { usage >&2; die "$1 needs a value"; }; pass+=("$1" "$2"); shift ;;
+	--build) [ $# -ge 2 ] || { usage >&2; die "--build needs a value"; }; build=$(realpath -m "$2"); shift ;;
+	--no-setup) setup= ;;
 	--stay) stay=1 ;;
 	-h | --help) usage; exit 0 ;;
 	*) usage >&2; die "unknown option $1" ;;
@@ -25,8 +28,10 @@ done
 case $port in tap | af_packet | af_xdp) ;; *) die "--port $port: expected tap, af_packet or af_xdp" ;; esac
 need_root
 
-packages_install build
-build_tree "$build"
+if [ -n "$setup" ]; then
+	packages_install build
+	build_tree "$build"
+fi
 
 work=$(mktemp -d /tmp/splitd-demo.XXXXXX)
 serve_pid= greeter_pid= client_pid= cleaned=
@@ -46,7 +51,7 @@ trap 'exit 143' TERM HUP
 say "starting splitd (--port $port) and examples/echo in a namespace"
 mkfifo "$work/ready"
 # A session of its own: Ctrl-C reaches this script, which then ends things in order.
-setsid "$root/scripts/serve.sh" echo --no-setup --port "$port" "${pass[@]}" >"$work/ready" 2>"$work/log" &
+setsid "$root/scripts/serve.sh" echo --no-setup --build "$build" --port "$port" "${pass[@]}" >"$work/ready" 2>"$work/log" &
 serve_pid=$!
 read -r line <"$work/ready" || { cat "$work/log" >&2; die "splitd did not come up"; }
 for word in $line; do
