@@ -40,11 +40,10 @@ static bool icmp_allowed(struct net_stack *s)
 }
 
 /* Answer an echo with a copy: the received mbuf may be shared or lack headroom. */
-static void icmp_echo(struct net_stack *s, const struct rte_mbuf *m, const struct net_addr *src,
-		      const struct net_addr *dst)
+static void icmp_echo(struct net_stack *s, const struct rte_mbuf *m, uint32_t off,
+		      const struct net_addr *src, const struct net_addr *dst)
 {
-	uint32_t left = m->pkt_len - sizeof(struct ip4_header);
-	uint32_t off = sizeof(struct ip4_header);
+	uint32_t left = m->pkt_len - off;
 	struct rte_mbuf *head = net_mbuf_get(s);
 	struct rte_mbuf *tail = head;
 	struct icmp_header *icmp;
@@ -86,9 +85,10 @@ static void icmp_echo(struct net_stack *s, const struct rte_mbuf *m, const struc
 
 /* An error about a segment we sent. RFC 1122 s4.2.3.9, RFC 5927: only a connection that is being
  * opened believes it, and only if the quoted sequence number is its SYN's. */
-static void icmp_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint8_t code)
+static void icmp_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset,
+			     uint8_t code)
 {
-	const uint32_t quoted = sizeof(struct ip4_header) + sizeof(struct icmp_header);
+	const uint32_t quoted = offset + (uint32_t)sizeof(struct icmp_header);
 	struct net_addr local = {.family = NET_FAMILY_IPV4};
 	struct net_addr remote = {.family = NET_FAMILY_IPV4};
 	const struct ip4_header *ip;
@@ -123,23 +123,23 @@ static void icmp_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint
 					: -SPLIT_E_NET_UNREACHABLE);
 }
 
-void icmp_rx(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *src,
+void icmp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const struct net_addr *src,
 	     const struct net_addr *dst)
 {
-	uint32_t len = m->pkt_len - sizeof(struct ip4_header);
+	uint32_t len = m->pkt_len - offset;
 	const struct icmp_header *icmp;
 
-	if (m->data_len < sizeof(struct ip4_header) + sizeof(*icmp) ||
-	    cksum_reduce(cksum_add_chain(0, m, sizeof(struct ip4_header), len)) != 0xffff) {
+	if (m->data_len < offset + sizeof(*icmp) ||
+	    cksum_reduce(cksum_add_chain(0, m, offset, len)) != 0xffff) {
 		COUNT(s, rx_drop_icmp_malformed);
 		goto out;
 	}
-	icmp = rte_pktmbuf_mtod_offset(m, const struct icmp_header *, sizeof(struct ip4_header));
+	icmp = rte_pktmbuf_mtod_offset(m, const struct icmp_header *, offset);
 	if (icmp->type == ICMP_ECHO && icmp->code == 0) {
 		if ((s->config.flags & NET_PRIMARY) != 0 && icmp_allowed(s))
-			icmp_echo(s, m, src, dst);
+			icmp_echo(s, m, offset, src, dst);
 	} else if (icmp->type == ICMP_UNREACHABLE) {
-		icmp_unreachable(s, m, icmp->code);
+		icmp_unreachable(s, m, offset, icmp->code);
 	} else {
 		COUNT(s, rx_drop_icmp_type);
 	}
@@ -147,11 +147,11 @@ out:
 	rte_pktmbuf_free(m);
 }
 
-void icmp_port_unreachable(struct net_stack *s, const struct rte_mbuf *m,
+void icmp_port_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint32_t ip_bytes,
 			   const struct net_addr *src, const struct net_addr *dst)
 {
 	/* RFC 792: the offending header and 64 bits behind it. */
-	const uint16_t quote = sizeof(struct ip4_header) + 8;
+	const uint16_t quote = (uint16_t)(ip_bytes + 8);
 	struct icmp_header *icmp;
 	struct rte_mbuf *out;
 

@@ -1,4 +1,5 @@
-/* IPv4: RFC 791, RFC 1122. No options, no reassembly (both dropped and counted). */
+/* IPv4: RFC 791, RFC 1122. Options are walked and not acted on, source routes are dropped (RFC 7126
+ * s4.3, s4.4); no reassembly (dropped and counted). */
 #include "daemon/net/net_internal.h"
 
 #include <string.h>
@@ -29,8 +30,31 @@ static bool source_bad(const struct net_stack *s, const uint8_t a[4])
 	return false;
 }
 
-/* Header checks; false if the packet is to be dropped (counted). */
-static bool ip4_check(struct net_stack *s, const struct rte_mbuf *m, const struct ip4_header *ip)
+/* RFC 1122 s3.2.1.8: a host takes a packet whatever its options say, but for a route to elsewhere.
+ * False too for a list that cannot be walked. */
+static bool options_ok(const uint8_t *p, uint32_t len)
+{
+	enum { END = 0, NOP = 1, LOOSE_ROUTE = 131, STRICT_ROUTE = 137 };
+	uint32_t i = 0;
+
+	while (i < len && p[i] != END) {
+		if (p[i] == NOP) {
+			i++;
+			continue;
+		}
+		if (p[i] == LOOSE_ROUTE || p[i] == STRICT_ROUTE)
+			return false;
+		if (len - i < 2 || p[i + 1] < 2 || p[i + 1] > len - i)
+			return false;
+		i += p[i + 1];
+	}
+	return true;
+}
+
+/* Header checks; false if the packet is to be dropped (counted). `header` bytes by its own account.
+ */
+static bool ip4_check(struct net_stack *s, const struct rte_mbuf *m, const struct ip4_header *ip,
+		      uint32_t header)
 {
 	uint64_t cksum_flags = m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK;
 	uint16_t total;
@@ -39,24 +63,29 @@ static bool ip4_check(struct net_stack *s, const struct rte_mbuf *m, const struc
 		COUNT(s, rx_drop_ip_version);
 		return false;
 	}
-	if ((ip->version_ihl & 0xf) < 5) {
+	if (header < sizeof(*ip)) {
 		COUNT(s, rx_drop_ip_header);
 		return false;
 	}
-	if (ip->version_ihl != IP4_VERSION_IHL) {
-		COUNT(s, rx_drop_ip_options);
+	if (header > m->data_len) {
+		COUNT(s, rx_drop_ip_short);
 		return false;
 	}
 	total = be16_get(ip->total_length);
-	if (total < sizeof(*ip) || total > m->pkt_len) {
+	if (total < header || total > m->pkt_len) {
 		COUNT(s, rx_drop_ip_length);
 		return false;
 	}
 	if (cksum_flags == RTE_MBUF_F_RX_IP_CKSUM_BAD ||
 	    (cksum_flags == RTE_MBUF_F_RX_IP_CKSUM_UNKNOWN &&
 	     (s->config.flags & NET_RX_CSUM_TRUST) == 0 &&
-	     cksum_reduce(cksum_add(0, ip, sizeof(*ip))) != 0xffff)) {
+	     cksum_reduce(cksum_add(0, ip, header)) != 0xffff)) {
 		COUNT(s, rx_drop_ip_checksum);
+		return false;
+	}
+	if (unlikely(header > sizeof(*ip)) &&
+	    !options_ok((const uint8_t *)(ip + 1), header - (uint32_t)sizeof(*ip))) {
+		COUNT(s, rx_drop_ip_options);
 		return false;
 	}
 	if (be16_get(ip->fragment) & IP4_MORE_OR_OFFSET) {
@@ -75,13 +104,15 @@ void ip4_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us)
 	struct net_addr src = {.family = NET_FAMILY_IPV4};
 	struct net_addr dst = {.family = NET_FAMILY_IPV4};
 	const struct ip4_header *ip;
+	uint32_t header;
 
 	if (unlikely(m->data_len < sizeof(*ip))) {
 		COUNT(s, rx_drop_ip_short);
 		goto drop;
 	}
 	ip = rte_pktmbuf_mtod(m, const struct ip4_header *);
-	if (unlikely(!ip4_check(s, m, ip)))
+	header = (ip->version_ihl & 0xfu) * 4;
+	if (unlikely(!ip4_check(s, m, ip, header)))
 		goto drop;
 	memcpy(src.bytes, ip->src, 4);
 	memcpy(dst.bytes, ip->dst, 4);
@@ -94,13 +125,13 @@ void ip4_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us)
 		net_mbuf_cut(m, be16_get(ip->total_length)); /* Ethernet padding */
 	switch (ip->protocol) {
 	case IP_PROTO_TCP:
-		tcp_rx(s, m, sizeof(*ip), &src, &dst);
+		tcp_rx(s, m, header, &src, &dst);
 		return;
 	case IP_PROTO_UDP:
-		udp_rx(s, m, sizeof(*ip), &src, &dst);
+		udp_rx(s, m, header, &src, &dst);
 		return;
 	case IP_PROTO_ICMP:
-		icmp_rx(s, m, &src, &dst);
+		icmp_rx(s, m, header, &src, &dst);
 		return;
 	default:
 		COUNT(s, rx_drop_ip_protocol);

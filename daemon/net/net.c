@@ -330,17 +330,21 @@ enum net_steer net_steer(const struct rte_mbuf *pkt, uint32_t *hash_out)
 {
 	const struct eth_header *eth = rte_pktmbuf_mtod(pkt, const struct eth_header *);
 	const struct ip4_header *ip = (const void *)(eth + 1);
+	uint32_t header;
 	uint64_t h;
 
 	*hash_out = 0;
 	if (pkt->data_len < sizeof(*eth) || be16_get(eth->type) != ETH_TYPE_IPV4)
 		return NET_STEER_ALL;
-	if (pkt->data_len < sizeof(*eth) + sizeof(*ip) + 4 || ip->version_ihl != IP4_VERSION_IHL)
+	if (pkt->data_len < sizeof(*eth) + sizeof(*ip) + 4 || ip->version_ihl >> 4 != 4)
+		return NET_STEER_FLOW;
+	header = (ip->version_ihl & 0xfu) * 4; /* with options: the flow is the same */
+	if (header < sizeof(*ip) || pkt->data_len < sizeof(*eth) + header + 4)
 		return NET_STEER_FLOW;
 	if (ip->protocol == IP_PROTO_ICMP)
 		return NET_STEER_ALL;
 	h = (uint64_t)be32_load(ip->src) << 32 | be32_load(ip->dst);
-	h = (h ^ be32_load(ip + 1)) * UINT64_C(0x9e3779b97f4a7c15);
+	h = (h ^ be32_load((const uint8_t *)ip + header)) * UINT64_C(0x9e3779b97f4a7c15);
 	h = (h ^ (h >> 29)) * UINT64_C(0xbf58476d1ce4e5b9);
 	*hash_out = (uint32_t)(h >> 32);
 	return NET_STEER_FLOW;

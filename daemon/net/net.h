@@ -312,7 +312,7 @@ const char *tcp_state_name(enum tcp_state state);
 	X(rx_drop_ip_header, "IPv4 header length wrong")                                           \
 	X(rx_drop_ip_length, "IPv4 total length wrong")                                            \
 	X(rx_drop_ip_checksum, "IPv4 header checksum wrong")                                       \
-	X(rx_drop_ip_options, "IPv4 packet with options")                                          \
+	X(rx_drop_ip_options, "IPv4 packet with a source route or malformed options")              \
 	X(rx_drop_ip_fragment, "IPv4 fragment")                                                    \
 	X(rx_drop_ip_src, "IPv4 source address not possible")                                      \
 	X(rx_drop_ip_dst, "IPv4 packet for another address")                                       \

@@ -428,12 +428,12 @@ void arp_rx(struct net_stack *s, struct rte_mbuf *m);
 void arp_request_send(struct net_stack *s, const struct net_addr *target, const uint8_t *mac);
 void arp_announce_send(struct net_stack *s, const struct net_addr *addr);
 
-/* icmp.c */
-void icmp_rx(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *src,
+/* icmp.c. `m` begins at the IP header, the ICMP header lies at `offset`. Owns `m`. */
+void icmp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const struct net_addr *src,
 	     const struct net_addr *dst);
-/* Port unreachable about the packet in `m`, which begins at its IP header; `m` stays the caller's.
- */
-void icmp_port_unreachable(struct net_stack *s, const struct rte_mbuf *m,
+/* Port unreachable about the packet in `m`, which begins at its IP header of `ip_bytes`; `m` stays
+ * the caller's. */
+void icmp_port_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint32_t ip_bytes,
 			   const struct net_addr *src, const struct net_addr *dst);
 
 /* udp.c. `m` begins at the IP header, the UDP header lies at `offset`. Owns `m`. */

@@ -69,7 +69,7 @@ void udp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const stru
 	port = udp_find(s, &local);
 	if (port == NULL) {
 		COUNT(s, rx_drop_udp_port);
-		icmp_port_unreachable(s, m, src, dst);
+		icmp_port_unreachable(s, m, offset, src, dst);
 		goto drop;
 	}
 	COUNT(s, rx_udp_datagrams);

@@ -292,10 +292,11 @@ static size_t udp_build(uint8_t *f, uint16_t port, uint16_t len)
 
 static void ip_fix(uint8_t *f)
 {
+	size_t header = (f[14] & 15u) < 5 ? 20 : (f[14] & 15u) * 4u;
 	uint16_t sum;
 
 	be16_store(f + 24, 0);
-	sum = cksum_fold(cksum_add(0, f + 14, 20));
+	sum = cksum_fold(cksum_add(0, f + 14, header));
 	memcpy(f + 24, &sum, 2);
 }
 
@@ -349,6 +350,80 @@ START_TEST(test_bad_frames)
 	rig_silent(&r);
 	ck_assert_uint_eq(COUNTER(rx_drop_eth_short), 13);
 	ck_assert_uint_eq(COUNTER(rx_drop_ip_short), 20);
+	rig_stop(&r);
+}
+END_TEST
+
+/* Put `n` bytes of options into a packet of `len` bytes. */
+static size_t ip_options_add(uint8_t *f, size_t len, const uint8_t *options, size_t n)
+{
+	memmove(f + 34 + n, f + 34, len - 34);
+	memcpy(f + 34, options, n);
+	f[14] = (uint8_t)(0x45 + n / 4);
+	be16_store(f + 16, (uint16_t)(be16_load(f + 16) + n));
+	ip_fix(f);
+	return len + n;
+}
+
+/* RFC 1122 s3.2.1.8: options do not keep a packet from its reader; routes to elsewhere do. */
+START_TEST(test_ip_options)
+{
+	static const uint8_t harmless[][8] = {
+		{1, 1, 1, 1},                /* no operation */
+		{148, 4, 0, 0},              /* router alert */
+		{7, 7, 4, 0, 9, 0, 0, 0},    /* record route, and the list's end */
+		{68, 8, 5, 0, 9, 0, 0, 0},   /* timestamps */
+		{0, 131, 3, 4},              /* nothing counts behind the end */
+		{1, 254, 2, 99, 4, 1, 2, 0}, /* never heard of */
+	};
+	static const uint8_t harmful[][8] = {
+		{131, 7, 4, 1, 2, 3, 4, 0},
+		{137, 7, 4, 1, 2, 3, 4, 0},
+		{1, 131, 3, 4},
+		{7, 0, 4, 0},
+		{7, 1, 4, 0},
+		{148, 5, 0, 0},
+		{1, 1, 1, 68},
+	};
+	uint8_t f[200], segment[300], l4[64] = {8};
+	struct rig_segment syn = {.src_port = RIG_PEER_PORT,
+				  .dst_port = RIG_PORT,
+				  .seq = 1000,
+				  .flags = TCP_SYN,
+				  .window = 1000};
+	size_t len;
+	uint16_t sum;
+
+	rig_defaults(&r);
+	rig_start(&r);
+	for (size_t i = 0; i < ARRAY_LEN(harmless); i++) {
+		len = udp_build(f, 5000, 30);
+		rig_input(&r, f, ip_options_add(f, len, harmless[i], harmless[i][4] ? 8 : 4));
+		ck_assert_uint_eq(COUNTER(rx_drop_udp_port), i + 1);
+		/* What comes back quotes the whole header and eight bytes behind it. */
+		ck_assert_uint_eq(rig_take(&r, segment, sizeof(segment)),
+				  14 + 20 + 8 + 28 + (harmless[i][4] ? 8u : 4u));
+	}
+	for (size_t i = 0; i < ARRAY_LEN(harmful); i++) {
+		len = udp_build(f, 5000, 30);
+		rig_input(&r, f, ip_options_add(f, len, harmful[i], harmful[i][4] ? 8 : 4));
+		ck_assert_uint_eq(COUNTER(rx_drop_ip_options), i + 1);
+	}
+	rig_silent(&r);
+	sum = cksum_fold(cksum_add(0, l4, sizeof(l4)));
+	memcpy(l4 + 2, &sum, 2);
+	len = rig_build_ip(f, IP_PROTO_ICMP, l4, sizeof(l4));
+	rig_input(&r, f, ip_options_add(f, len, harmless[1], 4));
+	ck_assert_uint_eq(rig_take(&r, f, sizeof(f)), 34 + sizeof(l4));
+	len = rig_build_tcp(segment, &syn);
+	rig_input(&r, segment, ip_options_add(segment, len, harmless[1], 4));
+	rig_expect(&r, TCP_SYN | TCP_ACK);
+	/* A header longer than what came. */
+	len = udp_build(f, 5000, 0);
+	f[14] = 0x4f;
+	ip_fix(f);
+	rig_input(&r, f, 60);
+	ck_assert_uint_eq(COUNTER(rx_drop_ip_short), 1);
 	rig_stop(&r);
 }
 END_TEST
@@ -523,6 +598,10 @@ START_TEST(test_steering)
 	memcpy(rte_pktmbuf_mtod(m, void *), f, 60);
 	ck_assert_int_eq(net_steer(m, &again), NET_STEER_FLOW);
 	ck_assert_uint_ne(hash, again);
+	ip_options_add(f, 52, (const uint8_t[]){1, 1, 1, 1}, 4); /* of the same flow */
+	memcpy(rte_pktmbuf_mtod(m, void *), f, 60);
+	ck_assert_int_eq(net_steer(m, &hash), NET_STEER_FLOW);
+	ck_assert_uint_eq(hash, again);
 	for (uint16_t len = 0; len < 40; len++) { /* reads nothing past the end */
 		m->data_len = len;
 		net_steer(m, &hash);
@@ -533,5 +612,5 @@ END_TEST
 
 RIG_MAIN("ip", test_checksum, test_checksum_of_chains, test_address_text, test_announces_itself,
 	 test_arp_answers, test_arp_is_not_poisoned, test_arp_gives_up, test_arp_table_is_bounded,
-	 test_arp_conflict, test_gateway, test_bad_frames, test_frame_size, test_checksum_flags,
-	 test_echo, test_icmp_rate, test_udp, test_steering)
+	 test_arp_conflict, test_gateway, test_bad_frames, test_ip_options, test_frame_size,
+	 test_checksum_flags, test_echo, test_icmp_rate, test_udp, test_steering)
