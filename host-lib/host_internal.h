@@ -275,8 +275,9 @@ struct worker {
 	} pending;
 	struct release_batch *batches; /* by daemon worker */
 	struct room_cache cache;
-	bool ring_mine; /* this thread holds its ring */
-	uint8_t state;  /* enum host_state last said */
+	bool ring_mine;   /* this thread holds its ring */
+	bool shares_core; /* with a daemon worker, when it last had nothing to do */
+	uint8_t state;    /* enum host_state last said */
 	uint32_t passes;
 
 	struct split_host_stats stats; /* relaxed; this thread writes */
