@@ -47,6 +47,7 @@ struct link_ring {
 	const char *local, *remote; /* addresses */
 	uint16_t port;
 	uint32_t connections_max;
+	bool yields; /* somebody else has work on this core: give it away when idle */
 };
 int link_ring_create(const struct link_ring *params, const struct link_events *events,
 		     struct link_set **out) SPLIT_MUST_USE;

@@ -148,8 +148,8 @@ static unsigned ring_poll(struct link_set *base, uint64_t now_ns, uint64_t wait_
 
 	if (n != 0)
 		net_rx(s->stack, pkts, (uint16_t)n, now_ns);
-	else if (wait_ns != 0)
-		sched_yield(); /* a host may share the core */
+	else if (wait_ns != 0 && s->params.yields)
+		sched_yield();
 	return n + net_timers_run(s->stack, now_ns);
 }
 

@@ -311,6 +311,7 @@ struct link_ring rig_link(const struct rig *rig)
 		.remote = RIG_ADDRESS,
 		.port = RIG_PORT,
 		.connections_max = rig->options.connections_max,
+		.yields = rig->options.core_host == rig->options.core_load,
 	};
 }
 
