@@ -33,6 +33,11 @@ static void head_metadata(struct grpc_server *server, struct head *head,
 	const char *at = h->value;
 	const char *end = at + h->value_len;
 
+	/* PROTOCOL-HTTP2, "ASCII-Value": space around it is no part of it. */
+	while (at < end && (*at == ' ' || *at == '\t'))
+		at++;
+	while (end > at && (end[-1] == ' ' || end[-1] == '\t'))
+		end--;
 	head->metadata_bytes += h->name_len + h->value_len + 32;
 	if (head->metadata_bytes > c->metadata_bytes_max) {
 		head->metadata_over = true;

@@ -157,9 +157,9 @@ enum {
 
 /* Calls up. `session_user` is the one given at creation; http2_stream_user gives the stream's. */
 struct http2_events {
-	/* A request's header list is complete and well-formed (RFC 9113 s8.3.1 was checked). The
-	 * stream exists from here on, its user room zeroed. Non-zero return: reset with
-	 * INTERNAL_ERROR. */
+	/* A request's header list is complete and well-formed (RFC 9113 s8.3.1 was checked; values
+	 * may have space around them, which gRPC lets its clients send). The stream exists from
+	 * here on, its user room zeroed. Non-zero return: reset with INTERNAL_ERROR. */
 	int (*headers)(void *session_user, struct http2_stream *stream,
 		       const struct http2_header *h, size_t n, unsigned flags);
 	/* Body bytes, in order, valid until return. The layer above owes http2_stream_consume for

@@ -460,6 +460,9 @@ static int engine_nghttp2_init(struct http2_engine *e)
 	nghttp2_option_set_max_deflate_dynamic_table_size(e->option, e->config.header_table_bytes);
 	nghttp2_option_set_stream_reset_rate_limit(e->option, NG_RESET_BURST, NG_RESET_BURST);
 	nghttp2_option_set_max_continuations(e->option, NG_CONTINUATIONS);
+	/* RFC 9113 s8.2.1 forbids space around values, but stock gRPC clients send what they were
+	 * given, and gRPC's PROTOCOL-HTTP2 lets the receiver strip it. */
+	nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(e->option, 1);
 	return 0;
 }
 

@@ -142,6 +142,11 @@ class GrpcTest(unittest.TestCase):
             got = [(k, v) for k, v in got if k.startswith("x-")]
             self.assertEqual(sorted(got, key=str), sorted(sent, key=str))
 
+    def test_space_around_metadata_is_stripped(self):
+        _, call = unary(self.channel, "Metadata").with_call(b"", metadata=[("x-a", "  a b "), ("x-b", " ")], timeout=30)
+        got = {k: v for k, v in call.trailing_metadata() if k.startswith("x-")}
+        self.assertEqual(got, {"x-a": "a b", "x-b": ""})
+
     def test_metadata_too_large(self):
         with self.assertRaises(grpc.RpcError) as e:
             unary(self.channel, "Unary")(b"", metadata=[("x-large", "v" * 9000)], timeout=30)
