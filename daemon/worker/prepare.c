@@ -12,6 +12,12 @@
 #define CHUNK_FIRST_BYTES   4096u
 #define CHUNK_DOUBLINGS_MAX 9
 
+/* True when everything but wire rooms has come back: more room there will not be. */
+static bool nothing_to_wait_for(const struct attached *ep)
+{
+	return endpoint_bytes_used(ep->port) <= ep->wire_used;
+}
+
 static bool room_error(int err)
 {
 	return err == -SPLIT_E_SHEPHERD_FULL || err == -SPLIT_E_SHEPHERD_QUOTA;
@@ -218,6 +224,10 @@ void call_job_run(struct call *call)
 	stage_enter(call->w, left);
 	if (err == PREPARE_RUNS)
 		return;
+	/* It had all there can be, from first to last: waiting and beginning again gives no more.
+	 */
+	if (err == PREPARE_NO_ROOM && call->prepare_alone && nothing_to_wait_for(call->ep))
+		err = -SPLIT_E_BASE_LIMIT;
 	if (err == PREPARE_NO_ROOM) {
 		/* It was at the front once: it goes back there. */
 		call->ep->prepare_mark = endpoint_bytes_used(call->ep->port);
@@ -294,12 +304,6 @@ int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out)
 
 /* ---- waiting -------------------------------------------------------------------------------- */
 
-/* True when everything but wire rooms has come back: more room there will not be. */
-static bool nothing_to_wait_for(const struct attached *ep)
-{
-	return endpoint_bytes_used(ep->port) <= ep->wire_used;
-}
-
 static bool prepare_retry(struct attached *ep)
 {
 	struct call *call = list_entry(list_first(&ep->prepare_wait), struct call, wait);
@@ -309,6 +313,7 @@ static bool prepare_retry(struct attached *ep)
 
 	if (!alone && endpoint_bytes_used(ep->port) >= ep->prepare_mark)
 		return false;
+	call->prepare_alone = alone;
 	err = prepare_attempt(call);
 	no_job = ep->prepare_mark == UINT64_MAX;
 	if (err == PREPARE_NO_ROOM) {

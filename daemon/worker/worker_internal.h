@@ -254,6 +254,7 @@ struct call {
 	bool have_message, half_closed, half_close_out;
 	bool message_ready, metadata_ready; /* lie in `blocks` */
 	bool blocks_wanted;                 /* the message was found too large for a slot */
+	bool prepare_alone;                 /* its decode began with nothing but wire rooms taken */
 	bool from_small; /* the message lies in `small` until the next one comes */
 	uint8_t refusals;
 

@@ -24,6 +24,7 @@
 	X(WAKE, "wake")               /* wake storms, states that are not so */                    \
 	X(EVENTFD, "eventfd")         /* drained, filled, made blocking */                         \
 	X(STALL, "stall")             /* takes nothing, or takes and never answers */              \
+	X(BOMB, "bomb")               /* answers that never end when walked */                     \
 	X(SOCKET, "socket")           /* nonsense on the attach socket */                          \
 	X(ATTACHES, "attaches")       /* a thousand attaches, left half way */                     \
 	X(MIXED, "mixed")             /* another one at each attach */
@@ -77,6 +78,7 @@ struct hostile {
 	uint64_t stale[STALE_MAX]; /* calls of before, their tokens */
 	uint64_t stale_tokens[STALE_MAX];
 	unsigned stale_n;
+	unsigned bomb;
 	struct hostile_counts *counts; /* shared with the processes that attach */
 };
 
@@ -87,6 +89,11 @@ int hostile_hello(struct hostile *x);
 /* hostile_lane.c: take what is in the lane of daemon worker d and worker h, answer as the mode has
  * it. Returns how many slots were taken. */
 unsigned hostile_serve(struct hostile *x, unsigned d, unsigned h);
+/* hostile_bomb.c: answers of split.tests.Node, by the kind that the request names. */
+const ProtobufCMessageDescriptor *bomb_descriptor(void);
+unsigned bomb_kind(const void *request);
+size_t bomb_bytes(unsigned kind);
+void bomb_make(unsigned kind, uint8_t *mem);
 /* hostile_socket.c: the attach socket itself. */
 void hostile_socket(struct hostile *x);
 /* hostile_memory.c: the segments behind it. */

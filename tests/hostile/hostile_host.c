@@ -54,7 +54,11 @@ int hostile_hello(struct hostile *x)
 
 	if (rc < 0)
 		return rc;
-	rc = schema_builder_add(b, &split__examples__echo_message__descriptor, &x->schema_index);
+	rc = schema_builder_add(b,
+				x->mode_asked == MODE_BOMB
+					? bomb_descriptor()
+					: &split__examples__echo_message__descriptor,
+				&x->schema_index);
 	if (rc == 0)
 		rc = schema_builder_finish(b, &x->blob);
 	schema_builder_destroy(b);

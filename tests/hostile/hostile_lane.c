@@ -83,12 +83,21 @@ static struct slot *reserve(struct hostile *x, struct host_lane *lane, bool toke
 	return NULL;
 }
 
+static uint64_t bomb_in_arena(struct hostile *x, struct shepherd_chunk *block)
+{
+	if (arena_get(x->arena, bomb_bytes(x->bomb), block) < 0)
+		return 0;
+	bomb_make(x->bomb, block->mem);
+	return (uint64_t)(uintptr_t)block->mem;
+}
+
 static void answer(struct hostile *x, struct host_lane *lane, uint64_t call_id, uint64_t release)
 {
 	size_t payload =
 		(size_t)random_below(&x->rng, x->mode == MODE_SCRIBBLE_ARENA ? 65536 : 3000);
 	struct shepherd_chunk block = {0};
-	uint64_t msg = message_make(x, &block, payload);
+	uint64_t msg =
+		x->mode == MODE_BOMB ? bomb_in_arena(x, &block) : message_make(x, &block, payload);
 	struct slot *s = reserve(x, lane, msg != 0);
 
 	if (s == NULL) {
@@ -173,6 +182,8 @@ static void request_serve(struct hostile *x, struct host_lane *lane, const struc
 	uint64_t tokens[SLOT_TOKENS_MAX];
 
 	x->counts->requests++;
+	if (x->mode == MODE_BOMB && slot->flags & SLOT_HAS_MESSAGE)
+		x->bomb = bomb_kind((const void *)(uintptr_t)slot->msg);
 	remember(x, call_id, release);
 	switch (x->mode) {
 	case MODE_NEVER_RELEASE:

@@ -178,4 +178,5 @@ def main():
         assert bed.splitd_stop() == 0
 
 
-main()
+if __name__ == "__main__":
+    main()
