@@ -14,6 +14,16 @@ static size_t pool_stride(size_t object_bytes)
 	return align_up(object_bytes, align);
 }
 
+/* By Newton: each step doubles the bits that are right, and 5 are from the start. */
+static uint64_t inverse_of_odd(uint64_t odd)
+{
+	uint64_t x = (3 * odd) ^ 2;
+
+	for (int bits = 5; bits < 64; bits *= 2)
+		x *= 2 - odd * x;
+	return x;
+}
+
 size_t pool_mem_bytes(size_t object_bytes, uint32_t objects)
 {
 	size_t bytes;
@@ -39,6 +49,8 @@ int pool_init(struct pool *p, size_t object_bytes, uint32_t objects, void *mem)
 	p->own_mem = mem == NULL;
 	p->mem = p->own_mem ? aligned_alloc(BITS_CACHE_LINE, bytes) : mem;
 	p->stride = pool_stride(object_bytes);
+	p->stride_shift = (unsigned)__builtin_ctzll(p->stride);
+	p->stride_inverse = inverse_of_odd(p->stride >> p->stride_shift);
 	p->object_bytes = object_bytes;
 	if (p->free == NULL || p->used_bits == NULL || p->mem == NULL) {
 		if (!p->own_mem)
@@ -95,9 +107,11 @@ void *pool_get_zero(struct pool *p)
 uint32_t pool_index(const struct pool *p, const void *obj)
 {
 	size_t offset = (size_t)((const uint8_t *)obj - p->mem);
-	size_t index = offset / p->stride;
+	/* A division without remainder is a multiplication; with one the product is no index of
+	 * which `offset` could be the place. */
+	size_t index = (offset >> p->stride_shift) * p->stride_inverse;
 
-	assert((const uint8_t *)obj >= p->mem && index < p->objects && offset % p->stride == 0);
+	assert((const uint8_t *)obj >= p->mem && index < p->objects && index * p->stride == offset);
 	return (uint32_t)index;
 }
 

@@ -19,6 +19,8 @@ struct pool {
 	uint32_t *free;      /* stack of free indices */
 	uint64_t *used_bits; /* one bit an object: catches double put and foreign pointers */
 	size_t stride;
+	uint64_t stride_inverse; /* of its odd part, modulo 2^64 */
+	unsigned stride_shift;   /* stride == odd << stride_shift */
 	size_t object_bytes;
 	uint32_t objects;
 	uint32_t free_count;

@@ -61,6 +61,7 @@ struct balance {
 	size_t services_n;
 	struct balance_method **buckets;
 	uint32_t buckets_mask;
+	struct balance_method *method_last; /* looked up last, or NULL */
 	struct pool methods, routes, endpoints_pool;
 	struct list endpoints;
 	struct siphash_key key;

@@ -130,6 +130,8 @@ static void method_reap(struct balance *b, struct balance_method *m)
 	if (m->served != 0 || m->refs != 0)
 		return;
 	*method_slot(b, m->path, m->path_len, m->hash) = m->hash_next;
+	if (b->method_last == m)
+		b->method_last = NULL;
 	pool_put(&b->methods, m);
 }
 
@@ -266,13 +268,17 @@ int balance_lookup(struct balance *b, const char *path, size_t len,
 		counter_inc(&b->counters.unknown_service);
 		return -SPLIT_E_BALANCE_UNKNOWN;
 	}
-	m = *method_slot(b, path, len, siphash24(&b->key, path, len));
+	/* Most calls name the method that the one before named. */
+	m = b->method_last;
+	if (m == NULL || m->path_len != len || memcmp(m->path, path, len) != 0)
+		m = *method_slot(b, path, len, siphash24(&b->key, path, len));
 	if (m == NULL || m->served == 0)
 		return lookup_failure(b, path, len);
 	if (!m->service->placed_here) {
 		counter_inc(&b->counters.not_placed_here);
 		return -SPLIT_E_BALANCE_ELSEWHERE;
 	}
+	b->method_last = m;
 	m->refs++;
 	*method_out = m;
 	return 0;

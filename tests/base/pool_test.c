@@ -28,6 +28,24 @@ START_TEST(sizes)
 }
 END_TEST
 
+START_TEST(index_of_every_size)
+{
+	for (size_t bytes = 1; bytes <= 3000; bytes += 7) {
+		struct pool p;
+		void *obj[40];
+
+		ck_assert_int_eq(pool_init(&p, bytes, 40, NULL), 0);
+		for (unsigned i = 0; i < 40; i++) {
+			obj[i] = pool_get(&p);
+			ck_assert_uint_eq(pool_index(&p, obj[i]), i);
+		}
+		for (unsigned i = 0; i < 40; i++)
+			pool_put(&p, obj[i]);
+		pool_fini(&p);
+	}
+}
+END_TEST
+
 START_TEST(every_object_once)
 {
 	static _Alignas(64) uint8_t mem[64 * 64];
@@ -94,4 +112,4 @@ START_TEST(random_walk)
 }
 END_TEST
 
-BASE_CHECK_MAIN("pool", sizes, every_object_once, random_walk)
+BASE_CHECK_MAIN("pool", sizes, index_of_every_size, every_object_once, random_walk)
