@@ -111,6 +111,20 @@ static uint64_t net_random(void *ctx)
 	return siphash24(&w->random_key, &w->random_count, sizeof(w->random_count));
 }
 
+/* Where the device takes no chains each would be copied together in the end: then TCP had better
+ * copy at once, as much as a segment holds. */
+static void copy_bytes_fill(const struct worker_port *p, const struct port_info *info,
+			    struct net_config *net)
+{
+	uint32_t room = rte_pktmbuf_data_room_size(p->pool);
+	uint32_t used = 2 * RTE_PKTMBUF_HEADROOM; /* a frame's headers take less than one */
+
+	if ((info->flags & PORT_TX_MULTI_SEGS) != 0 || room <= used)
+		return;
+	net->tcp.copy_bytes_max =
+		RTE_MAX(net->tcp.copy_bytes_max, RTE_MIN(room - used, (uint32_t)info->mtu));
+}
+
 static int port_setup(struct worker *w, unsigned index)
 {
 	const struct config_port *cfg = &w->cfg->ports[index];
@@ -140,6 +154,7 @@ static int port_setup(struct worker *w, unsigned index)
 	net.arp_reachable_ns = w->cfg->ip.arp_reachable_ns;
 	net.icmp_per_second = w->cfg->ip.icmp_per_second;
 	tcp_config_fill(&w->cfg->tcp, &net.tcp);
+	copy_bytes_fill(p, &info, &net);
 	return net_stack_create(&net, &ops, w->now_ns, &p->net);
 }
 
