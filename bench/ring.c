@@ -54,6 +54,8 @@ static void *line_echo_run(void *arg)
 
 #define LINE_BATCHES 8192
 #define LINE_BATCH   256
+#define LANE_BATCH   250
+#define LANE_WARM    4 /* batches */
 
 /* Nanoseconds of one round trip: the median of batches over about `seconds`, so that a core taken
  * away for a while does not move the floor that others are measured against. */
@@ -253,28 +255,38 @@ static int lane_call(struct pair *pair, size_t bytes, uint64_t *answers, uint64_
 	return 0;
 }
 
-/* Calls, one after the other. Nanoseconds each, or 0 on a fault. */
+/* Calls, one after the other. Nanoseconds each, the median of batches as for the bare line; or 0 on
+ * a fault. */
 static double lane_round_trips(struct pair *pair, size_t bytes, double seconds)
 {
-	uint64_t n = 0, answers = 0, begin = 0, now = clock_ns();
-	const uint64_t warm = 1000;
+	double *batches = malloc(LINE_BATCHES * sizeof(*batches)), median = 0;
+	uint64_t answers = 0, begin = 0, last, now = clock_ns();
+	size_t batches_n = 0;
 
-	for (;;) {
-		if (n == warm)
+	for (unsigned batch = 0; batches; batch++) {
+		int error = 0;
+
+		last = now;
+		if (batch == LANE_WARM)
 			begin = now;
-		for (unsigned i = 0; i < 250; i++, n++) {
-			int error = lane_call(pair, bytes, &answers, now);
-
-			if (error != 0) {
-				perf_warn("call %llu: %s", (unsigned long long)n,
-					  error_text(error));
-				return 0;
-			}
+		for (unsigned i = 0; i < LANE_BATCH && error == 0; i++)
+			error = lane_call(pair, bytes, &answers, now);
+		if (error != 0) {
+			perf_warn("a call failed: %s", error_text(error));
+			break;
 		}
 		now = clock_ns();
-		if (n > warm && now - begin >= (uint64_t)(seconds * 1e9))
-			return (double)(now - begin) / (double)(n - warm);
+		if (batch < LANE_WARM)
+			continue;
+		if (batches_n < LINE_BATCHES)
+			batches[batches_n++] = (double)(now - last) / LANE_BATCH;
+		if (now - begin >= (uint64_t)(seconds * 1e9)) {
+			median = perf_median(batches, batches_n);
+			break;
+		}
 	}
+	free(batches);
+	return median;
 }
 
 /* As many as the ring takes, in bursts; messages taken a second. */
@@ -288,7 +300,9 @@ static double lane_one_way(struct pair *pair, struct lane_host *host, size_t byt
 	    lane_publish(pair, TO_HOST_REQUEST, call, 0, 0, now) != 0)
 		return 0;
 	first = atomic_load(&host->taken);
-	while (now - begin < (uint64_t)(seconds * 1e9)) {
+	/* The other thread may not have had its core yet. */
+	while (now - begin < (uint64_t)(seconds * 1e9) ||
+	       (atomic_load(&host->taken) == first && now - begin < 5 * CLOCK_NS_PER_SEC)) {
 		for (unsigned i = 0; i < RING_BURST; i++) {
 			if (lane_publish(pair, TO_HOST_MESSAGE, call, (uint32_t)sent, bytes, now) !=
 			    0)
