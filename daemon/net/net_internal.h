@@ -239,7 +239,8 @@ struct tcp_conn {
 	uint64_t ts_recent_ns;
 	uint64_t challenge_ns;
 	uint32_t rtt_seq;
-	uint8_t backoff;
+	uint8_t backoff;  /* doublings of rto_ns, or of the time between probes */
+	uint8_t timeouts; /* retransmission timeouts since snd_una moved */
 	uint8_t keepalive_sent;
 
 	/* Loss recovery. */
@@ -549,7 +550,9 @@ void tcp_rst_send(struct tcp_conn *c);
 void tcp_rst_reply(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
 		   const struct tcp_segment *seg);
 void tcp_time_wait_ack(struct net_stack *s, struct tcp_time_wait *tw);
-void tcp_probe_send(struct tcp_conn *c);     /* zero window: one byte past it */
+void tcp_probe_send(struct tcp_conn *c); /* zero window: one byte past it */
+/* A window too small to be worth a segment, for too long: use it. False if there was no mbuf. */
+bool tcp_override_send(struct tcp_conn *c);
 void tcp_keepalive_send(struct tcp_conn *c); /* RFC 9293 s3.8.4 */
 void tcp_queue_free_acked(struct tcp_conn *c);
 void tcp_queue_free(struct tcp_conn *c);

@@ -39,27 +39,29 @@ void tcp_rtt_sample(struct tcp_conn *c, uint64_t rtt_ns)
 }
 
 /* A sample from the timed segment, which is exact, or else from the echoed timestamp, which is
- * right for retransmitted segments too (RFC 7323 s4). */
-static void ack_rtt(struct tcp_conn *c, const struct tcp_segment *seg)
+ * right for retransmitted segments too (RFC 7323 s4). False if there was none. */
+static bool ack_rtt(struct tcp_conn *c, const struct tcp_segment *seg)
 {
 	uint64_t now_ns = c->stack->now_ns;
 	uint32_t ms;
 
 	if (c->flags & TCPF_RTT_TIMED) {
-		if (seq_ge(seg->ack, c->rtt_seq)) {
-			c->flags &= ~TCPF_RTT_TIMED;
-			tcp_rtt_sample(c, now_ns - c->rtt_sent_ns);
-		}
-		return;
+		if (!seq_ge(seg->ack, c->rtt_seq))
+			return false;
+		c->flags &= ~TCPF_RTT_TIMED;
+		tcp_rtt_sample(c, now_ns - c->rtt_sent_ns);
+		return true;
 	}
 	if ((c->flags & TCPF_TIMESTAMPS) == 0 || !seg->opt.has_timestamp || seg->opt.ts_echo == 0)
-		return;
+		return false;
 	ms = tcp_ts_now(c) - seg->opt.ts_echo;
-	if (ms < 600000) /* an echo of something we never sent is not believed */
-		tcp_rtt_sample(c, ms * MSEC_NS);
+	if (ms >= 600000) /* an echo of something we never sent is not believed */
+		return false;
+	tcp_rtt_sample(c, ms * MSEC_NS);
+	return true;
 }
 
-/* RFC 9293 s3.10.7.4, window update. True if the window changed. */
+/* RFC 9293 s3.10.7.4, window update, for SND.UNA <= SEG.ACK. True if the window changed. */
 static bool ack_window(struct tcp_conn *c, const struct tcp_segment *seg)
 {
 	uint32_t window = (uint32_t)seg->window << c->send_wscale;
@@ -181,13 +183,15 @@ static void ack_advance(struct tcp_conn *c, const struct tcp_segment *seg)
 	struct net_stack *s = c->stack;
 	uint32_t acked = seg->ack - c->snd_una;
 
-	ack_rtt(c, seg);
+	/* Karn: without a sample the RTO stays as long as it has become. RFC 6298 s5.5 to s5.7. */
+	if (ack_rtt(c, seg))
+		c->backoff = 0;
+	c->timeouts = 0;
 	c->snd_una = seg->ack;
 	if (seq_lt(c->snd_nxt, c->snd_una))
 		c->snd_nxt = c->snd_una;
 	if (seq_lt(c->again_nxt, c->snd_una))
 		c->again_nxt = c->snd_una;
-	c->backoff = 0;
 	c->progress_ns = s->now_ns;
 	tcp_queue_free_acked(c);
 	if (unlikely(c->board.n > 0))
@@ -207,7 +211,7 @@ static void ack_advance(struct tcp_conn *c, const struct tcp_segment *seg)
 
 void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg)
 {
-	bool window_changed = ack_window(c, seg);
+	bool window_changed = seq_ge(seg->ack, c->snd_una) && ack_window(c, seg);
 	bool sack_news = false;
 
 	if (unlikely(seg->opt.sack_n > 0 && (c->flags & TCPF_SACK) != 0)) {

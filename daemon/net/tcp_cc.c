@@ -66,7 +66,7 @@ static void newreno_timeout(struct tcp_conn *c, uint64_t now_ns)
 {
 	(void)now_ns;
 	/* RFC 5681 s3.1: ssthresh is set by the first timeout of a segment only. */
-	if (c->backoff <= 1)
+	if (c->timeouts <= 1)
 		c->ssthresh = halved(c);
 	c->cwnd = c->mss;
 	c->cwnd_acked = 0;

@@ -196,8 +196,6 @@ static void out_of_order(struct tcp_conn *c, struct tcp_segment *seg)
 	uint32_t pinned;
 
 	COUNT(c->stack, tcp_ooo_segments);
-	if ((c->flags & TCPF_FIN_RECEIVED) != 0 && seq_gt(end, c->fin_seq))
-		return;
 	before = range_place(c, &start, &end);
 	if (start == end) {
 		COUNT(c->stack, tcp_duplicate_segments);
@@ -272,6 +270,19 @@ unsigned tcp_sack_blocks(const struct tcp_conn *c, struct tcp_sack_block *out, u
 
 /* ---- entry ---------------------------------------------------------------------------------- */
 
+/* Their FIN is known: nothing lies behind it, whatever they say. False if nothing is left. */
+static bool fin_cut(struct tcp_conn *c, struct tcp_segment *seg)
+{
+	if (seq_le(seg->seq + seg->len, c->fin_seq))
+		return true;
+	COUNT(c->stack, rx_drop_tcp_window);
+	if (seq_ge(seg->seq, c->fin_seq))
+		return false;
+	seg->len = c->fin_seq - seg->seq;
+	net_mbuf_cut(seg->payload, seg->len);
+	return true;
+}
+
 void tcp_in_data(struct tcp_conn *c, struct tcp_segment *seg)
 {
 	struct net_stack *s = c->stack;
@@ -285,6 +296,8 @@ void tcp_in_data(struct tcp_conn *c, struct tcp_segment *seg)
 		tcp_conn_kill(c);
 		return;
 	}
+	if (unlikely((c->flags & TCPF_FIN_RECEIVED) != 0 && !fin_cut(c, seg)))
+		return;
 	if (unlikely(seg->seq != c->rcv_nxt)) {
 		out_of_order(c, seg);
 		tcp_ack_send(c); /* each at once: the sender counts them */

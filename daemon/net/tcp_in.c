@@ -13,18 +13,35 @@
  * limit that all share can be measured by an attacker). */
 #define CHALLENGE_INTERVAL_NS (500 * MSEC_NS)
 
+/* Answers to old segments without data: so that two sides that lost track of each other do not
+ * answer each other's answers as fast as the wire goes. */
+#define OLD_INTERVAL_NS (50 * MSEC_NS)
+
 /* RFC 7323 s5.5: an older ts_recent says nothing. */
 #define PAWS_IDLE_NS (UINT64_C(24) * 86400 * SEC_NS)
 
-void tcp_challenge_ack(struct tcp_conn *c)
+static bool answer_allowed(struct tcp_conn *c, uint64_t interval_ns)
 {
 	uint64_t now_ns = c->stack->now_ns;
 
-	if (c->challenge_ns != 0 && now_ns - c->challenge_ns < CHALLENGE_INTERVAL_NS)
-		return;
+	if (c->challenge_ns != 0 && now_ns - c->challenge_ns < interval_ns)
+		return false;
 	c->challenge_ns = now_ns;
+	return true;
+}
+
+void tcp_challenge_ack(struct tcp_conn *c)
+{
+	if (!answer_allowed(c, CHALLENGE_INTERVAL_NS))
+		return;
 	COUNT(c->stack, tcp_challenge_acks);
 	tcp_ack_send(c);
+}
+
+static void answer_soon(struct tcp_conn *c)
+{
+	c->flags |= TCPF_ACK_NOW;
+	tcp_mark_dirty(c);
 }
 
 /* ---- checks --------------------------------------------------------------------------------- */
@@ -33,12 +50,21 @@ void tcp_challenge_ack(struct tcp_conn *c)
  * are. Without data or FIN it may be forged or an echo of our own answer. */
 static void answer_unacceptable(struct tcp_conn *c, const struct tcp_segment *seg)
 {
-	if (seg->len > 0 || (seg->flags & TCP_FIN) != 0 || seq_lt(seg->seq, c->rcv_nxt)) {
-		c->flags |= TCPF_ACK_NOW;
-		tcp_mark_dirty(c);
-	} else {
+	if (seg->flags & TCP_SYN)
+		tcp_challenge_ack(c); /* RFC 5961 s4.2, whatever else it says */
+	else if (seg->len > 0 || (seg->flags & TCP_FIN) != 0)
+		answer_soon(c);
+	else if (!seq_lt(seg->seq, c->rcv_nxt))
 		tcp_challenge_ack(c);
-	}
+	else if (answer_allowed(c, OLD_INTERVAL_NS)) /* a keepalive or a probe, as it seems */
+		answer_soon(c);
+}
+
+/* May the segment's timestamp follow ts_recent? */
+static bool ts_follows(const struct tcp_conn *c, const struct tcp_segment *seg)
+{
+	return !seq_lt(seg->opt.ts_value, c->ts_recent) ||
+	       c->stack->now_ns - c->ts_recent_ns > PAWS_IDLE_NS;
 }
 
 /* RFC 7323 s5.3 (R1). */
@@ -46,12 +72,13 @@ static bool paws_ok(struct tcp_conn *c, const struct tcp_segment *seg)
 {
 	if ((c->flags & TCPF_TIMESTAMPS) == 0 || (seg->flags & TCP_RST) != 0)
 		return true;
-	if (!seg->opt.has_timestamp) { /* s3.2: dropped in silence */
+	if (!seg->opt.has_timestamp) { /* s3.2: dropped in silence, but for a peer's new life */
+		if (seg->flags & TCP_SYN)
+			return true;
 		COUNT(c->stack, rx_drop_tcp_paws);
 		return false;
 	}
-	if (!seq_lt(seg->opt.ts_value, c->ts_recent) ||
-	    c->stack->now_ns - c->ts_recent_ns > PAWS_IDLE_NS)
+	if (ts_follows(c, seg))
 		return true;
 	COUNT(c->stack, rx_drop_tcp_paws);
 	answer_unacceptable(c, seg);
@@ -81,6 +108,7 @@ static bool window_ok(struct tcp_conn *c, struct tcp_segment *seg)
 			}
 			seg->len -= old < seg->len ? old : seg->len;
 			seg->seq = c->rcv_nxt;
+			answer_soon(c); /* our ACK of it was lost, perhaps */
 		}
 		if (seq_gt(end, edge)) { /* the end is past the window */
 			uint32_t len = edge - seg->seq;
@@ -90,6 +118,7 @@ static bool window_ok(struct tcp_conn *c, struct tcp_segment *seg)
 				net_mbuf_cut(seg->payload, len);
 				seg->len = len;
 			}
+			answer_soon(c); /* tells where the window ends */
 		}
 		return true;
 	} else if (seg->seq == c->rcv_nxt && edge == c->rcv_nxt) {
@@ -100,8 +129,7 @@ static bool window_ok(struct tcp_conn *c, struct tcp_segment *seg)
 			rte_pktmbuf_free(seg->payload);
 			seg->payload = NULL;
 		}
-		c->flags |= TCPF_ACK_NOW;
-		tcp_mark_dirty(c);
+		answer_soon(c);
 		return true;
 	}
 	if (space > 0 && seq_le(end, c->rcv_nxt))
@@ -181,8 +209,7 @@ static void ts_update(struct tcp_conn *c, const struct tcp_segment *seg)
 {
 	uint32_t last_ack = c->rcv_nxt - c->ack_due;
 
-	if (seg->opt.has_timestamp && seq_le(seg->seq, last_ack) &&
-	    !seq_lt(seg->opt.ts_value, c->ts_recent)) {
+	if (seg->opt.has_timestamp && seq_le(seg->seq, last_ack) && ts_follows(c, seg)) {
 		c->ts_recent = seg->opt.ts_value;
 		c->ts_recent_ns = c->stack->now_ns;
 	}
@@ -213,6 +240,7 @@ static __rte_noinline void in_checked(struct tcp_conn *c, struct tcp_segment *se
 		/* Simultaneous open: the other side's SYN-ACK; its SYN is known. */
 		seg->flags &= (uint8_t)~TCP_SYN;
 		seg->seq++;
+		seg->window = (uint16_t)(seg->window >> c->send_wscale); /* a SYN's is not scaled */
 	}
 	if (seg->flags & TCP_RST) {
 		in_rst(c, seg);
@@ -284,8 +312,9 @@ static __rte_noinline void in_time_wait(struct net_stack *s, struct tcp_time_wai
 	}
 	if ((seg->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
 		/* RFC 6191 s2: a new life, if its segments cannot be mistaken for old ones. */
-		bool newer = tw->timestamps && seg->opt.has_timestamp
-				     ? seq_gt(seg->opt.ts_value, tw->ts_recent)
+		bool clocked = tw->timestamps && seg->opt.has_timestamp &&
+			       seg->opt.ts_value != tw->ts_recent;
+		bool newer = clocked ? seq_gt(seg->opt.ts_value, tw->ts_recent)
 				     : seq_gt(seg->seq, tw->rcv_nxt);
 
 		if (newer && tcp_listener_find(s, &tw->local) != NULL) {

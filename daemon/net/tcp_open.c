@@ -94,6 +94,7 @@ void tcp_in_listen(struct net_stack *s, const struct net_addr *local, const stru
 
 static void established(struct tcp_conn *c)
 {
+	uint64_t rto_max = c->stack->config.tcp.rto_max_ns;
 	uint32_t retries = c->backoff;
 
 	c->state = (c->flags & TCPF_FIN_QUEUED) ? TCP_FIN_WAIT_1 : TCP_ESTABLISHED;
@@ -103,8 +104,11 @@ static void established(struct tcp_conn *c)
 	c->backoff = 0;
 	c->progress_ns = c->stack->now_ns;
 	c->cc->init(c);
-	if (retries > 0)
-		c->cwnd = c->mss; /* RFC 5681 s3.1: a SYN was lost */
+	if (retries > 0) {
+		c->cwnd = c->mss;    /* RFC 5681 s3.1: a SYN was lost */
+		if (c->srtt_ns == 0) /* RFC 6298 s5.7 */
+			c->rto_ns = rto_max < 3 * SEC_NS ? rto_max : 3 * SEC_NS;
+	}
 	tcp_rto_restart(c);
 	tcp_half_open_remove(c);
 	tcp_life_update(c);

@@ -450,6 +450,33 @@ void tcp_probe_send(struct tcp_conn *c)
 	c->flags &= ~TCPF_RTT_TIMED;
 }
 
+/* Payload of a full segment now: SACK blocks take their part. */
+static uint32_t segment_max(const struct tcp_conn *c)
+{
+	struct tcp_sack_block blocks[TCP_SACK_BLOCKS_MAX];
+	unsigned room;
+
+	if (likely(c->ranges_n == 0 || (c->flags & TCPF_SACK) == 0))
+		return c->mss;
+	room = tcp_options_sack_room((c->flags & TCPF_TIMESTAMPS) != 0);
+	return c->mss - (4 + 8 * tcp_sack_blocks(c, blocks, room));
+}
+
+bool tcp_override_send(struct tcp_conn *c)
+{
+	uint32_t left = seq_lt(c->snd_una, c->snd_end) ? c->snd_end - c->snd_una : 0;
+	uint32_t len = segment_max(c), sent;
+
+	if (len > c->snd_wnd)
+		len = c->snd_wnd;
+	sent = tcp_segment_send(c, c->snd_una, len < left ? len : left);
+	if (sent == 0)
+		return false;
+	c->snd_nxt = c->snd_una + sent;
+	tcp_rto_start(c);
+	return true;
+}
+
 /* ---- output --------------------------------------------------------------------------------- */
 
 enum stop { STOP_DONE, STOP_WINDOW, STOP_CWND, STOP_NAGLE, STOP_DEVICE };
@@ -535,16 +562,10 @@ static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
 
 static void output_data(struct tcp_conn *c)
 {
-	uint32_t mss = c->mss;
+	uint32_t mss = segment_max(c);
 	enum stop stop = STOP_DONE;
 	uint32_t inflight;
 
-	if (unlikely(c->ranges_n > 0 && (c->flags & TCPF_SACK) != 0)) {
-		struct tcp_sack_block blocks[TCP_SACK_BLOCKS_MAX];
-		unsigned room = tcp_options_sack_room((c->flags & TCPF_TIMESTAMPS) != 0);
-
-		mss -= 4 + 8 * tcp_sack_blocks(c, blocks, room);
-	}
 	if (c->snd_max == c->snd_una && c->stack->now_ns - c->sent_ns > c->rto_ns)
 		c->cc->idle(c);
 	c->flags &= ~TCPF_CWND_LIMITED;

@@ -28,6 +28,10 @@ void tcp_rto_start(struct tcp_conn *c)
 	if (c->flags & TCPF_PERSIST) {
 		c->flags &= ~TCPF_PERSIST;
 		c->backoff = 0;
+		/* The wait for the window is not held against what is sent now. What nobody owns
+		 * any more has one time limit for all. */
+		if ((c->flags & TCPF_ORPHAN) == 0)
+			c->progress_ns = c->stack->now_ns;
 	} else if (wheel_timer_armed(&c->rto_timer)) {
 		return;
 	}
@@ -75,6 +79,8 @@ static void persist_fire(struct tcp_conn *c, uint64_t now_ns)
 		conn_timeout(c);
 		return;
 	}
+	if (c->snd_wnd > 0 && tcp_override_send(c))
+		return;
 	if (c->backoff < UINT8_MAX)
 		c->backoff++;
 	COUNT(c->stack, tcp_zero_window_probes);
@@ -108,6 +114,8 @@ static void rto_fire(struct wheel_timer *t, uint64_t now_ns)
 	}
 	if (c->backoff < UINT8_MAX)
 		c->backoff++;
+	if (c->timeouts < UINT8_MAX)
+		c->timeouts++;
 	COUNT(c->stack, tcp_rto);
 	tcp_recovery_timeout(c);
 	rto_arm(c);

@@ -1,0 +1,379 @@
+/* Corners of TCP that ordinary traffic seldom shows, against a scripted peer: each was wrong once.
+ * RFC 9293 s3.8.6, s3.10.7; RFC 6298 s5; RFC 7323 s5.5; RFC 6191; RFC 5961. */
+#include "tests/net/rig.h"
+
+#include <string.h>
+
+static struct rig r;
+
+#define COUNTER(name) (net_counters_of(r.stack)->name)
+#define ACK           TCP_ACK
+#define PSH           TCP_PSH
+#define SYN           TCP_SYN
+#define FIN           TCP_FIN
+#define RST           TCP_RST
+
+static const uint8_t syn_mss_1000[] = {2, 4, 0x03, 0xe8};
+static const uint8_t syn_stamped[] = {1, 1, 8, 10, 0, 0, 0, 100, 0, 0, 0, 0};
+
+static void start(void)
+{
+	rig_defaults(&r);
+	rig_start(&r);
+	rig_accept(&r, syn_mss_1000, sizeof(syn_mss_1000));
+}
+
+static void stop(void)
+{
+	if (r.app.conn != NULL)
+		tcp_abort(r.app.conn);
+	rig_flush(&r);
+	rig_stop(&r);
+}
+
+/* Any segment from the peer, without payload. */
+static void say(uint8_t flags, uint32_t seq, uint32_t ack, uint16_t window)
+{
+	static struct rig_segment s;
+
+	memset(&s, 0, sizeof(s));
+	s.src_port = RIG_PEER_PORT;
+	s.dst_port = RIG_PORT;
+	s.seq = seq;
+	s.ack = ack;
+	s.flags = flags;
+	s.window = window;
+	rig_send(&r, &s);
+}
+
+static void peer_acks(uint32_t acked, uint16_t window)
+{
+	say(ACK, r.peer_seq, r.peer_ack + acked, window);
+}
+
+static void app_sends(uint32_t len)
+{
+	ck_assert_int_eq(tcp_send(r.app.conn, rig_chain(&r, len, 1000)), 0);
+	rig_flush(&r);
+}
+
+static void expect_data(uint32_t off, uint32_t len)
+{
+	static struct rig_segment s;
+
+	ck_assert_msg(rig_take_tcp(&r, &s), "nothing sent, expected %u bytes at %u", len, off);
+	ck_assert_uint_eq(s.seq - r.peer_ack, off);
+	ck_assert_uint_eq(s.len, len);
+}
+
+static unsigned frames_drop(void)
+{
+	static struct rig_segment s;
+	unsigned n = 0;
+
+	while (rig_take_tcp(&r, &s))
+		n++;
+	return n;
+}
+
+/* ---- windows -------------------------------------------------------------------------------- */
+
+/* Old bytes and new ones that the closed window does not take: the ACK that was lost is repeated.
+ */
+START_TEST(test_closed_window_old_data_is_acked)
+{
+	static uint8_t bytes[2048];
+
+	rig_defaults(&r);
+	r.config.tcp.receive_buffer = 2048;
+	rig_start(&r);
+	rig_accept(&r, syn_mss_1000, sizeof(syn_mss_1000));
+	r.app.keep_unread = true;
+	rig_segment(&r, ACK, 0, bytes, 1000);
+	rig_segment(&r, ACK, 1000, bytes, 1048);
+	rig_wait(&r, 100 * RIG_MS);
+	frames_drop();
+	ck_assert_uint_eq(tcp_info(r.app.conn).receive_window, 0);
+	rig_segment(&r, ACK, 1500, bytes, 549);
+	ck_assert_uint_eq(rig_expect(&r, ACK).ack, r.peer_seq + 2048);
+	rig_segment(&r, ACK, 1500, bytes, 548); /* nothing new at all */
+	ck_assert_uint_eq(rig_expect(&r, ACK).ack, r.peer_seq + 2048);
+	ck_assert_uint_eq(r.app.bytes, 2048);
+	stop();
+}
+END_TEST
+
+/* A peer whose window stays too small to be worth a segment gets what fits after the override
+ * timeout of RFC 9293 s3.8.6.2.1, again and again, not a byte each backed-off probe. */
+START_TEST(test_small_window_is_used)
+{
+	start();
+	peer_acks(0, 400);
+	app_sends(2000);
+	rig_silent(&r);
+	for (uint32_t off = 0; off < 2000; off += 400) {
+		uint64_t began = r.now_ns;
+
+		while (r.sent_n == 0 && r.now_ns < began + RIG_S)
+			rig_wait(&r, 10 * RIG_MS);
+		expect_data(off, 400);
+		rig_silent(&r);
+		peer_acks(off + 400, 400);
+	}
+	ck_assert_uint_eq(tcp_info(r.app.conn).queued, 0);
+	ck_assert_uint_eq(net_gauges_of(r.stack).timers, 0);
+	/* Lost, it is sent again. */
+	app_sends(1000);
+	rig_wait(&r, RIG_S);
+	expect_data(2000, 400);
+	expect_data(2000, 400);
+	stop();
+}
+END_TEST
+
+/* Time spent waiting for a window does not count as time without progress. */
+START_TEST(test_user_timeout_after_closed_window)
+{
+	rig_defaults(&r);
+	r.config.tcp.user_timeout_ns = 5 * RIG_S;
+	rig_start(&r);
+	rig_accept(&r, syn_mss_1000, sizeof(syn_mss_1000));
+	peer_acks(0, 0);
+	app_sends(500);
+	for (unsigned i = 0; i < 20; i++) {
+		rig_wait(&r, RIG_S);
+		frames_drop();
+		peer_acks(0, 0);
+	}
+	peer_acks(0, 65535);
+	frames_drop();
+	rig_wait(&r, 2 * RIG_S); /* lost, and sent again */
+	ck_assert_uint_ge(frames_drop(), 1);
+	ck_assert_ptr_nonnull(r.app.conn);
+	rig_wait(&r, 10 * RIG_S);
+	ck_assert_ptr_null(r.app.conn);
+	ck_assert_int_eq(r.app.reason, -SPLIT_E_NET_TIMEOUT);
+	stop();
+}
+END_TEST
+
+/* SND.WND follows only what acks SND.UNA or more. */
+START_TEST(test_old_ack_moves_no_window)
+{
+	static struct rig_segment s;
+
+	start();
+	app_sends(1000);
+	peer_acks(1000, 65535);
+	frames_drop();
+	memset(&s, 0, sizeof(s));
+	s.src_port = RIG_PEER_PORT;
+	s.dst_port = RIG_PORT;
+	s.seq = r.peer_seq + 10;
+	s.ack = r.peer_ack + 500;
+	s.flags = ACK;
+	s.len = 1;
+	rig_send(&r, &s);
+	ck_assert_uint_eq(tcp_info(r.app.conn).send_window, 65535);
+	stop();
+}
+END_TEST
+
+/* The window of a SYN-ACK is not scaled, also where both sides opened. RFC 7323 s2.2. */
+START_TEST(test_simultaneous_open_window)
+{
+	struct net_addr to = rig_remote(RIG_PEER_PORT), from = rig_local(RIG_PORT);
+	static struct rig_segment s;
+	struct tcp_conn *c;
+	uint32_t iss;
+
+	rig_defaults(&r);
+	rig_start(&r);
+	ck_assert_int_eq(tcp_connect(r.stack, &from, &to, &rig_events, &r.app, &c), 0);
+	rig_flush(&r);
+	iss = rig_expect(&r, SYN).seq;
+	s.src_port = RIG_PEER_PORT;
+	s.dst_port = RIG_PORT;
+	s.seq = 7000;
+	s.flags = SYN;
+	s.window = 2000;
+	s.options_len = 4;
+	memcpy(s.options, (const uint8_t[]){1, 3, 3, 7}, 4);
+	rig_send(&r, &s);
+	rig_expect(&r, SYN | ACK);
+	s.flags = SYN | ACK;
+	s.ack = iss + 1;
+	rig_send(&r, &s);
+	ck_assert_int_eq(tcp_info(c).state, TCP_ESTABLISHED);
+	ck_assert_uint_le(tcp_info(c).send_window, 2000);
+	tcp_abort(c);
+	rig_flush(&r);
+	rig_stop(&r);
+}
+END_TEST
+
+/* ---- answers to what may be forged ---------------------------------------------------------- */
+
+START_TEST(test_old_acks_are_answered_in_measure)
+{
+	start();
+	for (unsigned i = 0; i < 50; i++)
+		say(ACK, r.peer_seq - 1, r.peer_ack, 65535);
+	ck_assert_uint_eq(frames_drop(), 1);
+	rig_wait(&r, 60 * RIG_MS);
+	say(ACK, r.peer_seq - 1, r.peer_ack, 65535);
+	ck_assert_uint_eq(frames_drop(), 1);
+	/* SYNs with data behind them are no way round. */
+	rig_wait(&r, RIG_S);
+	for (int i = 0; i < 50; i++)
+		rig_segment(&r, SYN, -200000 - i, "x", 1);
+	ck_assert_uint_eq(frames_drop(), 1);
+	stop();
+}
+END_TEST
+
+/* A peer that came back to life without timestamps is told, not ignored. */
+START_TEST(test_syn_without_timestamps_is_challenged)
+{
+	rig_defaults(&r);
+	rig_start(&r);
+	r.peer_ts = 100;
+	rig_accept(&r, syn_stamped, sizeof(syn_stamped));
+	say(SYN, 4242, 0, 65535);
+	ck_assert_uint_eq(rig_expect(&r, ACK).ack, r.peer_seq);
+	say(RST, r.peer_seq, 0, 0); /* what it answers */
+	ck_assert_ptr_null(r.app.conn);
+	stop();
+}
+END_TEST
+
+/* ---- timers --------------------------------------------------------------------------------- */
+
+/* Karn: without a sample, an ACK does not take the backoff back. */
+START_TEST(test_backoff_stays_until_a_sample)
+{
+	start();
+	app_sends(1000);
+	peer_acks(1000, 65535);
+	app_sends(1000);
+	rig_wait(&r, 700 * RIG_MS); /* after 200 and 400 ms */
+	ck_assert_uint_eq(tcp_info(r.app.conn).rto_us, 800000);
+	peer_acks(2000, 65535); /* of which transmission? */
+	ck_assert_uint_eq(tcp_info(r.app.conn).rto_us, 800000);
+	app_sends(1000);
+	frames_drop();
+	rig_wait(&r, 700 * RIG_MS);
+	rig_silent(&r);
+	peer_acks(3000, 65535); /* of this one */
+	ck_assert_uint_lt(tcp_info(r.app.conn).rto_us, 3000000);
+	ck_assert_uint_eq(COUNTER(tcp_rto), 2);
+	stop();
+}
+END_TEST
+
+START_TEST(test_rto_after_a_lost_syn)
+{
+	struct net_addr to = rig_remote(RIG_PEER_PORT), from = rig_local(RIG_PORT);
+	struct tcp_conn *c;
+	uint32_t iss;
+
+	rig_defaults(&r);
+	rig_start(&r);
+	ck_assert_int_eq(tcp_connect(r.stack, &from, &to, &rig_events, &r.app, &c), 0);
+	rig_flush(&r);
+	iss = rig_expect(&r, SYN).seq;
+	rig_wait(&r, 1100 * RIG_MS);
+	rig_expect(&r, SYN);
+	say(SYN | ACK, 7000, iss + 1, 65535);
+	rig_expect(&r, ACK);
+	ck_assert_uint_eq(tcp_info(c).rto_us, 3000000);
+	tcp_abort(c);
+	rig_flush(&r);
+	rig_stop(&r);
+}
+END_TEST
+
+/* ---- timestamps ----------------------------------------------------------------------------- */
+
+/* After 24 days of silence the peer's clock may be anywhere; from then on it counts again. */
+START_TEST(test_timestamps_after_24_days)
+{
+	rig_defaults(&r);
+	rig_start(&r);
+	r.peer_ts = 0x70000000;
+	rig_accept(&r, syn_stamped, sizeof(syn_stamped));
+	rig_segment(&r, ACK | PSH, 0, "a", 1);
+	rig_wait(&r, UINT64_C(25) * 86400 * RIG_S);
+	frames_drop();
+	r.peer_ts = 0x30000000; /* on the circle: before the last one */
+	rig_segment(&r, ACK | PSH, 1, "b", 1);
+	ck_assert_uint_eq(r.app.bytes, 2);
+	rig_wait(&r, 50 * RIG_MS);
+	ck_assert_uint_eq(rig_expect(&r, ACK).opt.ts_echo, 0x30000000);
+	r.peer_ts = 0x2fffffff;
+	rig_segment(&r, ACK | PSH, 2, "c", 1);
+	ck_assert_uint_eq(r.app.bytes, 2);
+	ck_assert_uint_eq(COUNTER(rx_drop_tcp_paws), 1);
+	stop();
+}
+END_TEST
+
+/* RFC 6191: within one tick of the peer's clock the sequence number decides. */
+START_TEST(test_time_wait_reused_within_a_tick)
+{
+	static struct rig_segment s;
+
+	rig_defaults(&r);
+	rig_start(&r);
+	r.peer_ts = 100;
+	rig_accept(&r, syn_stamped, sizeof(syn_stamped));
+	tcp_shutdown(r.app.conn);
+	rig_flush(&r);
+	rig_expect(&r, FIN | ACK);
+	r.peer_ack++;
+	rig_segment(&r, FIN | ACK, 0, NULL, 0);
+	rig_expect(&r, ACK);
+	ck_assert_uint_eq(net_gauges_of(r.stack).time_wait, 1);
+	memset(&s, 0, sizeof(s));
+	s.src_port = RIG_PEER_PORT;
+	s.dst_port = RIG_PORT;
+	s.flags = SYN;
+	s.window = 1000;
+	s.options_len = sizeof(syn_stamped);
+	memcpy(s.options, syn_stamped, sizeof(syn_stamped));
+	s.seq = r.peer_seq - 10;
+	rig_send(&r, &s);
+	rig_expect(&r, ACK);
+	s.seq = r.peer_seq + 10;
+	rig_send(&r, &s);
+	rig_expect(&r, SYN | ACK);
+	rig_stop(&r);
+}
+END_TEST
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+/* A FIN that came early is the end, whatever is sent beyond it. */
+START_TEST(test_nothing_follows_fin)
+{
+	static uint8_t bytes[200];
+
+	start();
+	say(FIN | ACK, r.peer_seq + 100, r.peer_ack, 65535);
+	rig_expect(&r, ACK);
+	rig_segment(&r, ACK, 120, bytes, 50); /* beyond it */
+	rig_segment(&r, ACK, 0, bytes, 150);
+	ck_assert_uint_eq(r.app.bytes, 100);
+	ck_assert_uint_eq(r.app.eofs, 1);
+	ck_assert_int_eq(tcp_info(r.app.conn).state, TCP_CLOSE_WAIT);
+	ck_assert_uint_eq(net_gauges_of(r.stack).ooo_mbufs, 0);
+	stop();
+}
+END_TEST
+
+RIG_MAIN("tcp_corner", test_closed_window_old_data_is_acked, test_small_window_is_used,
+	 test_user_timeout_after_closed_window, test_old_ack_moves_no_window,
+	 test_simultaneous_open_window, test_old_acks_are_answered_in_measure,
+	 test_syn_without_timestamps_is_challenged, test_backoff_stays_until_a_sample,
+	 test_rto_after_a_lost_syn, test_timestamps_after_24_days,
+	 test_time_wait_reused_within_a_tick, test_nothing_follows_fin)
