@@ -233,7 +233,8 @@ struct config_host {
 	uint32_t lane_depth_max;
 	uint64_t stall_timeout_ns;
 	uint64_t release_timeout_ns;
-	uint32_t calls_max; /* of one process and daemon worker */
+	uint32_t calls_max;   /* of one process and daemon worker */
+	uint32_t methods_max; /* that one process may serve */
 };
 
 enum config_balance { CONFIG_BALANCE_ROUND_ROBIN, CONFIG_BALANCE_LEAST_OUTSTANDING };

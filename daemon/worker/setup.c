@@ -8,8 +8,6 @@
  * costs about as much. */
 #define LANE_PATIENCE_NS (50 * CLOCK_NS_PER_US)
 
-#define ROUTES_MAX 4096u
-
 /* Decodes and encodes past their quantum, at most; others wait their turn. 64 × 18 KiB. */
 #define JOBS_MAX 64u
 
@@ -246,7 +244,7 @@ static int balance_setup(struct worker *w)
 	struct balance_config b = {
 		.services_n = cfg->services_n,
 		.endpoints_max = w->endpoints_max + 1,
-		.routes_max = ROUTES_MAX,
+		.routes_max = w->routes_max,
 		.lane_patience_ns = LANE_PATIENCE_NS,
 		.ctx = w,
 		.dropped = call_dropped,

@@ -18,6 +18,9 @@ _Static_assert(sizeof(struct ring_msg) % 4 == 0, "rte_ring elements");
 
 #define MSGS_MAX 64
 
+/* Of all endpoints together, where hosts[].endpoints_max and methods_max would allow more. */
+#define ROUTES_MAX 65536u
+
 /* ---- rings ---------------------------------------------------------------------------------- */
 
 static struct rte_ring *ring_create(struct worker *w, const char *what, unsigned count)
@@ -32,11 +35,17 @@ static struct rte_ring *ring_create(struct worker *w, const char *what, unsigned
 int rings_create(struct worker *w)
 {
 	unsigned endpoints = 0;
+	uint64_t routes = 0;
 
 	/* Twice: who leaves is still here for a moment when who takes over comes. */
-	for (uint32_t i = 0; i < w->cfg->hosts_n; i++)
-		endpoints += 2 * w->cfg->hosts[i].endpoints_max + 1;
+	for (uint32_t i = 0; i < w->cfg->hosts_n; i++) {
+		const struct config_host *host = &w->cfg->hosts[i];
+
+		endpoints += 2 * host->endpoints_max + 1;
+		routes += (2ull * host->endpoints_max + 1) * host->methods_max;
+	}
 	w->endpoints_max = endpoints;
+	w->routes_max = (uint32_t)(routes < ROUTES_MAX ? routes : ROUTES_MAX);
 	w->msgs = ring_create(w, "msgs", MSGS_MAX);
 	w->reports = ring_create(w, "reports", 2 * endpoints + 8);
 	return w->msgs == NULL || w->reports == NULL ? -SPLIT_E_BASE_NOMEM : 0;
@@ -104,8 +113,11 @@ static bool method_fill(struct attached *ep, size_t index, struct method *m)
 	const struct attach_method *am = &ep->we->methods[index];
 	const struct config *cfg = ep->w->cfg;
 	int service = config_service_find(cfg, am->service);
+	int host = config_host_find(cfg, ep->we->host->name);
 
-	if (service < 0)
+	/* Whatever a host says that it serves: only what the configuration lets it serve. */
+	if (service < 0 || host < 0 ||
+	    !config_service_has_host(&cfg->services[service], (uint32_t)host))
 		return false;
 	m->ep = ep;
 	m->input = schema_message_at(ep->we->schema, am->input_schema);
@@ -132,7 +144,7 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 		attached_free(ep);
 		return NULL;
 	}
-	for (size_t i = 0; i < we->methods_n; i++) {
+	for (size_t i = 0; i < we->methods_n && ep->routes_n < we->host->methods_max; i++) {
 		struct balance_route_config *route = &ep->routes[ep->routes_n];
 
 		if (!method_fill(ep, i, &ep->methods[i]))

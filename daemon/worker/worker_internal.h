@@ -357,6 +357,7 @@ struct worker {
 	struct list reply_wait; /* struct reply by wait: for pages or an encode job */
 	struct list endpoints;
 	unsigned endpoints_n, endpoints_max;
+	uint32_t routes_max; /* each endpoint's share is its hosts[].methods_max */
 
 	bool draining, drained_said;
 	bool cut; /* calls had to be cut off by the drain's deadline */

@@ -462,6 +462,31 @@ START_TEST(a_full_queue_is_exhausted)
 }
 END_TEST
 
+static void echo_not_for_this_host(struct config *cfg)
+{
+	cfg->services[0].hosts_n = 0;
+}
+
+static void setup_not_allowed(void)
+{
+	harness_start(echo_not_for_this_host);
+}
+
+/* It may say that it serves what it likes: it gets the calls of those services only that the
+ * configuration gives it. */
+START_TEST(a_host_serves_only_what_it_may)
+{
+	struct client *c = client_open();
+	struct fake_host *h = host_attach(HOST_ECHO, NULL);
+	struct rpc r;
+
+	rpc_echo(&r, c, 20, 0);
+	ck_assert_int_eq(rpc_wait(&r), GRPC_UNAVAILABLE);
+	ck_assert_uint_eq(atomic_load(&h->requests), 0);
+	rpc_free(&r);
+}
+END_TEST
+
 /* ---- drain, sleep --------------------------------------------------------------------------- */
 
 static bool gone(void *arg)
@@ -578,6 +603,7 @@ int main(void)
 	tcase_add_test(case_new(s, "stall", setup_impatient),
 		       a_stalled_host_is_ejected_and_returns);
 	tcase_add_test(case_new(s, "queue", setup_short_queue), a_full_queue_is_exhausted);
+	tcase_add_test(case_new(s, "allowed", setup_not_allowed), a_host_serves_only_what_it_may);
 	runner = srunner_create(s);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
