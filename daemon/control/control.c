@@ -96,6 +96,7 @@ int control_create(const struct control_params *p, struct control **out)
 	control->epoll_fd = control->signal_fd = control->socket_fd = -1;
 	control->started_ns = clock_ns();
 	list_init(&control->hosts);
+	list_init(&control->departed);
 	pthread_mutex_init(&control->lock, NULL);
 	result = control_open(control);
 	if (result == 0 && p->config->telemetry.enabled)
@@ -309,6 +310,7 @@ void control_destroy(struct control *control)
 		return;
 	telemetry_close();
 	hosts_destroy_all(control);
+	departed_fini(control);
 	if (control->socket_fd >= 0) {
 		socket_unlink(control);
 		close(control->socket_fd);

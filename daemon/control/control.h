@@ -37,6 +37,7 @@ struct worker;
 	X(attach_refused_name, "attaches refused: no such host in the configuration")              \
 	X(attach_refused_protocol, "attaches refused: malformed or of another version")            \
 	X(attach_refused_limit, "attaches refused: too many at once")                              \
+	X(attach_refused_outcast, "attaches refused: the process was cut off for what it did")     \
 	X(attach_refused_resources, "attaches refused: no memory or descriptors")                  \
 	X(attach_timeout, "attaches given up: the host said nothing in time")                      \
 	X(endpoint_died, "hosts whose process ended")                                              \

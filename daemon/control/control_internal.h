@@ -53,6 +53,7 @@ struct control_host {
 	char name[ATTACH_NAME_MAX];
 	pid_t pid;
 	uid_t uid;
+	bool outcast; /* it wrote nonsense: its process may not come again */
 	uint64_t since_ns, deadline_ns;
 	/* By worker: REMOVE and ADD still to be posted, ADD posted, QUIET heard. */
 	uint64_t add_todo, remove_todo, added, quiet;
@@ -69,7 +70,8 @@ struct control {
 	int epoll_fd, signal_fd, socket_fd;
 	struct stat socket_file; /* ours, so that only ours is removed */
 	struct watch signal_watch, socket_watch, report_watch;
-	struct list hosts; /* of struct control_host */
+	struct list hosts;    /* of struct control_host */
+	struct list departed; /* of struct departed; control thread only */
 	unsigned greeting_n;
 	uint64_t next_id;
 	uint64_t drain_todo, drained; /* by worker */
@@ -78,6 +80,7 @@ struct control {
 	uint64_t next_link_ns;
 	bool link_up[CONFIG_PORTS_MAX];
 	struct log_limit attach_log; /* refusals: a peer can make many */
+	struct log_limit host_log;   /* coming and going likewise */
 	/* Telemetry's threads read hosts and state under it; control writes them under it. */
 	pthread_mutex_t lock;
 	struct control_counters counters;
@@ -92,6 +95,15 @@ void hosts_tick(struct control *control, uint64_t now_ns);
 void hosts_remove_all(struct control *control, const char *why);
 /* After the workers have left their loops: everything, at once. */
 void hosts_destroy_all(struct control *control);
+
+/* departed.c: processes that were detached and live on. */
+void departed_add(struct control *control, const struct control_host *host,
+		  const struct endpoint *endpoint);
+bool departed_is_outcast(struct control *control, pid_t pid);
+/* How many of them, of this name, may still keep segments; 0 when it is less than `enough`, and
+ * then nothing is asked of the system. */
+unsigned departed_count(struct control *control, int host_index, unsigned enough);
+void departed_fini(struct control *control);
 
 /* reload.c: SIGHUP */
 void control_reload(struct control *control);

@@ -16,6 +16,8 @@
 
 /* Refusals logged in a second; the counters count all. */
 #define REFUSAL_LOG_BURST 10
+/* Lines about hosts that come and go in a second, but for faults. */
+#define HOST_LOG_BURST 64
 /* Connections taken in one turn: a flood of them must not hold up who is being served. */
 #define ACCEPT_BURST 8
 
@@ -37,6 +39,9 @@ static void count_refusal(struct control *control, int code)
 		break;
 	case SPLIT_E_SHEPHERD_ATTACH_LIMIT:
 		counter_inc(&c->attach_refused_limit);
+		break;
+	case SPLIT_E_SHEPHERD_ATTACH_OUTCAST:
+		counter_inc(&c->attach_refused_outcast);
 		break;
 	case SPLIT_E_SHEPHERD_ATTACH_TIMEOUT:
 		counter_inc(&c->attach_timeout);
@@ -91,6 +96,9 @@ static void host_free(struct control_host *host)
 	host_unwatch(host);
 	if (host->state == HOST_GREETING)
 		control->greeting_n--;
+	/* A host that was only offered segments may have kept them too. */
+	if (attach_server_endpoint(host->server) != NULL)
+		departed_add(control, host, attach_server_endpoint(host->server));
 	if (host->endpoint != NULL) {
 		endpoint_put(host->endpoint);
 		counter_inc(&control->counters.endpoint_freed);
@@ -160,13 +168,17 @@ static bool has_place(struct control *control, int host_index)
 {
 	unsigned max = control->p.config->hosts[host_index].endpoints_max;
 	struct census n = hosts_count(control, host_index);
+	unsigned room;
 
 	if (n.serving >= max) {
 		reap_dead(control, host_index);
 		n = hosts_count(control, host_index);
 	}
-	/* Who leaves still has its segments: as many again, not more. */
-	return n.serving < max && n.leaving <= max;
+	/* Who leaves still has its segments, and who was detached and lives on may keep them: as
+	 * many again, not more. */
+	room = n.leaving <= max ? max - n.leaving : 0;
+	return n.serving < max && n.leaving <= max &&
+	       departed_count(control, host_index, room + 1) <= room;
 }
 
 /* attach_policy.admit: at HELLO, before the host may send anything large. */
@@ -185,6 +197,8 @@ static int host_admit(void *ctx, const struct attach_request *request)
 		return -SPLIT_E_SHEPHERD_ATTACH_NAME;
 	if (!config_host_has_uid(&cfg->hosts[index], request->uid))
 		return -SPLIT_E_SHEPHERD_ATTACH_UID;
+	if (departed_is_outcast(host->control, request->pid))
+		return -SPLIT_E_SHEPHERD_ATTACH_OUTCAST;
 	if (host->control->state != CONTROL_RUNNING || !has_place(host->control, index))
 		return -SPLIT_E_SHEPHERD_ATTACH_LIMIT;
 	host->host_index = index;
@@ -243,6 +257,10 @@ static int methods_check(const struct control_host *host, const struct attach_re
 		}
 		served += service >= 0 && config_service_has_host(&cfg->services[service],
 								  (uint32_t)host->host_index);
+	}
+	if (served > cfg->hosts[host->host_index].methods_max) {
+		snprintf(more, bytes, ": it serves more than hosts[].methods_max methods");
+		return -SPLIT_E_SHEPHERD_ATTACH_LIMIT;
 	}
 	if (served == 0) {
 		snprintf(more, bytes, ": none of its services is in the configuration for it");
@@ -353,12 +371,26 @@ static void host_post(struct control_host *host, uint64_t *todo, enum worker_msg
 	}
 }
 
+/* Who comes and goes for ever does not fill the log with it. */
+static void host_log(const struct control_host *host, const char *what, const char *more)
+{
+	uint32_t held_back;
+
+	if (!log_limit_pass(&host->control->host_log, clock_ns(), HOST_LOG_BURST, CLOCK_NS_PER_SEC,
+			    &held_back))
+		return;
+	if (held_back != 0)
+		log_info("%u more attaches and detaches were not logged", held_back);
+	log_info("host \"%s\" (pid %d, uid %u) %s: %s", host->name, host->pid, host->uid, what,
+		 more);
+}
+
 /* Its calls end, its memory goes when the workers are done. Any state from ADDING on, once. */
 static void host_remove(struct control_host *host, const char *why)
 {
 	if (host->state == HOST_REMOVING)
 		return;
-	log_info("host \"%s\" (pid %d) detached: %s", host->name, host->pid, why);
+	host_log(host, "detached", why);
 	endpoint_detach(host->endpoint);
 	host_unwatch(host);
 	state_set(host, HOST_REMOVING);
@@ -371,6 +403,7 @@ static void host_remove(struct control_host *host, const char *why)
 static void host_activate(struct control_host *host)
 {
 	struct control *control = host->control;
+	char what[64];
 
 	host_post(host, &host->add_todo, WORKER_MSG_ENDPOINT_ADD);
 	if (host->add_todo != 0)
@@ -382,9 +415,9 @@ static void host_activate(struct control_host *host)
 	}
 	state_set(host, HOST_ACTIVE);
 	counter_inc(&control->counters.attach_accepted);
-	log_info("host \"%s\" (pid %d, uid %u) attached: %u workers, %zu methods", host->name,
-		 host->pid, host->uid, endpoint_geometry(host->endpoint)->host_workers,
-		 host->shared.methods_n);
+	snprintf(what, sizeof(what), "%u workers, %zu methods",
+		 endpoint_geometry(host->endpoint)->host_workers, host->shared.methods_n);
+	host_log(host, "attached", what);
 }
 
 /* Both segments are mapped and sealed: the endpoint exists. */
@@ -429,6 +462,7 @@ static void host_step(struct control_host *host)
 			host_free(host);
 		} else {
 			counter_inc(&host->control->counters.endpoint_fault);
+			host->outcast = result != -SPLIT_E_SHEPHERD_ATTACH_CLOSED;
 			host_remove(host, error_text(result));
 		}
 		return;
@@ -549,6 +583,9 @@ void hosts_report(struct control *control, const struct worker_report *report)
 		host->quiet |= UINT64_C(1) << report->worker;
 	} else if (host->state != HOST_REMOVING) {
 		counter_inc(&control->counters.endpoint_fault);
+		/* Slow is no crime: who did not release in time may come again. */
+		host->outcast = report->cause == -SPLIT_E_SHEPHERD_PROTOCOL ||
+				report->cause == -SPLIT_E_SHEPHERD_GONE;
 		log_warn("host \"%s\" (pid %d): worker %u: %s", host->name, host->pid,
 			 report->worker, error_text(report->cause));
 		host_remove(host, error_text(report->cause));

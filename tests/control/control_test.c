@@ -170,9 +170,32 @@ struct host_kind {
 	uid_t uid;
 	uint32_t input; /* schema index */
 	bool wait_for_detach;
+	enum { ONCE, AGAIN, AGAIN_KEEPING, AGAIN_CLOSING } again;
 };
 
-static const struct host_kind good_host = {"echo", "t.Echo", 0, 0, false};
+static const struct host_kind good_host = {"echo", "t.Echo", 0, 0, false, ONCE};
+
+/* How often this process gets in, one after the other, at most `max`; a place that is not free yet
+ * is waited for, a little. */
+static int attaches_in_turn(const struct attach_hello *hello, bool keep, int max)
+{
+	struct attachment *a;
+	int n = 0, tries = 0;
+
+	while (n < max && tries++ < 500) {
+		if (attachment_open(socket_path, hello, WAIT_MS, &a, NULL) != 0) {
+			usleep(2000);
+			continue;
+		}
+		n++;
+		tries = 0;
+		if (keep)
+			shutdown(attachment_fd(a), SHUT_RDWR);
+		else
+			attachment_close(a);
+	}
+	return n;
+}
 
 /* In the child. Exit code: 0 attached (and stays until killed), HOST_GONE when told to wait for its
  * detach, else the refusal's code below 200. */
@@ -202,9 +225,17 @@ static void host_main(const struct host_kind *kind, int ready_fd)
 		_exit((why.code != 0 ? -why.code : -result) - 200);
 	if (write(ready_fd, &ok, 1) != 1)
 		_exit(197);
+	if (kind->again >= AGAIN_KEEPING) {
+		attachment_close(attachment);
+		_exit(attaches_in_turn(&hello, kind->again == AGAIN_KEEPING, 8));
+	}
 	while (attachment_alive(attachment))
 		usleep(1000);
-	_exit(HOST_GONE);
+	if (kind->again == ONCE)
+		_exit(HOST_GONE);
+	attachment_close(attachment);
+	result = attachment_open(socket_path, &hello, WAIT_MS, &attachment, &why);
+	_exit(result == 0 ? 0 : (why.code != 0 ? -why.code : -result) - 200);
 }
 
 /* Returns the child's pid, and whether it is attached. */
@@ -343,6 +374,43 @@ START_TEST(a_fault_detaches_the_host)
 	WAIT_FOR(COUNTER(endpoint_freed) == 1);
 	ck_assert_uint_eq(COUNTER(endpoint_fault), 1);
 	ck_assert(logged("worker 0: the host wrote nonsense"));
+}
+END_TEST
+
+/* Whoever wrote nonsense stays out until he has died; whoever was only slow may come again. */
+START_TEST(an_outcast_stays_out)
+{
+	static const int causes[] = {-SPLIT_E_SHEPHERD_PROTOCOL, -SPLIT_E_SHEPHERD_RELEASE};
+	struct host_kind kind = good_host;
+	bool attached;
+	pid_t pid;
+
+	kind.again = AGAIN;
+	pid = host_start(&kind, &attached);
+	ck_assert(attached);
+	WAIT_FOR(COUNTER(attach_accepted) == 1);
+	fake_worker_report(&fakes[1], WORKER_REPORT_ENDPOINT_FAULT, fakes[0].last, causes[_i]);
+	ck_assert_int_eq(host_exit_code(pid), _i == 0 ? SPLIT_E_SHEPHERD_ATTACH_OUTCAST - 200 : 0);
+	WAIT_FOR(COUNTER(attach_refused_outcast) == (_i == 0));
+	/* His place is free for another. */
+	WAIT_FOR(COUNTER(endpoint_freed) >= 1);
+	host_kill(host_attach());
+}
+END_TEST
+
+/* A process that keeps the segments of attaches that are over gets no more of them than
+ * endpoints_max allows; one that gives them back comes and goes as often as it likes. */
+START_TEST(segments_that_are_kept_count)
+{
+	struct host_kind kind = good_host;
+	bool attached;
+	pid_t pid;
+
+	kind.again = _i == 0 ? AGAIN_KEEPING : AGAIN_CLOSING;
+	pid = host_start(&kind, &attached);
+	ck_assert(attached);
+	ck_assert_int_eq(host_exit_code(pid), _i == 0 ? 2 : 8);
+	host_kill(host_attach());
 }
 END_TEST
 
@@ -583,6 +651,8 @@ static Suite *control_suite(void)
 	tcase_add_test(tc, memory_stays_until_every_worker_is_quiet);
 	tcase_add_test(tc, a_full_worker_ring_is_tried_again);
 	tcase_add_test(tc, a_fault_detaches_the_host);
+	tcase_add_loop_test(tc, an_outcast_stays_out, 0, 2);
+	tcase_add_loop_test(tc, segments_that_are_kept_count, 0, 2);
 	tcase_add_test(tc, bad_attaches_are_refused_and_counted);
 	tcase_add_test(tc, a_strange_uid_is_refused);
 	tcase_add_test(tc, silent_attaches_time_out_and_are_limited);
