@@ -35,6 +35,7 @@ enum {
 	CALL_PAUSED = 0x0080,      /* grpc_call_pause */
 	CALL_FEEDING = 0x0100,     /* call_feed is on the stack */
 	CALL_IN_MESSAGE = 0x0200,  /* a prefix was read, its message is not whole */
+	CALL_ENCODED = 0x0400,     /* grpc-encoding names a compression: none is known */
 	CALL_HALF_CLOSED = 0x0800, /* the client half-closed */
 	CALL_IN_DONE = 0x1000,     /* the last message or the half-close was handed up */
 	CALL_BLOCKED = 0x2000,     /* grpc_send_message said SPLIT_AGAIN: writable is owed */

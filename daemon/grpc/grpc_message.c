@@ -144,17 +144,32 @@ static void message_reserve(struct grpc_call *call)
 			GRPC_CLOSED_FAILED);
 }
 
+/* A set Compressed-Flag. gRPC's compression.md: UNIMPLEMENTED for a message (not for a call, whose
+ * other messages may be plain) in an encoding that is not known; INTERNAL without an encoding. */
+static void prefix_refused(struct grpc_call *call)
+{
+	struct grpc_counters *c = &call_server(call)->counters;
+
+	if (call->prefix[0] == 1 && (call->flags & CALL_ENCODED)) {
+		counter_inc(&c->calls_unimplemented);
+		grpc_call_abort(call, GRPC_UNIMPLEMENTED, "message encoding not supported",
+				GRPC_CLOSED_FAILED);
+		return;
+	}
+	counter_inc(&c->calls_malformed);
+	grpc_call_abort(call, GRPC_INTERNAL,
+			call->prefix[0] == 1 ? "compressed message without grpc-encoding"
+					     : "bad flags in a message's prefix",
+			GRPC_CLOSED_FAILED);
+}
+
 static void prefix_whole(struct grpc_call *call)
 {
 	struct grpc_server *server = call_server(call);
 
 	call->message_bytes = be32_load(call->prefix + 1);
 	if (unlikely(call->prefix[0] != 0)) {
-		counter_inc(&server->counters.calls_malformed);
-		grpc_call_abort(call, GRPC_INTERNAL,
-				call->prefix[0] == 1 ? "compressed message without grpc-encoding"
-						     : "bad flags in a message's prefix",
-				GRPC_CLOSED_FAILED);
+		prefix_refused(call);
 		return;
 	}
 	if (unlikely(call->message_bytes > call->message_bytes_max)) {

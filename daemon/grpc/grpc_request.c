@@ -236,11 +236,6 @@ static bool refused(struct grpc_call *call, struct head *head, unsigned flags)
 	} else if (unlikely(!path_split(&head->request))) {
 		counter_inc(&c->calls_unimplemented);
 		grpc_call_refuse(call, GRPC_UNIMPLEMENTED, "malformed method path");
-	} else if (unlikely(head->encoding != NULL &&
-			    !TEXT_IS(head->encoding->value, head->encoding->value_len,
-				     "identity"))) {
-		counter_inc(&c->calls_unimplemented);
-		grpc_call_refuse(call, GRPC_UNIMPLEMENTED, "message encoding not supported");
 	} else if (unlikely(server->calls_open >= server->config.calls_max)) {
 		counter_inc(&c->calls_over);
 		grpc_call_refuse(call, GRPC_RESOURCE_EXHAUSTED, "too many calls");
@@ -325,6 +320,9 @@ int grpc_on_headers(void *session_user, struct http2_stream *stream, const struc
 		head_field(server, &head, &h[i]);
 	if (flags & HTTP2_HEADERS_END)
 		call->flags |= CALL_HALF_CLOSED;
+	if (unlikely(head.encoding != NULL &&
+		     !TEXT_IS(head.encoding->value, head.encoding->value_len, "identity")))
+		call->flags |= CALL_ENCODED;
 	/* Of a list that was cut short the content type may be missing: then it may be gRPC. */
 	if (unlikely(!is_grpc(head.content_type) && !(over && head.content_type == NULL))) {
 		answer_plain(call, &head, over);

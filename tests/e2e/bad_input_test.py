@@ -274,7 +274,7 @@ def grpc_calls(case):
     status("message of 4 MiB and a byte", "grpc.rx_messages_over", RESOURCE_EXHAUSTED, call_of(ECHO), message(bytes((4 << 20) + 1)))
     status("compressed flag without encoding", bad, INTERNAL, call_of(ECHO), message(b"", flag=1), "compressed")
     status("flags that do not exist", bad, INTERNAL, call_of(ECHO), message(b"", flag=0x82), "flags")
-    status("encoding nobody knows", none, UNIMPLEMENTED, call_of(ECHO, ("grpc-encoding", "zip")), message(b""))
+    status("encoding nobody knows", none, UNIMPLEMENTED, call_of(ECHO, ("grpc-encoding", "zip")), message(b"abc", flag=1), "encoding")
     for value in ("", "5", "S", "-1S", "1.5S", "123456789S", "1 S", "1x", "1SS", "99999999999999999999H"):
         status(f"grpc-timeout {value!r}", bad, INTERNAL, call_of(ECHO, ("grpc-timeout", value)), message(b""), "timeout")
     status("grpc-timeout of 0", "grpc.calls_deadline", DEADLINE, call_of(ECHO, ("grpc-timeout", "0n")), message(b""))
