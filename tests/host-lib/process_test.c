@@ -132,9 +132,14 @@ END_TEST
  * their answers would come as stale ones on the old endpoint, which is watched here. */
 START_TEST(stopped)
 {
+	int status;
+
 	service_start();
 	calls_run(20);
 	kill(pid, SIGSTOP);
+	/* kill() returns before the threads on other cores have stopped. */
+	ck_assert_int_eq(waitpid(pid, &status, WUNTRACED), pid);
+	ck_assert(WIFSTOPPED(status));
 	for (unsigned i = 0; i < 8; i++)
 		ck_assert_int_eq(send_action(&calls[i], i % 2, SERVICE_ECHO), 0);
 	endpoint_detach(h.endpoint);
