@@ -72,7 +72,9 @@ struct control {
 	struct watch signal_watch, socket_watch, report_watch;
 	struct list hosts;    /* of struct control_host */
 	struct list departed; /* of struct departed; control thread only */
+	uint64_t next_departed_ns;
 	unsigned greeting_n;
+	uint64_t accept_again_ns; /* 0: the attach socket is watched */
 	uint64_t next_id;
 	uint64_t drain_todo, drained; /* by worker */
 	uint64_t drain_deadline_ns;
@@ -103,6 +105,7 @@ bool departed_is_outcast(struct control *control, pid_t pid);
 /* How many of them, of this name, may still keep segments; 0 when it is less than `enough`, and
  * then nothing is asked of the system. */
 unsigned departed_count(struct control *control, int host_index, unsigned enough);
+void departed_tick(struct control *control, uint64_t now_ns);
 void departed_fini(struct control *control);
 
 /* reload.c: SIGHUP */

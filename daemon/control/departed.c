@@ -19,6 +19,9 @@
 
 #define SEGMENT_NAME "/memfd:splitd-"
 
+/* How often those that have died are looked for. */
+#define LOOK_PERIOD_NS (200 * CLOCK_NS_PER_MS)
+
 /* More than an honest process has; who has more is taken to keep what it had. */
 #define LINES_MAX 65536
 #define FDS_MAX   4096
@@ -203,6 +206,19 @@ unsigned departed_count(struct control *control, int host_index, unsigned enough
 		last = next;
 	}
 	return count(control, host_index);
+}
+
+void departed_tick(struct control *control, uint64_t now_ns)
+{
+	if (list_empty(&control->departed) || now_ns < control->next_departed_ns)
+		return;
+	control->next_departed_ns = now_ns + LOOK_PERIOD_NS;
+	list_for_each_safe (pos, &control->departed) {
+		struct departed *d = list_entry(pos, struct departed, link);
+
+		if (has_died(d->pidfd))
+			departed_free(d);
+	}
 }
 
 void departed_fini(struct control *control)

@@ -18,6 +18,8 @@
 #define REFUSAL_LOG_BURST 10
 /* Lines about hosts that come and go in a second, but for faults. */
 #define HOST_LOG_BURST 64
+/* After an accept that failed for want of something. */
+#define ACCEPT_PAUSE_NS (100 * CLOCK_NS_PER_MS)
 /* Connections taken in one turn: a flood of them must not hold up who is being served. */
 #define ACCEPT_BURST 8
 
@@ -483,6 +485,29 @@ static void host_step(struct control_host *host)
 	}
 }
 
+/* No descriptor, no memory: who knocks waits in the backlog, and control does not turn in circles
+ * around it. */
+static void accept_pause(struct control *control, const char *why)
+{
+	uint64_t now_ns = clock_ns();
+
+	counter_inc(&control->counters.attach_refused_resources);
+	if (log_limit_pass(&control->attach_log, now_ns, REFUSAL_LOG_BURST, CLOCK_NS_PER_SEC, NULL))
+		log_warn("attach socket: %s", why);
+	control_unwatch(control, control->socket_fd);
+	control->accept_again_ns = now_ns + ACCEPT_PAUSE_NS;
+}
+
+static void accept_resume(struct control *control, uint64_t now_ns)
+{
+	if (control->accept_again_ns == 0 || now_ns < control->accept_again_ns)
+		return;
+	control->accept_again_ns = 0;
+	if (control->state == CONTROL_RUNNING &&
+	    control_watch(control, control->socket_fd, &control->socket_watch) != 0)
+		control->accept_again_ns = now_ns + ACCEPT_PAUSE_NS;
+}
+
 /* False: nobody knocks. */
 static bool host_accept(struct control *control)
 {
@@ -490,12 +515,8 @@ static bool host_accept(struct control *control)
 	struct control_host *host;
 
 	if (fd < 0) {
-		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-			counter_inc(&control->counters.attach_refused_resources);
-			if (log_limit_pass(&control->attach_log, clock_ns(), REFUSAL_LOG_BURST,
-					   CLOCK_NS_PER_SEC, NULL))
-				log_warn("attach socket: %s", strerror(errno));
-		}
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			accept_pause(control, strerror(errno));
 		return false;
 	}
 	host = host_create(control, fd);
@@ -595,6 +616,8 @@ void hosts_report(struct control *control, const struct worker_report *report)
 void hosts_tick(struct control *control, uint64_t now_ns)
 {
 	greeting_thin(control);
+	accept_resume(control, now_ns);
+	departed_tick(control, now_ns);
 	list_for_each_safe (pos, &control->hosts) {
 		struct control_host *host = list_entry(pos, struct control_host, link);
 
