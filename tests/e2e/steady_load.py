@@ -43,7 +43,10 @@ def main():
 
     def caller(number):
         # min_reconnect_backoff is also the time a connection attempt may take: a busy machine needs more than a little.
+        # Keepalive: a splitd that is killed takes its TCP with it, so nobody resets a connection on which the client
+        # only waits; as after a power failure, the client has to ask.
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 50),
+                   ("grpc.keepalive_time_ms", 10000), ("grpc.keepalive_timeout_ms", 20000),
                    ("grpc.min_reconnect_backoff_ms", 10000), ("grpc.max_reconnect_backoff_ms", 200), ("grpc.enable_retries", 0)]
         channel = grpc.insecure_channel(args.target, options=options)
         call = channel.unary_unary("/split.examples.Echo/Unary", request_serializer=echo_pb2.EchoMessage.SerializeToString,
