@@ -3,15 +3,23 @@
  *
  * An entry is made only because we have a packet to send, and takes a MAC address only while it
  * waits for an answer. So nothing that arrives unasked makes or changes an entry: an unsolicited
- * claim of another MAC address only makes us ask again (PROBING keeps using the old answer).
+ * claim of another MAC address only makes us ask again (PROBING keeps using the old answer), first
+ * the one we know and alone, and then only it is believed.
+ *
+ * A flood from many on-link addresses makes entries that nobody answers. They stand on a list of
+ * their own and give way before those that answered once they are a quarter of the table; what
+ * waits for answers pins a bounded part of the pool.
  */
 #include "daemon/net/net_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define NEIGH_TRIES    3
-#define NEIGH_RETRY_NS SEC_NS
+#define NEIGH_TRIES 3
+/* Parts of the table that unanswered entries keep, and of the pool that packets waiting pin. */
+#define NEIGH_UNANSWERED_PART 4u
+#define NEIGH_PENDING_PART    8u
+#define NEIGH_RETRY_NS        SEC_NS
 
 /* RFC 5227 s1.1: ANNOUNCE_NUM, ANNOUNCE_INTERVAL. */
 #define ANNOUNCE_NUM         2
@@ -40,6 +48,7 @@ static void neigh_drop_pending(struct neigh *n)
 {
 	for (unsigned i = 0; i < n->pending_n; i++) {
 		COUNT(n->stack, tx_drop_arp_pending);
+		n->stack->neigh_pending_mbufs -= n->pending[i]->nb_segs;
 		rte_pktmbuf_free(n->pending[i]);
 	}
 	n->pending_n = 0;
@@ -56,8 +65,22 @@ static void neigh_remove(struct neigh *n)
 	wheel_cancel(&s->wheel, &n->timer);
 	neigh_drop_pending(n);
 	list_del(&n->lru);
-	s->neigh_generation++;
+	if (n->state == NEIGH_INCOMPLETE)
+		s->neigh_unanswered_n--;
+	else
+		s->neigh_generation++; /* paths may know it */
 	pool_put(&s->neigh_pool, n);
+}
+
+/* Who gives way in a full table. */
+static struct neigh *neigh_victim(struct net_stack *s)
+{
+	struct list *lru = &s->neigh_lru;
+
+	if (s->neigh_unanswered_n * NEIGH_UNANSWERED_PART >= s->config.arp_entries_max ||
+	    list_empty(lru))
+		lru = &s->neigh_unanswered;
+	return list_entry(list_first(lru), struct neigh, lru);
 }
 
 static struct neigh *neigh_make(struct net_stack *s, const struct net_addr *a)
@@ -67,7 +90,7 @@ static struct neigh *neigh_make(struct net_stack *s, const struct net_addr *a)
 
 	if (n == NULL) {
 		COUNT(s, arp_evictions);
-		neigh_remove(list_entry(list_first(&s->neigh_lru), struct neigh, lru));
+		neigh_remove(neigh_victim(s));
 		n = pool_get(&s->neigh_pool);
 	}
 	memset(n, 0, sizeof(*n));
@@ -76,7 +99,8 @@ static struct neigh *neigh_make(struct net_stack *s, const struct net_addr *a)
 	n->addr.port = 0;
 	n->state = NEIGH_INCOMPLETE;
 	wheel_timer_init(&n->timer, neigh_fire);
-	list_add_tail(&s->neigh_lru, &n->lru);
+	list_add_tail(&s->neigh_unanswered, &n->lru);
+	s->neigh_unanswered_n++;
 	n->hash_next = s->neighs[bucket];
 	s->neighs[bucket] = n;
 	return n;
@@ -87,6 +111,8 @@ int neigh_init(struct net_stack *s)
 	uint32_t buckets = (uint32_t)pow2_up(s->config.arp_entries_max);
 
 	list_init(&s->neigh_lru);
+	list_init(&s->neigh_unanswered);
+	s->neigh_pending_max = s->pool->size / NEIGH_PENDING_PART;
 	s->neigh_generation = 1;
 	s->neigh_mask = buckets - 1;
 	s->neighs = calloc(buckets, sizeof(struct neigh *));
@@ -101,6 +127,7 @@ void neigh_fini(struct net_stack *s)
 
 	if (s->neighs == NULL)
 		return;
+	list_splice_tail(&s->neigh_lru, &s->neigh_unanswered);
 	while ((node = list_first(&s->neigh_lru)) != NULL)
 		neigh_remove(list_entry(node, struct neigh, lru));
 	free(s->neighs);
@@ -153,16 +180,18 @@ static __rte_noinline void neigh_output_slow(struct net_stack *s, struct rte_mbu
 	if (n == NULL) {
 		n = neigh_make(s, hop);
 		neigh_ask(n);
-	} else if (s->neigh_lru.prev != &n->lru) {
+	} else if (n->state != NEIGH_INCOMPLETE) {
 		list_del(&n->lru);
 		list_add_tail(&s->neigh_lru, &n->lru);
 	}
 	if (n->state == NEIGH_INCOMPLETE) {
-		if (n->pending_n >= s->config.arp_pending_max) {
+		if (n->pending_n >= s->config.arp_pending_max ||
+		    s->neigh_pending_mbufs + m->nb_segs > s->neigh_pending_max) {
 			COUNT(s, tx_drop_arp_pending);
 			rte_pktmbuf_free(m);
 			return;
 		}
+		s->neigh_pending_mbufs += m->nb_segs;
 		n->pending[n->pending_n++] = m;
 		return;
 	}
@@ -203,16 +232,28 @@ void neigh_answer(struct net_stack *s, const struct net_addr *addr, const uint8_
 		neigh_probe_start(n);
 		return;
 	}
+	if (n->state == NEIGH_PROBING && n->tries == 1 && memcmp(n->mac, mac, 6) != 0) {
+		/* Only the one we know was asked: nobody else can have heard the question. */
+		COUNT(s, rx_arp_unsolicited);
+		return;
+	}
 	COUNT(s, rx_arp_replies);
-	if (n->state == NEIGH_INCOMPLETE || memcmp(n->mac, mac, 6) != 0)
+	if (n->state == NEIGH_INCOMPLETE) {
+		s->neigh_unanswered_n--;
+		list_del(&n->lru);
+		list_add_tail(&s->neigh_lru, &n->lru);
+	} else if (memcmp(n->mac, mac, 6) != 0) {
 		s->neigh_generation++;
+	}
 	memcpy(n->mac, mac, 6);
 	n->state = NEIGH_REACHABLE;
 	n->tries = 0;
 	n->expires_ns = s->now_ns + s->config.arp_reachable_ns;
 	wheel_cancel(&s->wheel, &n->timer);
-	for (unsigned i = 0; i < n->pending_n; i++)
+	for (unsigned i = 0; i < n->pending_n; i++) {
+		s->neigh_pending_mbufs -= n->pending[i]->nb_segs;
 		eth_xmit(s, n->pending[i], mac);
+	}
 	n->pending_n = 0;
 }
 

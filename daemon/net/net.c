@@ -253,8 +253,13 @@ void net_flush(struct net_stack *s, uint64_t now_ns)
 		if (unlikely(net_tx_full(s))) {
 			txq_offer(s);
 			if (net_tx_full(s)) {
-				tcp_mark_dirty(c);
-				continue;
+				/* Who had no turn goes first in the next flush, before those
+				 * that filled the queue in this one. */
+				c->flags |= TCPF_DIRTY;
+				list_add_head(&todo, node);
+				list_splice_tail(&todo, &s->dirty);
+				list_splice_tail(&s->dirty, &todo);
+				break;
 			}
 		}
 		tcp_output(c);

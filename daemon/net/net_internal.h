@@ -252,7 +252,7 @@ struct tcp_conn {
 
 	/* Receiving out of order. */
 	struct list ranges; /* struct tcp_range, by start */
-	uint32_t ranges_n, ranges_pinned;
+	uint32_t ranges_n, ranges_pinned, ranges_mbufs;
 	uint32_t fin_seq;
 	uint32_t range_stamp;
 
@@ -340,7 +340,10 @@ struct net_stack {
 	struct neigh **neighs;
 	uint32_t neigh_mask;
 	uint64_t neigh_generation;
-	struct list neigh_lru;
+	struct list neigh_lru;        /* that answered */
+	struct list neigh_unanswered; /* INCOMPLETE, oldest first */
+	uint32_t neigh_unanswered_n;
+	uint32_t neigh_pending_mbufs, neigh_pending_max;
 	struct wheel_timer announce_timer;
 	unsigned announcements;
 	uint64_t defended_ns;

@@ -25,6 +25,7 @@ static void range_remove(struct tcp_conn *c, struct tcp_range *r, bool free_byte
 	list_del(&r->link);
 	c->ranges_n--;
 	c->ranges_pinned -= r->pinned;
+	c->ranges_mbufs -= r->mbufs;
 	c->stack->ooo_mbufs -= r->mbufs;
 	if (free_bytes)
 		rte_pktmbuf_free(r->head);
@@ -129,12 +130,16 @@ static void range_join(struct tcp_conn *c, struct tcp_range *r, struct tcp_range
 	pool_put(&c->stack->range_pool, next);
 }
 
+/* A connection may have as many of the stack's mbufs as are left: one that takes all it gets leaves
+ * half of them, two leave a third, and the next always finds as much as each of them has. */
 static bool range_room(struct tcp_conn *c, const struct rte_mbuf *m, uint32_t pinned)
 {
 	struct net_stack *s = c->stack;
+	uint32_t max = s->config.tcp.ooo_mbufs_max;
+	uint32_t left = s->ooo_mbufs < max ? max - s->ooo_mbufs : 0;
 
 	if (c->ranges_pinned + pinned > RANGES_PINNED_FACTOR * c->receive_limit ||
-	    s->ooo_mbufs + m->nb_segs > s->config.tcp.ooo_mbufs_max) {
+	    m->nb_segs > left || c->ranges_mbufs >= left) {
 		COUNT(s, rx_drop_tcp_memory);
 		return false;
 	}
@@ -237,6 +242,7 @@ static void out_of_order(struct tcp_conn *c, struct tcp_segment *seg)
 		prev->pinned += pinned;
 		prev->end = end;
 		c->ranges_pinned += pinned;
+		c->ranges_mbufs += m->nb_segs;
 		c->stack->ooo_mbufs += m->nb_segs;
 	}
 	if (next != NULL && prev->end == next->start)

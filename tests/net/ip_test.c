@@ -181,6 +181,8 @@ START_TEST(test_arp_is_not_poisoned)
 	rig_input(&r, f, arp_build(f, 2, evil_mac, peer_ip, our_ip));
 	ck_assert_uint_eq(rig_take(&r, f, sizeof(f)), 42);
 	ck_assert_mem_eq(f, rig_peer_mac.addr_bytes, 6);
+	/* The question went to the one we know alone: nobody else can answer it. */
+	rig_input(&r, f, arp_build(f, 2, evil_mac, peer_ip, our_ip));
 	rig_input(&r, f, arp_build(f, 2, rig_peer_mac.addr_bytes, peer_ip, our_ip));
 	rig_wait(&r, 1100 * RIG_MS);
 	ck_assert_uint_ge(rig_take(&r, f, sizeof(f)), 54);
@@ -232,6 +234,97 @@ START_TEST(test_arp_table_is_bounded)
 }
 END_TEST
 
+/* A valid UDP datagram to spoil. */
+static size_t udp_build(uint8_t *f, uint16_t port, uint16_t len)
+{
+	struct net_addr src = rig_remote(0), dst = rig_local(0);
+	uint8_t l4[2000];
+	uint16_t sum;
+
+	memset(l4, 7, sizeof(l4));
+	be16_store(l4, 5555);
+	be16_store(l4 + 2, port);
+	be16_store(l4 + 4, (uint16_t)(8 + len));
+	be16_store(l4 + 6, 0);
+	sum = cksum_fold(
+		cksum_add(net_pseudo_sum(&src, &dst, IP_PROTO_UDP, 8u + len), l4, 8u + len));
+	memcpy(l4 + 6, &sum, 2);
+	return rig_build_ip(f, IP_PROTO_UDP, l4, 8u + len);
+}
+
+static void ip_fix(uint8_t *f)
+{
+	size_t header = (f[14] & 15u) < 5 ? 20 : (f[14] & 15u) * 4u;
+	uint16_t sum;
+
+	be16_store(f + 24, 0);
+	sum = cksum_fold(cksum_add(0, f + 14, header));
+	memcpy(f + 24, &sum, 2);
+}
+
+/* A datagram to a port of nobody's from 198.18.0.`last`, who then is to hear that. */
+static void flood_from(uint8_t last)
+{
+	uint8_t f[200];
+	size_t len = udp_build(f, 5000, 20);
+
+	f[29] = last;
+	be16_store(f + 40, 0); /* RFC 768: no checksum */
+	ip_fix(f);
+	r.now_ns += RIG_MS;
+	rig_input(&r, f, len);
+}
+
+/* Neighbours that never answer do not drive out those that did. */
+START_TEST(test_arp_flood_spares_the_known)
+{
+	uint8_t f[200];
+
+	rig_defaults(&r);
+	r.config.arp_entries_max = 16;
+	rig_start(&r);
+	flood_from(9);
+	ck_assert_uint_ne(rig_take(&r, f, sizeof(f)), 0);
+	r.no_arp = true;
+	for (uint8_t i = 20; i < 220; i++) {
+		flood_from(i);
+		ck_assert_uint_eq(rig_take(&r, f, sizeof(f)), 42); /* a question */
+	}
+	flood_from(9);
+	ck_assert_uint_eq(rig_take(&r, f, sizeof(f)), 14 + 20 + 8 + 28);
+	ck_assert_uint_ge(COUNTER(arp_evictions), 180);
+	rig_stop(&r);
+}
+END_TEST
+
+/* What waits for answers that never come leaves the pool to others. */
+START_TEST(test_arp_pending_is_bounded)
+{
+	uint8_t f[200];
+
+	rig_defaults(&r);
+	r.no_arp = true;
+	r.config.arp_pending_max = 16;
+	rig_start(&r);
+	for (uint8_t i = 20; i < 220; i++) {
+		for (int n = 0; n < 10; n++)
+			flood_from(i);
+		while (rig_take(&r, f, sizeof(f)) > 0)
+			;
+	}
+	ck_assert_uint_le(r.avail - rte_mempool_avail_count(r.pool), r.pool->size / 8);
+	ck_assert_uint_gt(COUNTER(tx_drop_arp_pending), 0);
+	rig_wait(&r, 5 * RIG_S); /* they are given up, and the room is there again */
+	while (rig_take(&r, f, sizeof(f)) > 0)
+		;
+	ck_assert_uint_eq(rte_mempool_avail_count(r.pool), r.avail);
+	r.no_arp = false;
+	flood_from(9);
+	ck_assert_uint_eq(rig_take(&r, f, sizeof(f)), 14 + 20 + 8 + 28);
+	rig_stop(&r);
+}
+END_TEST
+
 START_TEST(test_arp_conflict)
 {
 	uint8_t f[200];
@@ -271,34 +364,6 @@ START_TEST(test_gateway)
 	rig_stop(&r);
 }
 END_TEST
-
-/* A valid UDP datagram to spoil. */
-static size_t udp_build(uint8_t *f, uint16_t port, uint16_t len)
-{
-	struct net_addr src = rig_remote(0), dst = rig_local(0);
-	uint8_t l4[2000];
-	uint16_t sum;
-
-	memset(l4, 7, sizeof(l4));
-	be16_store(l4, 5555);
-	be16_store(l4 + 2, port);
-	be16_store(l4 + 4, (uint16_t)(8 + len));
-	be16_store(l4 + 6, 0);
-	sum = cksum_fold(
-		cksum_add(net_pseudo_sum(&src, &dst, IP_PROTO_UDP, 8u + len), l4, 8u + len));
-	memcpy(l4 + 6, &sum, 2);
-	return rig_build_ip(f, IP_PROTO_UDP, l4, 8u + len);
-}
-
-static void ip_fix(uint8_t *f)
-{
-	size_t header = (f[14] & 15u) < 5 ? 20 : (f[14] & 15u) * 4u;
-	uint16_t sum;
-
-	be16_store(f + 24, 0);
-	sum = cksum_fold(cksum_add(0, f + 14, header));
-	memcpy(f + 24, &sum, 2);
-}
 
 START_TEST(test_bad_frames)
 {
@@ -612,5 +677,6 @@ END_TEST
 
 RIG_MAIN("ip", test_checksum, test_checksum_of_chains, test_address_text, test_announces_itself,
 	 test_arp_answers, test_arp_is_not_poisoned, test_arp_gives_up, test_arp_table_is_bounded,
-	 test_arp_conflict, test_gateway, test_bad_frames, test_ip_options, test_frame_size,
-	 test_checksum_flags, test_echo, test_icmp_rate, test_udp, test_steering)
+	 test_arp_flood_spares_the_known, test_arp_pending_is_bounded, test_arp_conflict,
+	 test_gateway, test_bad_frames, test_ip_options, test_frame_size, test_checksum_flags,
+	 test_echo, test_icmp_rate, test_udp, test_steering)

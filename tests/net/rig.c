@@ -129,6 +129,11 @@ static uint16_t rig_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 
 	if (r->device_full)
 		return 0;
+	if (r->device_room != 0) {
+		if (n > r->device_room - r->device_took)
+			n = (uint16_t)(r->device_room - r->device_took);
+		r->device_took += n;
+	}
 	for (uint16_t i = 0; i < n; i++) {
 		ck_assert_uint_lt(r->sent_n, RIG_FRAMES);
 		r->sent[r->sent_n++] = pkts[i];
@@ -224,6 +229,7 @@ static void arp_answers(struct rig *r)
 
 void rig_flush(struct rig *r)
 {
+	r->device_took = 0;
 	net_timers_run(r->stack, r->now_ns);
 	net_flush(r->stack, r->now_ns);
 	if (!r->no_arp)

@@ -50,6 +50,8 @@ struct rig {
 	unsigned sent_n;
 	unsigned avail; /* mbufs free at the start */
 	bool device_full;
+	unsigned device_room; /* frames taken at each rig_flush(); 0: all */
+	unsigned device_took;
 	bool no_arp; /* do not answer ARP requests */
 	struct random random;
 	struct rig_app app;

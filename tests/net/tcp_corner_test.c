@@ -371,9 +371,112 @@ START_TEST(test_nothing_follows_fin)
 }
 END_TEST
 
+/* ---- others beside it ----------------------------------------------------------------------- */
+
+/* Another connection, from `port`; segments of it go by segment_from(). */
+static uint32_t accept_from(uint16_t port)
+{
+	static struct rig_segment s;
+	uint32_t ours;
+
+	memset(&s, 0, sizeof(s));
+	s.src_port = port;
+	s.dst_port = RIG_PORT;
+	s.seq = 999;
+	s.flags = SYN;
+	s.window = 65535;
+	rig_send(&r, &s);
+	ours = rig_expect(&r, SYN | ACK).seq + 1;
+	s.seq = 1000;
+	s.ack = ours;
+	s.flags = ACK;
+	rig_send(&r, &s);
+	return ours;
+}
+
+static void segment_from(uint16_t port, uint32_t ours, uint32_t off, uint32_t len)
+{
+	static struct rig_segment s;
+
+	memset(&s, 0, sizeof(s));
+	s.src_port = port;
+	s.dst_port = RIG_PORT;
+	s.seq = 1000 + off;
+	s.ack = ours;
+	s.flags = ACK;
+	s.window = 65535;
+	s.len = len;
+	rig_send(&r, &s);
+}
+
+/* Who sends islands of a byte each leaves others room to lose a segment. */
+START_TEST(test_out_of_order_room_is_shared)
+{
+	uint32_t greedy[2], honest, before;
+
+	rig_defaults(&r);
+	r.config.tcp.ooo_mbufs_max = 60;
+	rig_start(&r);
+	greedy[0] = accept_from(5000);
+	greedy[1] = accept_from(5001);
+	honest = accept_from(5002);
+	for (uint32_t i = 1; i < 120; i += 2) {
+		segment_from(5000, greedy[0], i, 1);
+		frames_drop();
+	}
+	ck_assert_uint_eq(net_gauges_of(r.stack).ooo_mbufs, 30);
+	for (uint32_t i = 1; i < 120; i += 2) {
+		segment_from(5001, greedy[1], i, 1);
+		frames_drop();
+	}
+	before = net_gauges_of(r.stack).ooo_mbufs;
+	for (uint32_t i = 1; i < 6; i++) { /* what follows a lost segment */
+		segment_from(5002, honest, i * 1000, 1000);
+		frames_drop();
+	}
+	ck_assert_uint_eq(net_gauges_of(r.stack).ooo_mbufs, before + 5);
+	segment_from(5002, honest, 0, 1000);
+	ck_assert_uint_eq(r.app.bytes, 6000);
+	stop();
+}
+END_TEST
+
+/* A connection that fills a slow device's queue each time does not keep others from it. */
+START_TEST(test_slow_device_is_shared)
+{
+	static const uint8_t syn_mss_64[] = {2, 4, 0, 64};
+	static struct rig_segment s;
+	struct tcp_conn *big;
+	bool seen = false;
+
+	rig_defaults(&r);
+	r.config.tcp.initial_window = 400; /* that is 14600 bytes: RFC 6928 */
+	rig_start(&r);
+	rig_accept(&r, syn_mss_64, sizeof(syn_mss_64));
+	big = r.app.conn;
+	app_sends(20000);
+	peer_acks(14592, 65535); /* doubles the congestion window: 456 segments */
+	frames_drop();
+	peer_acks(20000, 65535);
+	frames_drop();
+	accept_from(5000);
+	r.device_room = 8;
+	ck_assert_int_eq(tcp_send(big, rig_chain(&r, 40000, 1000)), 0);
+	ck_assert_int_eq(tcp_send(r.app.conn, rig_chain(&r, 100, 1000)), 0);
+	for (unsigned i = 0; i < 40; i++) {
+		rig_flush(&r);
+		while (rig_take_tcp(&r, &s))
+			seen |= s.dst_port == 5000;
+	}
+	ck_assert(seen);
+	stop();
+}
+END_TEST
+
 RIG_MAIN("tcp_corner", test_closed_window_old_data_is_acked, test_small_window_is_used,
 	 test_user_timeout_after_closed_window, test_old_ack_moves_no_window,
 	 test_simultaneous_open_window, test_old_acks_are_answered_in_measure,
 	 test_syn_without_timestamps_is_challenged, test_backoff_stays_until_a_sample,
 	 test_rto_after_a_lost_syn, test_timestamps_after_24_days,
-	 test_time_wait_reused_within_a_tick, test_nothing_follows_fin)
+	 test_time_wait_reused_within_a_tick, test_nothing_follows_fin,
+	 test_out_of_order_room_is_shared, test_slow_device_is_shared)
