@@ -130,6 +130,7 @@ static int port_setup(struct worker *w, unsigned index)
 	const struct net_ops ops = {.tx = net_tx, .random = net_random, .ctx = p};
 	struct net_config net;
 	struct port_info info;
+	uint32_t ooo_max;
 
 	p->w = w;
 	p->index = index;
@@ -152,6 +153,9 @@ static int port_setup(struct worker *w, unsigned index)
 	net.arp_reachable_ns = w->cfg->ip.arp_reachable_ns;
 	net.icmp_per_second = w->cfg->ip.icmp_per_second;
 	tcp_config_fill(&w->cfg->tcp, &net.tcp);
+	/* All workers of a port may hold frames of one receive pool: a quarter of it together. */
+	ooo_max = RTE_MAX(cfg->mbufs / (4 * w->params.workers_n), 1u);
+	net.tcp.ooo_mbufs_max = RTE_MIN(net.tcp.ooo_mbufs_max, ooo_max);
 	copy_bytes_fill(p, &info, &net);
 	return net_stack_create(&net, &ops, w->now_ns, &p->net);
 }
