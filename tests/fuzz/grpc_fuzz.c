@@ -129,7 +129,7 @@ static int on_open(void *ctx, struct grpc_call *call, const struct grpc_request_
 	for (uint32_t i = 0; i < head->authority_len; i++)
 		sum ^= (uint8_t)head->authority[i];
 	if (chance(5))
-		return (int)(sum % 17);
+		return 1 + (int)(sum % 16); /* a refusal; 0 would take the call */
 	for (size_t i = 0; i < CALLS; i++) {
 		if (calls[i].grpc != NULL)
 			continue;
