@@ -94,6 +94,7 @@ int rpc_ring(const struct rpc_options *o, struct rpc_run *runs, unsigned *n_out,
 		(void)links_poll(set, clock_ns(), 1);
 		links_flush(set, clock_ns());
 	}
+	links_destroy(set);
 	rig_stop(rig);
 	return err;
 }
