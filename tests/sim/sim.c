@@ -1,5 +1,7 @@
 #include "tests/sim/sim.h"
 
+#include "daemon/net/net_internal.h"
+
 #include <inttypes.h>
 
 #include <stdarg.h>
@@ -451,7 +453,7 @@ static bool stack_draw(struct sim *sim, int side)
 	c.tcp.delayed_ack_ns = chance(sim, 0.2) ? 1 : 40 * MS;
 	c.tcp.keepalive_idle_ns = chance(sim, 0.2) ? 5 * S : 0;
 	if (chance(sim, 0.3))
-		c.flags |= 1u << 31; /* NET_FORCE_SLOW: the fast path's generic twin */
+		c.flags |= NET_FORCE_SLOW; /* the fast path's generic twin */
 	return net_stack_create(&c, &ops, sim->now_ns, &sim->stacks[side]) == 0;
 }
 
@@ -501,6 +503,8 @@ static bool world_make(struct sim *sim)
 		while (rte_mempool_avail_count(sim->pool) > leave)
 			sim->hoard[sim->hoard_n++] = rte_pktmbuf_alloc(sim->pool);
 	}
+	for (uint32_t id = 0; id < sim->conns; id++)
+		sim->both_open[id] = chance(sim, 0.15);
 	return tcp_listen(sim->stacks[1], &any, &end_events, sim, &listener) == 0;
 }
 
@@ -511,6 +515,11 @@ static void client_open(struct sim *sim, uint32_t id)
 	struct sim_end *e = &sim->ends[0][id];
 	int error = tcp_connect(sim->stacks[0], &local, &remote, &end_events, e, &e->conn);
 
+	if (error == 0 && sim->both_open[id]) {
+		e = &sim->ends[1][id];
+		e->opened = true;
+		error = tcp_connect(sim->stacks[1], &remote, &local, &end_events, e, &e->conn);
+	}
 	if (error != 0)
 		fail(sim, "tcp_connect: %s", error_name(error));
 	sim->open_at_ns[id] = UINT64_MAX;
@@ -527,6 +536,87 @@ static void heal(struct sim *sim)
 	}
 	while (sim->hoard_n > 0)
 		rte_pktmbuf_free(sim->hoard[--sim->hoard_n]);
+}
+
+/* ---- what always holds ---------------------------------------------------------------------- */
+
+static const char *ranges_wrong(const struct tcp_conn *c, uint32_t *mbufs)
+{
+	uint32_t from = c->rcv_nxt, n = 0, held = 0;
+
+	list_for_each (node, &c->ranges) {
+		const struct tcp_range *r = list_entry(node, struct tcp_range, link);
+
+		if (!seq_lt(from, r->start) || !seq_lt(r->start, r->end))
+			return "out-of-order intervals overlap, touch or are old";
+		from = r->end;
+		held += r->mbufs;
+		n++;
+	}
+	*mbufs += held;
+	if (n != c->ranges_n || held != c->ranges_mbufs)
+		return "out-of-order intervals are miscounted";
+	return NULL;
+}
+
+static const char *numbers_wrong(const struct tcp_conn *c)
+{
+	if (seq_gt(c->snd_una, c->snd_nxt) || seq_gt(c->snd_nxt, c->snd_max) ||
+	    seq_gt(c->snd_max, c->snd_end + 1))
+		return "send numbers out of order";
+	if (c->state >= TCP_ESTABLISHED && seq_gt(c->rcv_nxt, c->rcv_adv))
+		return "more received than promised";
+	if (c->state >= TCP_ESTABLISHED && c->cwnd < c->mss)
+		return "congestion window below a segment";
+	if (c->board.n > 0 && seq_le(c->board.sacked[0].end, c->snd_una))
+		return "old SACK blocks";
+	return NULL;
+}
+
+/* After a flush: whatever waits has a timer, or stands on the list for the next flush. */
+static const char *timers_wrong(const struct tcp_conn *c)
+{
+	bool rto = wheel_timer_armed(&c->rto_timer), dirty = (c->flags & TCPF_DIRTY) != 0;
+	bool opening = c->state <= TCP_SYN_RECEIVED;
+
+	if ((opening || (c->flags & TCPF_ORPHAN) != 0) && !wheel_timer_armed(&c->life_timer))
+		return "a handshake or an orphan without end";
+	if (c->snd_una != c->snd_max && !rto)
+		return "something unacked, no retransmission timer";
+	if (!dirty && !rto && (opening || tcp_send_pending(c)))
+		return "something to send, no timer";
+	if (rto && !opening && c->snd_una == c->snd_max && (c->flags & TCPF_PERSIST) == 0)
+		return "a retransmission timer for nothing";
+	if (!dirty && c->ack_due > 0 && !wheel_timer_armed(&c->ack_timer))
+		return "something to ack, no timer";
+	if (!dirty && (c->flags & TCPF_ACK_NOW) != 0)
+		return "an ACK that is due was not sent";
+	return NULL;
+}
+
+static void check_stack(struct sim *sim, int side)
+{
+	const struct net_stack *s = sim->stacks[side];
+	uint32_t mbufs = 0;
+
+	for (uint32_t i = 0; i <= s->table_mask; i++) {
+		for (const struct tcp_conn *c = s->conns[i]; c != NULL; c = c->hash_next) {
+			const char *wrong = numbers_wrong(c);
+
+			if (wrong == NULL)
+				wrong = timers_wrong(c);
+			if (wrong == NULL)
+				wrong = ranges_wrong(c, &mbufs);
+			if (wrong != NULL || (c->flags & TCPF_DEAD) != 0)
+				fail(sim, "side %d port %u %s at %" PRIu64 " ns: %s", side,
+				     c->remote.port, tcp_state_name(c->state), sim->now_ns,
+				     wrong != NULL ? wrong : "dead in the table");
+		}
+	}
+	if (mbufs != s->ooo_mbufs)
+		fail(sim, "side %d: %u mbufs out of order, counted %u", side, mbufs, s->ooo_mbufs);
+	if (!list_empty(&s->dead))
+		fail(sim, "side %d: dead connections after a flush", side);
 }
 
 /* ---- the clock ------------------------------------------------------------------------------ */
@@ -600,6 +690,7 @@ static void step(struct sim *sim)
 			link_deliver(&sim->links[i]);
 		net_timers_run(sim->stacks[i], sim->now_ns);
 		net_flush(sim->stacks[i], sim->now_ns);
+		check_stack(sim, i);
 	}
 }
 

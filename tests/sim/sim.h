@@ -2,7 +2,8 @@
  *
  * Everything is drawn from one seed. sim_run() first runs under faults (loss, reordering,
  * duplication, corruption, queue limits, mbuf shortage), then heals the link and demands that all
- * ends.
+ * ends. After every event the state of each connection must make sense: numbers in their order, a
+ * timer for whatever waits, counts that agree.
  */
 #ifndef SPLITD_TESTS_SIM_SIM_H
 #define SPLITD_TESTS_SIM_SIM_H
@@ -71,6 +72,7 @@ struct sim {
 	uint32_t hoard_n;
 	struct sim_end ends[2][SIM_CONNS_MAX];
 	uint64_t open_at_ns[SIM_CONNS_MAX];
+	bool both_open[SIM_CONNS_MAX]; /* simultaneous open */
 	uint32_t conns;
 	bool aborts, healed;
 	char failure[256];
