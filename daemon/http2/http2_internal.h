@@ -16,6 +16,7 @@
 #define MEMORY_ORDERS     6 /* runs of 1..32 pages: 8..256 KiB */
 #define MEMORY_CLASSES    14
 #define MEMORY_BYTES_MAX  ((size_t)MEMORY_PAGE << (MEMORY_ORDERS - 1))
+#define MEMORY_CACHE      16 /* objects of a class given back last: what a call takes */
 
 struct memory_page {
 	uint64_t free_bits[4]; /* slab: one bit for each free object */
@@ -27,14 +28,21 @@ struct memory_page {
 	uint8_t class; /* slab: its class */
 };
 
+struct memory_cache {
+	uint32_t n;
+	uint8_t *object[MEMORY_CACHE];
+};
+
 /* The engine's memory: one mapping, pages handed out by a buddy system, small objects from pages of
- * one size class each. What a class gives back in whole pages serves every other class again. */
+ * one size class each. What a class gives back in whole pages serves every other class again; the
+ * few objects in `cache` do so before anybody is refused. */
 struct http2_memory {
 	uint8_t *base;
 	struct memory_page *page;
 	uint32_t pages;
 	uint32_t free_head[MEMORY_ORDERS];
 	uint32_t partial[MEMORY_CLASSES];
+	struct memory_cache cache[MEMORY_CLASSES];
 	size_t used;
 };
 

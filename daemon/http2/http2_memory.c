@@ -180,14 +180,13 @@ static uint32_t slab_new(struct http2_memory *m, unsigned class)
 	return i;
 }
 
-static void *slab_get(struct http2_memory *m, size_t bytes, size_t *taken_out)
+/* An object of the class from its pages, as poisoned as it lay there. */
+static uint8_t *slab_get(struct http2_memory *m, unsigned class)
 {
-	unsigned class = class_of(bytes);
 	uint32_t i = m->partial[class];
 	struct memory_page *p;
 	unsigned w = 0;
 	unsigned bit;
-	uint8_t *object;
 
 	if (unlikely(i == NONE)) {
 		i = slab_new(m, class);
@@ -202,14 +201,10 @@ static void *slab_get(struct http2_memory *m, size_t bytes, size_t *taken_out)
 	p->used++;
 	if ((p->free_bits[0] | p->free_bits[1] | p->free_bits[2] | p->free_bits[3]) == 0)
 		list_remove(m, &m->partial[class], i);
-	object = m->base + ((size_t)i << MEMORY_PAGE_SHIFT) + (w * 64 + bit) * class_bytes[class];
-	*taken_out = class_bytes[class];
-	m->used += *taken_out;
-	unpoison_region(object, bytes);
-	return object;
+	return m->base + ((size_t)i << MEMORY_PAGE_SHIFT) + (w * 64 + bit) * class_bytes[class];
 }
 
-static size_t slab_put(struct http2_memory *m, uint32_t i, size_t offset)
+static void slab_put(struct http2_memory *m, uint32_t i, size_t offset)
 {
 	struct memory_page *p = &m->page[i];
 	size_t bytes = class_bytes[p->class];
@@ -221,8 +216,6 @@ static size_t slab_put(struct http2_memory *m, uint32_t i, size_t offset)
 	assert(object * bytes == offset && !(p->free_bits[object / 64] & bit));
 	p->free_bits[object / 64] |= bit;
 	p->used--;
-	m->used -= bytes;
-	poison_region(m->base + ((size_t)i << MEMORY_PAGE_SHIFT) + offset, bytes);
 	if (was_full)
 		list_push(m, &m->partial[p->class], i);
 	/* Keep one empty page, so that a class at the edge does not fetch and return it each time.
@@ -231,28 +224,6 @@ static size_t slab_put(struct http2_memory *m, uint32_t i, size_t offset)
 		list_remove(m, &m->partial[p->class], i);
 		pages_put(m, i, 1);
 	}
-	return bytes;
-}
-
-void *http2_memory_get(struct http2_memory *m, size_t bytes, size_t *taken_out)
-{
-	uint32_t pages;
-	uint32_t i;
-
-	if (unlikely(bytes == 0))
-		return NULL;
-	if (likely(bytes <= SLAB_BYTES_MAX))
-		return slab_get(m, bytes, taken_out);
-	if (bytes > MEMORY_BYTES_MAX)
-		return NULL;
-	pages = (uint32_t)((bytes + MEMORY_PAGE - 1) >> MEMORY_PAGE_SHIFT);
-	i = pages_get(m, pages);
-	if (i == NONE)
-		return NULL;
-	*taken_out = (size_t)pages << MEMORY_PAGE_SHIFT;
-	m->used += *taken_out;
-	unpoison_region(m->base + ((size_t)i << MEMORY_PAGE_SHIFT), bytes);
-	return m->base + ((size_t)i << MEMORY_PAGE_SHIFT);
 }
 
 static uint32_t page_of(const struct http2_memory *m, const void *ptr, size_t *offset_out)
@@ -262,6 +233,87 @@ static uint32_t page_of(const struct http2_memory *m, const void *ptr, size_t *o
 	assert((const uint8_t *)ptr >= m->base && at >> MEMORY_PAGE_SHIFT < m->pages);
 	*offset_out = at & (MEMORY_PAGE - 1);
 	return (uint32_t)(at >> MEMORY_PAGE_SHIFT);
+}
+
+/* Give all that is cached back to its pages. False when there was nothing. */
+static bool cache_flush(struct http2_memory *m)
+{
+	bool any = false;
+
+	for (unsigned class = 0; class < MEMORY_CLASSES; class ++) {
+		struct memory_cache *c = &m->cache[class];
+
+		while (c->n > 0) {
+			size_t offset;
+			uint32_t i = page_of(m, c->object[--c->n], &offset);
+
+			slab_put(m, i, offset);
+			any = true;
+		}
+	}
+	return any;
+}
+
+static uint8_t *object_get(struct http2_memory *m, unsigned class)
+{
+	struct memory_cache *c = &m->cache[class];
+	uint8_t *object;
+
+	if (likely(c->n > 0))
+		return c->object[--c->n];
+	object = slab_get(m, class);
+	if (unlikely(object == NULL) && cache_flush(m))
+		object = slab_get(m, class);
+	return object;
+}
+
+static size_t object_put(struct http2_memory *m, uint32_t i, size_t offset)
+{
+	unsigned class = m->page[i].class;
+	struct memory_cache *c = &m->cache[class];
+	uint8_t *object = m->base + ((size_t)i << MEMORY_PAGE_SHIFT) + offset;
+
+	m->used -= class_bytes[class];
+	poison_region(object, class_bytes[class]);
+	if (likely(c->n < MEMORY_CACHE)) {
+		assert(c->n == 0 || c->object[c->n - 1] != object);
+		c->object[c->n++] = object;
+	} else {
+		slab_put(m, i, offset);
+	}
+	return class_bytes[class];
+}
+
+void *http2_memory_get(struct http2_memory *m, size_t bytes, size_t *taken_out)
+{
+	uint32_t pages;
+	uint32_t i;
+
+	if (unlikely(bytes == 0))
+		return NULL;
+	if (likely(bytes <= SLAB_BYTES_MAX)) {
+		unsigned class = class_of(bytes);
+		uint8_t *object = object_get(m, class);
+
+		if (unlikely(object == NULL))
+			return NULL;
+		*taken_out = class_bytes[class];
+		m->used += *taken_out;
+		unpoison_region(object, bytes);
+		return object;
+	}
+	if (bytes > MEMORY_BYTES_MAX)
+		return NULL;
+	pages = (uint32_t)((bytes + MEMORY_PAGE - 1) >> MEMORY_PAGE_SHIFT);
+	i = pages_get(m, pages);
+	if (i == NONE && cache_flush(m))
+		i = pages_get(m, pages);
+	if (i == NONE)
+		return NULL;
+	*taken_out = (size_t)pages << MEMORY_PAGE_SHIFT;
+	m->used += *taken_out;
+	unpoison_region(m->base + ((size_t)i << MEMORY_PAGE_SHIFT), bytes);
+	return m->base + ((size_t)i << MEMORY_PAGE_SHIFT);
 }
 
 size_t http2_memory_put(struct http2_memory *m, void *ptr)
@@ -274,7 +326,7 @@ size_t http2_memory_put(struct http2_memory *m, void *ptr)
 		return 0;
 	i = page_of(m, ptr, &offset);
 	if (likely(m->page[i].state == PAGE_SLAB))
-		return slab_put(m, i, offset);
+		return object_put(m, i, offset);
 	assert(m->page[i].state == PAGE_RUN && offset == 0);
 	n = m->page[i].pages;
 	m->used -= (size_t)n << MEMORY_PAGE_SHIFT;
