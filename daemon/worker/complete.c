@@ -44,7 +44,7 @@ static void finish_by_host(struct call *call, uint32_t status, const char *text,
 	struct worker *w = call->w;
 	struct grpc_result result = {
 		.status = status,
-		.message = text,
+		.message = text_bytes != 0 ? text : NULL,
 		.message_len = text_bytes,
 	};
 	int n;
