@@ -24,67 +24,9 @@
  * required field, and one that says "counted in job->incomplete". A message is judged when the job
  * ends, since a later piece may complete it.
  */
-#include "linearize/linearize_internal.h"
-
-enum decode_phase {
-	PHASE_FIELDS,
-	PHASE_COPY,         /* copy string, bytes, unknown or packed fixed content */
-	PHASE_GROW,         /* copy the elements of an outgrown array */
-	PHASE_RUN,          /* count a run of like unpacked elements */
-	PHASE_PACKED_COUNT, /* count the varints of a packed field */
-	PHASE_PACKED,       /* decode them */
-	PHASE_GROUP,        /* find the end of an unknown group */
-	PHASE_DONE,
-};
+#include "linearize/decode_internal.h"
 
 #define UNKNOWN_FIRST 4 /* capacity of the first array of unknown fields */
-
-struct decode_frame {
-	const struct schema_message *m;
-	uint8_t *mem;
-	const uint8_t *end;
-};
-
-/* Where an array lives: its count, its pointer (receiver's address) and its element size. */
-struct array_ref {
-	uint8_t *count;
-	uint8_t *pointer;
-	uint32_t bytes;
-	bool count32; /* unknown fields count in 32 bits */
-};
-
-struct decode_state {
-	const uint8_t *p;
-	struct linear_bump bump;
-	int64_t budget;
-	struct decode_frame *frame;
-	enum decode_phase phase;
-	enum decode_phase after_copy;
-	uint32_t incomplete; /* messages that lack required fields so far */
-	int error;
-
-	/* The long phases' cursors. */
-	const uint8_t *scan, *scan_end;
-	uint8_t *copy_to;
-	const uint8_t *utf8_from; /* not NULL: check what is copied, from here on */
-	const uint8_t *copy_from;
-	uint64_t copy_left;
-	uint64_t run;
-	const struct schema_field *field;
-	struct array_ref grow;
-	uint8_t *grow_to;
-	uint32_t group_depth;
-	uint32_t unknown_tag;
-
-	uint64_t elements, work;
-	uint64_t root;
-	int64_t delta;
-	struct linear_limits limits;
-	uint32_t groups[LINEAR_DEPTH_MAX + 1];
-	struct decode_frame frames[LINEAR_DEPTH_MAX + 1];
-};
-
-static_assert(sizeof(struct decode_state) <= DECODE_JOB_BYTES, "a job holds its state");
 
 static inline struct decode_state *state_of(struct decode_job *j)
 {
@@ -668,8 +610,7 @@ static inline void required_set(const struct decode_frame *frame, uint32_t bit)
 	store64(word, load64(word) | (uint64_t)1 << bit % 64);
 }
 
-/* When a message ends: is every required field there? It may be opened again later. */
-static void required_judge(struct decode_state *s, const struct decode_frame *frame)
+void decode_required_judge(struct decode_state *s, const struct decode_frame *frame)
 {
 	const uint8_t *words = frame->mem + frame->m->required_at;
 	uint32_t n = frame->m->required_count, i;
@@ -867,6 +808,11 @@ static bool field_run(struct decode_state *s)
 static bool fields_run(struct decode_state *s)
 {
 	while (s->budget > 0 && s->phase == PHASE_FIELDS) {
+		if (s->fast) {
+			decode_fast(s);
+			if (s->budget <= 0)
+				break;
+		}
 		s->budget--;
 		if (s->p < s->frame->end) {
 			if (!field_run(s))
@@ -874,7 +820,7 @@ static bool fields_run(struct decode_state *s)
 			continue;
 		}
 		if (s->frame->m->required_at)
-			required_judge(s, s->frame);
+			decode_required_judge(s, s->frame);
 		if (s->frame == s->frames) {
 			if (s->incomplete)
 				return fail(s, SPLIT_E_LINEARIZE_REQUIRED);
@@ -926,6 +872,7 @@ int decode_start(struct decode_job *j, const struct schema_message *m, const uin
 	}
 	bump_init(&s->bump, target, s->limits.linear_bytes_max);
 	s->delta = target->delta;
+	s->fast = linearize_engine_get() == LINEARIZE_ENGINE_FAST;
 	s->p = wire;
 	s->frame = s->frames;
 	s->frames[0] = (struct decode_frame){.m = m, .end = len ? wire + len : wire};

@@ -13,57 +13,7 @@
  * Addresses of defaults and of protobuf_c_empty_string lie in the peer's image, outside the
  * window; they are known by value, and their content comes from the schema.
  */
-#include "linearize/linearize_internal.h"
-
-enum encode_phase {
-	PHASE_FIELDS,
-	PHASE_STRING, /* look for the NUL */
-	PHASE_COPY,   /* string, bytes, unknown data, packed fixed elements: then the header */
-	PHASE_PACKED, /* packed varints: then length and tag */
-	PHASE_DONE,
-};
-
-/* A message being written. Its fields at and after `field` are out. While `left` is not 0, that
- * many elements of `array` are still to be written: of unknown fields if field == field_count,
- * else of the repeated field `field`. */
-struct encode_frame {
-	const struct schema_message *m;
-	const uint8_t *src;
-	const uint8_t *array;
-	uint64_t left;
-	uint64_t mark; /* bytes written before this message */
-	uint32_t field;
-	bool unknown_done;
-};
-
-struct encode_state {
-	uint8_t *head; /* first byte written in this chunk */
-	uint8_t *chunk;
-	uint64_t written;
-	int64_t budget;
-	struct encode_frame *frame;
-	enum encode_phase phase;
-	int error;
-
-	const struct schema_field *field; /* of the long phases */
-	const uint8_t *from;
-	uint64_t left;   /* COPY: bytes, from the end on */
-	uint64_t length; /* STRING: found so far */
-	uint64_t mark;   /* PACKED: bytes written before */
-	uint8_t header[16];
-	uint8_t header_bytes;
-
-	uint64_t elements, work;
-	uint64_t root;
-	struct linear_source source;
-	struct encode_sink sink;
-	struct linear_limits limits;
-	uint32_t chunk_count;
-	struct linear_chunk chunks[ENCODE_CHUNKS_MAX];
-	struct encode_frame frames[LINEAR_DEPTH_MAX + 1];
-};
-
-static_assert(sizeof(struct encode_state) <= ENCODE_JOB_BYTES, "a job holds its state");
+#include "linearize/encode_internal.h"
 
 #define CHUNK_WANT_MIN 1024u
 #define CHUNK_WANT_MAX (256u << 10)
@@ -86,20 +36,6 @@ static bool fail(struct encode_state *s, int error)
 
 /* --- The peer's memory
  * ---------------------------------------------------------------------------- */
-
-typedef uint32_t hostile32 __attribute__((aligned(1), may_alias));
-typedef uint64_t hostile64 __attribute__((aligned(1), may_alias));
-
-/* volatile: the compiler may neither repeat nor split the load (TOCTOU). */
-static inline uint32_t load32_once(const uint8_t *p)
-{
-	return *(const volatile hostile32 *)(const void *)p;
-}
-
-static inline uint64_t load64_once(const uint8_t *p)
-{
-	return *(const volatile hostile64 *)(const void *)p;
-}
 
 /* The one way from a peer's address to memory: [address, address + bytes) in this process, or NULL
  * with s->error set when any of it lies outside the source. */
@@ -478,6 +414,11 @@ static bool packed_run(struct encode_state *s)
 	while (frame->left && s->budget > 0) {
 		uint64_t v;
 
+		if (s->fast) {
+			encode_fast_packed(s);
+			if (!frame->left || s->budget <= 0)
+				break;
+		}
 		frame->left--;
 		s->budget--;
 		v = value_load(f, frame->array + frame->left * f->bytes);
@@ -579,10 +520,16 @@ static bool message_pop(struct encode_state *s)
 static bool fields_run(struct encode_state *s)
 {
 	while (s->budget > 0 && s->phase == PHASE_FIELDS) {
-		struct encode_frame *frame = s->frame;
+		struct encode_frame *frame;
 		const struct schema_field *f;
 		bool good;
 
+		if (s->fast) {
+			encode_fast(s);
+			if (s->budget <= 0)
+				break;
+		}
+		frame = s->frame;
 		s->budget--;
 		if (frame->left) {
 			good = element_put(s, frame);
@@ -633,6 +580,7 @@ int encode_start(struct encode_job *j, const struct schema_message *m,
 	s->source = *source;
 	s->sink = *sink;
 	s->root = root;
+	s->fast = linearize_engine_get() == LINEARIZE_ENGINE_FAST;
 	s->frames[0].m = m;
 	return 0;
 }

@@ -9,6 +9,29 @@ const struct linear_limits linear_limits_default = {
 	.work_max = 64u << 20,
 };
 
+#ifdef LINEARIZE_ENGINE_GENERIC_ONLY
+#define ENGINE_DEFAULT LINEARIZE_ENGINE_GENERIC
+#define ENGINE_LAST    LINEARIZE_ENGINE_GENERIC
+#else
+#define ENGINE_DEFAULT LINEARIZE_ENGINE_FAST
+#define ENGINE_LAST    LINEARIZE_ENGINE_FAST
+#endif
+
+static _Atomic unsigned engine = ENGINE_DEFAULT;
+
+int linearize_engine_set(enum linearize_engine wanted)
+{
+	if ((unsigned)wanted > ENGINE_LAST)
+		return -SPLIT_E_BASE_INVALID;
+	engine = wanted;
+	return 0;
+}
+
+enum linearize_engine linearize_engine_get(void)
+{
+	return (enum linearize_engine)engine;
+}
+
 #define T(name) [PROTOBUF_C_TYPE_##name]
 
 const uint8_t type_bytes[TYPE_COUNT] = {

@@ -135,6 +135,21 @@ struct linear_target {
 	void *ctx;
 };
 
+/* --- Engines ----------------------------------------------------------------------------- */
+
+/* Two engines, one truth: whatever one gives, the other gives byte for byte. The fast one takes the
+ * usual and leaves the rest to the generic one, which can do all. */
+enum linearize_engine {
+	LINEARIZE_ENGINE_GENERIC,
+	LINEARIZE_ENGINE_FAST,
+};
+
+/* The engine of the jobs that this process starts from now on; jobs under way keep theirs. Any
+ * thread, any time. 0, -SPLIT_E_BASE_INVALID (no such engine). The default is what the build says
+ * (-Dlinearize_engine); a build with `generic` has no other, and answers -SPLIT_E_BASE_INVALID. */
+SPLIT_MUST_USE int linearize_engine_set(enum linearize_engine engine);
+enum linearize_engine linearize_engine_get(void);
+
 /* --- Decode ----------------------------------------------------------------------------- */
 
 #define DECODE_JOB_BYTES 6144

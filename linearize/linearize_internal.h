@@ -152,7 +152,8 @@ struct schema_field {
 	uint8_t bytes;       /* of one element */
 	uint8_t oneof_bytes; /* of the whole union */
 	uint8_t tag_bytes;
-	uint8_t tag[5]; /* as encode writes it */
+	uint8_t tag[5];    /* as encode writes it */
+	uint8_t encode_op; /* enum fast_encode_op */
 	union {
 		const struct schema_message *message;
 		const struct schema_enum *enumeration;
@@ -160,6 +161,7 @@ struct schema_field {
 	uint64_t default_address;
 	const uint8_t *default_data;
 	uint32_t default_bytes;
+	uint32_t tag_high; /* the tag's bytes at the high end; of at most 4, else encode_op is 0 */
 };
 
 static_assert(sizeof(struct schema_field) <= 64, "one cache line");
@@ -169,12 +171,35 @@ struct schema_enum {
 	uint32_t count;
 };
 
+/* What decode_fast needs of a field, found by number: half a cache line. */
+struct fast_field {
+	uint32_t tag; /* in the form that encoders write; FAST_TAG_NONE: not for the fast engine */
+	uint8_t op;   /* enum fast_op */
+	uint8_t bytes;
+	uint16_t zero;
+	uint32_t offset;
+	uint32_t presence_at; /* has word, case word, count, or required word; else FAST_NOWHERE */
+	uint32_t presence;    /* what goes there; required: the bit's index in its word */
+	uint32_t zero_too;
+	const struct schema_message *sub;
+};
+
+static_assert(sizeof(struct fast_field) == 32, "two in a cache line");
+
+#define FAST_TAG_NONE   UINT32_MAX
+#define FAST_NUMBERS    16   /* each message has at least these, the tags of one byte */
+#define FAST_NUMBER_MAX 2047 /* the last that has a tag of two bytes */
+/* The hole in ProtobufCMessage: always 0, and 0 may be stored there. */
+#define FAST_NOWHERE 12
+
 struct schema_message {
+	const struct fast_field *fast;     /* by number, for number < fast_count */
 	const struct schema_field *fields; /* by number, ascending */
 	const uint32_t *dense;             /* number -> index + 1, for number < dense_count */
 	const uint8_t *image;              /* struct_bytes, as message_init leaves them */
 	uint32_t field_count;
 	uint32_t dense_count;
+	uint32_t fast_count;
 	uint32_t struct_bytes;
 	uint32_t required_count;
 	uint32_t alloc_bytes; /* struct, then the words of required bits; multiple of 8 */
@@ -206,6 +231,15 @@ static inline const struct schema_field *schema_field_find(const struct schema_m
 	}
 	return NULL;
 }
+
+/* Fill in the table of `m`, whose fields are compiled; there is room for m->fast_count. */
+void fast_compile(const struct schema_message *m, struct fast_field *table);
+
+/* Fill in encode_op and tag_high of a field that is otherwise compiled. */
+void fast_encode_compile(struct schema_field *f);
+
+/* What may be read past the images of all messages. */
+#define FAST_IMAGE_SLACK 16
 
 bool schema_enum_has(const struct schema_enum *e, int32_t number);
 

@@ -21,6 +21,7 @@ struct schema {
 	struct schema_enum *enums;
 	int32_t *numbers;
 	uint32_t *dense;
+	struct fast_field *fast;
 	uint8_t *images;
 	char *names;
 	uint32_t message_count;
@@ -51,7 +52,7 @@ struct parser {
 	const struct blob_value *values;
 	const uint8_t *pool;
 	struct schema_limits limits;
-	uint64_t image_bytes, dense_count, name_bytes;
+	uint64_t image_bytes, dense_count, fast_count, name_bytes;
 	uint32_t *owners; /* of the message being checked, one for each granule */
 };
 
@@ -252,6 +253,15 @@ static uint32_t message_dense_count(const struct parser *p, const struct blob_me
 	return (uint32_t)bound;
 }
 
+static uint32_t message_fast_count(const struct parser *p, const struct blob_message *m)
+{
+	uint32_t n = message_dense_count(p, m);
+
+	if (n < FAST_NUMBERS)
+		return FAST_NUMBERS;
+	return n > FAST_NUMBER_MAX ? FAST_NUMBER_MAX + 1 : n;
+}
+
 static int parse_message(struct parser *p, const struct blob_message *m)
 {
 	const struct blob_field *fields;
@@ -280,6 +290,7 @@ static int parse_message(struct parser *p, const struct blob_message *m)
 			return -SPLIT_E_LINEARIZE_SCHEMA;
 	p->image_bytes += m->struct_bytes;
 	p->dense_count += message_dense_count(p, m);
+	p->fast_count += message_fast_count(p, m);
 	p->name_bytes += m->name_bytes + 1;
 	return 0;
 }
@@ -364,6 +375,7 @@ static void compile_field(const struct schema *s, const struct parser *p,
 	}
 	out->tag_bytes = tag_encode(
 		f->number, out->flags & FIELD_PACKED ? (uint8_t)WIRE_LEN : out->wire, out->tag);
+	fast_encode_compile(out);
 }
 
 /* LABEL_NONE exists in proto3 only; a message of unknown syntax without any such field is left
@@ -414,7 +426,7 @@ static void compile_image(const struct blob_message *m, const struct blob_field 
 }
 
 static void compile_message(struct schema *s, const struct parser *p, uint32_t index,
-			    uint32_t *dense, uint8_t *image, char *name)
+			    uint32_t *dense, struct fast_field *fast, uint8_t *image, char *name)
 {
 	const struct blob_message *m = &p->messages[index];
 	const struct blob_field *from = &p->fields[m->first_field];
@@ -444,6 +456,9 @@ static void compile_message(struct schema *s, const struct parser *p, uint32_t i
 	words = out->required_count ? out->required_count / 64 + 1 : 0;
 	out->required_at = words ? m->struct_bytes : 0;
 	out->alloc_bytes = m->struct_bytes + words * 8;
+	out->fast = fast;
+	out->fast_count = message_fast_count(p, m);
+	fast_compile(out, fast);
 }
 
 static int compare_numbers(const void *a, const void *b)
@@ -469,6 +484,7 @@ static void compile_enums(struct schema *s, const struct parser *p, int32_t *num
 
 static int compile(struct schema *s, struct parser *p)
 {
+	struct fast_field *fast;
 	uint32_t *dense;
 	uint8_t *image;
 	char *name;
@@ -480,15 +496,17 @@ static int compile(struct schema *s, struct parser *p)
 	s->enums = calloc(p->h.enums + 1, sizeof(*s->enums));
 	s->numbers = calloc(p->h.values + 1, sizeof(*s->numbers));
 	s->dense = dense = calloc(p->dense_count + 1, sizeof(*s->dense));
-	s->images = image = calloc(p->image_bytes + 1, 1);
+	s->fast = fast = calloc(p->fast_count + 1, sizeof(*s->fast));
+	s->images = image = calloc(p->image_bytes + FAST_IMAGE_SLACK, 1);
 	s->names = name = calloc(p->name_bytes + 1, 1);
-	if (!s->messages || !s->fields || !s->enums || !s->numbers || !s->dense || !s->images ||
-	    !s->names)
+	if (!s->messages || !s->fields || !s->enums || !s->numbers || !s->dense || !s->fast ||
+	    !s->images || !s->names)
 		return -SPLIT_E_BASE_NOMEM;
 	s->message_count = p->h.messages;
 	compile_enums(s, p, s->numbers);
 	for (i = 0; i < p->h.messages; i++) {
-		compile_message(s, p, i, dense, image, name);
+		compile_message(s, p, i, dense, fast, image, name);
+		fast += s->messages[i].fast_count;
 		dense += s->messages[i].dense_count;
 		image += s->messages[i].struct_bytes;
 		name += p->messages[i].name_bytes + 1;
@@ -544,6 +562,7 @@ void schema_destroy(struct schema *s)
 	free(s->enums);
 	free(s->numbers);
 	free(s->dense);
+	free(s->fast);
 	free(s->images);
 	free(s->names);
 	free(s);

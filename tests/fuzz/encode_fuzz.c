@@ -1,4 +1,4 @@
-/* A hostile segment: encode must stay inside it and end. Input: the segment, mapped by the peer at
+/* A hostile segment: encode must stay inside it and end, and both engines must agree on it. Input: the segment, mapped by the peer at
  * 4096; the message is at its start. */
 #include "tests/linearize/support.h"
 #include "unit3.pb-c.h"
@@ -25,5 +25,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		schema = schema_of(&unit3__all__descriptor, &all);
 	if (encode_all(all, &source, PEER_BASE, limits, size % 3 * 50, &out, &len) == 0)
 		free(out);
+	check_encode_engines("fuzz", all, &source, PEER_BASE, &limits, (unsigned)(size % 12));
 	return 0;
 }

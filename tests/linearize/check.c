@@ -188,7 +188,7 @@ unsigned quirks_of(const ProtobufCMessageDescriptor *d, const uint8_t *p, size_t
 {
 	unsigned mask = 0;
 
-	scan_message(&mask, d, p, p + len, 0);
+	scan_message(&mask, d, p, len ? p + len : p, 0);
 	return mask;
 }
 
@@ -362,6 +362,7 @@ void check_input(const char *label, struct random *r, const ProtobufCMessageDesc
 	if (rc == 0)
 		check_accepted(&c, (const ProtobufCMessage *)root, reference, mask);
 	check_again(&c, (const ProtobufCMessage *)root, rc);
+	check_engines(label, r, m, w);
 	if (random_below(r, 16) == 0)
 		check_failures(&c, rc);
 	arena_fini(&a);

@@ -128,4 +128,13 @@ struct check_counts {
 void check_input(const char *label, struct random *r, const ProtobufCMessageDescriptor *d,
 		 const struct schema_message *m, const struct wire *w, struct check_counts *counts);
 
+/* Both engines over the same input, with random limits and chunks, decode and then encode of what
+ * came out and of what a lying peer makes of it. Aborts where they differ. */
+void check_engines(const char *label, struct random *r, const struct schema_message *m,
+		   const struct wire *w);
+/* Both over one source; `policy` picks the chunks (below 12). */
+void check_encode_engines(const char *label, const struct schema_message *m,
+			  const struct linear_source *source, uint64_t root,
+			  const struct linear_limits *limits, unsigned policy);
+
 #endif

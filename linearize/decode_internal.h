@@ -1,0 +1,75 @@
+/* What the two engines of decode share: the job's state. decode.c is the generic engine and knows
+ * everything; decode_fast.c runs fields between two of its steps and knows the usual only. */
+#ifndef SPLITD_LINEARIZE_DECODE_INTERNAL_H
+#define SPLITD_LINEARIZE_DECODE_INTERNAL_H
+
+#include "linearize/linearize_internal.h"
+
+enum decode_phase {
+	PHASE_FIELDS,
+	PHASE_COPY,         /* copy string, bytes, unknown or packed fixed content */
+	PHASE_GROW,         /* copy the elements of an outgrown array */
+	PHASE_RUN,          /* count a run of like unpacked elements */
+	PHASE_PACKED_COUNT, /* count the varints of a packed field */
+	PHASE_PACKED,       /* decode them */
+	PHASE_GROUP,        /* find the end of an unknown group */
+	PHASE_DONE,
+};
+
+struct decode_frame {
+	const struct schema_message *m;
+	uint8_t *mem;
+	const uint8_t *end;
+};
+
+/* Where an array lives: its count, its pointer (receiver's address) and its element size. */
+struct array_ref {
+	uint8_t *count;
+	uint8_t *pointer;
+	uint32_t bytes;
+	bool count32; /* unknown fields count in 32 bits */
+};
+
+struct decode_state {
+	const uint8_t *p;
+	struct linear_bump bump;
+	int64_t budget;
+	struct decode_frame *frame;
+	enum decode_phase phase;
+	enum decode_phase after_copy;
+	uint32_t incomplete; /* messages that lack required fields so far */
+	int error;
+	bool fast; /* decode_fast may take fields */
+
+	/* The long phases' cursors. */
+	const uint8_t *scan, *scan_end;
+	uint8_t *copy_to;
+	const uint8_t *utf8_from; /* not NULL: check what is copied, from here on */
+	const uint8_t *copy_from;
+	uint64_t copy_left;
+	uint64_t run;
+	const struct schema_field *field;
+	struct array_ref grow;
+	uint8_t *grow_to;
+	uint32_t group_depth;
+	uint32_t unknown_tag;
+
+	uint64_t elements, work;
+	uint64_t root;
+	int64_t delta;
+	struct linear_limits limits;
+	uint32_t groups[LINEAR_DEPTH_MAX + 1];
+	struct decode_frame frames[LINEAR_DEPTH_MAX + 1];
+};
+
+static_assert(sizeof(struct decode_state) <= DECODE_JOB_BYTES, "a job holds its state");
+
+/* When a message ends: is every required field there? It may be opened again later. */
+void decode_required_judge(struct decode_state *s, const struct decode_frame *frame);
+
+/* In phase FIELDS: take fields as far as the usual goes. Stops between two fields, with the state
+ * as the generic engine would have left it there; what it stopped at is for that engine. It has no
+ * errors of its own. */
+void decode_fast(struct decode_state *s);
+
+#endif
