@@ -14,6 +14,7 @@
 #define OPENING_MAX   64u /* connections opened at once */
 #define CONNECT_NS    (20 * CLOCK_NS_PER_SEC)
 #define CLOSE_MIN_NS  (20 * CLOCK_NS_PER_MS)
+#define PATIENCE_NS   (10 * CLOCK_NS_PER_SEC)
 #define CLOSE_MAX_NS  CLOCK_NS_PER_SEC
 #define RR_MAX        8
 
@@ -241,6 +242,17 @@ struct stretch {
 	uint64_t discarded;
 };
 
+static bool something(const struct tcp_client *t, struct tcp_server *server, uint64_t done,
+		      uint64_t discarded)
+{
+	struct tcp_sample now;
+
+	if (t->job != JOB_BULK)
+		return t->done != done;
+	server->ops->sample(server, &now);
+	return now.discarded != discarded;
+}
+
 static int stretch_run(struct tcp_client *t, struct tcp_server *server, double seconds,
 		       struct stretch *out)
 {
@@ -251,7 +263,9 @@ static int stretch_run(struct tcp_client *t, struct tcp_server *server, double s
 	done = t->done;
 	t->now_ns = clock_ns();
 	end_ns = t->now_ns + (uint64_t)(seconds * 1e9);
-	while (t->now_ns < end_ns) {
+	/* A stretch so short that nothing could end in it says nothing: it goes on. */
+	while (t->now_ns < end_ns ||
+	       (!something(t, server, done, a.discarded) && t->now_ns < end_ns + PATIENCE_NS)) {
 		if (t->job == JOB_CONNECT) {
 			for (unsigned i = 0; i < t->conns_n; i++) {
 				struct client_conn *c = &t->conns[i];
