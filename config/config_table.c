@@ -471,7 +471,7 @@ static const struct field host_fields[] = {
 	     "Use normal pages, with one line in the log, where no hugepages are to be had."),
 	NODE("numa_node", numa_node, CONFIG_NUMA_MAX, "the kernel's choice",
 	     "Memory node of the segments: that of the cores on which the host runs."),
-	INT("lane_slots", lane_slots, "64", 4, 4096, "Slots of each ring; a power of two."),
+	INT("lane_slots", lane_slots, "64", 2, 4096, "Slots of each ring; a power of two."),
 	INT("lane_depth", lane_depth, "2", 1, 64,
 	    "Calls published ahead to one host worker; the rest waits in the daemon's queue."),
 	INT("lane_depth_max", lane_depth_max, "64", 1, 4096,
