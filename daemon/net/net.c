@@ -339,8 +339,10 @@ enum net_steer net_steer(const struct rte_mbuf *pkt, uint32_t *hash_out)
 	uint64_t h;
 
 	*hash_out = 0;
-	if (pkt->data_len < sizeof(*eth) || be16_get(eth->type) != ETH_TYPE_IPV4)
+	if (pkt->data_len >= sizeof(*eth) && be16_get(eth->type) == ETH_TYPE_ARP)
 		return NET_STEER_ALL;
+	if (pkt->data_len < sizeof(*eth) || be16_get(eth->type) != ETH_TYPE_IPV4)
+		return NET_STEER_FLOW; /* nobody's: not worth a copy for each worker */
 	if (pkt->data_len < sizeof(*eth) + sizeof(*ip) + 4 || ip->version_ihl >> 4 != 4)
 		return NET_STEER_FLOW;
 	header = (ip->version_ihl & 0xfu) * 4; /* with options: the flow is the same */

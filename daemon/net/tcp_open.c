@@ -139,6 +139,13 @@ bool tcp_in_established(struct tcp_conn *c, const struct tcp_segment *seg)
 			c->events->connected(c->context, c);
 		return (c->flags & TCPF_DEAD) == 0;
 	}
+	/* Several handshakes may have begun when there was room for one. */
+	if (s->conns_n - s->half_open_n > s->config.tcp.connections_max) {
+		COUNT(s, tcp_drop_connections);
+		tcp_rst_send(c);
+		tcp_conn_kill(c);
+		return false;
+	}
 	if (c->events->accept(l->context, c, &context) != 0) {
 		COUNT(s, tcp_accept_refused);
 		if ((c->flags & TCPF_DEAD) == 0) {

@@ -667,6 +667,10 @@ START_TEST(test_steering)
 	memcpy(rte_pktmbuf_mtod(m, void *), f, 60);
 	ck_assert_int_eq(net_steer(m, &hash), NET_STEER_FLOW);
 	ck_assert_uint_eq(hash, again);
+	f[12] = 0x86; /* IPv6 and what else is not spoken: one worker drops it */
+	f[13] = 0xdd;
+	memcpy(rte_pktmbuf_mtod(m, void *), f, 60);
+	ck_assert_int_eq(net_steer(m, &hash), NET_STEER_FLOW);
 	for (uint16_t len = 0; len < 40; len++) { /* reads nothing past the end */
 		m->data_len = len;
 		net_steer(m, &hash);

@@ -409,6 +409,36 @@ static void segment_from(uint16_t port, uint32_t ours, uint32_t off, uint32_t le
 	rig_send(&r, &s);
 }
 
+/* Handshakes that began together do not end in more connections than there may be. */
+START_TEST(test_connections_max_holds)
+{
+	static struct rig_segment s;
+	uint32_t ours[4];
+
+	rig_defaults(&r);
+	r.config.tcp.connections_max = 2;
+	rig_start(&r);
+	s.dst_port = RIG_PORT;
+	s.window = 65535;
+	for (uint16_t i = 0; i < 4; i++) {
+		s.src_port = (uint16_t)(5000 + i);
+		s.seq = 999;
+		s.flags = SYN;
+		rig_send(&r, &s);
+		ours[i] = rig_expect(&r, SYN | ACK).seq + 1;
+	}
+	for (uint16_t i = 0; i < 4; i++) {
+		segment_from((uint16_t)(5000 + i), ours[i], 0, 0);
+		ck_assert_uint_eq(net_gauges_of(r.stack).connections, i < 2 ? i + 1u : 2);
+		if (i >= 2)
+			rig_expect(&r, RST | ACK);
+	}
+	ck_assert_uint_eq(r.app.accepted, 2);
+	ck_assert_uint_eq(COUNTER(tcp_drop_connections), 2);
+	stop();
+}
+END_TEST
+
 /* Who sends islands of a byte each leaves others room to lose a segment. */
 START_TEST(test_out_of_order_room_is_shared)
 {
@@ -478,5 +508,5 @@ RIG_MAIN("tcp_corner", test_closed_window_old_data_is_acked, test_small_window_i
 	 test_simultaneous_open_window, test_old_acks_are_answered_in_measure,
 	 test_syn_without_timestamps_is_challenged, test_backoff_stays_until_a_sample,
 	 test_rto_after_a_lost_syn, test_timestamps_after_24_days,
-	 test_time_wait_reused_within_a_tick, test_nothing_follows_fin,
+	 test_time_wait_reused_within_a_tick, test_nothing_follows_fin, test_connections_max_holds,
 	 test_out_of_order_room_is_shared, test_slow_device_is_shared)
