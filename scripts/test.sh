@@ -5,16 +5,19 @@
 #                              again under ASan and UBSan, the fuzz targets' seeds (about 15 minutes)
 #   scripts/test.sh --unit     the unit suite alone (under two minutes)
 #   scripts/test.sh --long     all, and the minute- and hour-long ones
+#   --retry                    with any of these: what failed runs once more, alone, and says so (CI's machines are shared)
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-tier=all
-case ${1-} in
-'') ;;
---unit) tier=unit ;;
---long) tier=long ;;
-*) die "usage: scripts/test.sh [--unit | --long]" ;;
-esac
+tier=all retry=
+for option in "$@"; do
+	case $option in
+	--unit) tier=unit ;;
+	--long) tier=long ;;
+	--retry) retry=1 ;;
+	*) die "usage: scripts/test.sh [--unit | --long] [--retry]" ;;
+	esac
+done
 need_root
 packages_install build test
 trap hugepages_restore EXIT
@@ -32,6 +35,13 @@ run_suite() {
 	say "running: $name"
 	meson test -C "$dir" --no-rebuild --logbase "$name" --print-errorlogs "$@" 2>&1 | tail -n +2
 	logs+=("$dir/meson-logs/$name.json")
+	[ -n "$retry" ] || return 0
+	local failed
+	rm -f "$dir/meson-logs/$name-again.json"
+	mapfile -t failed < <("$python" "$root/scripts/test_summary.py" --failed "$dir/meson-logs/$name.json")
+	[ ${#failed[@]} -gt 0 ] || return 0
+	say "once more, alone: ${failed[*]}"
+	meson test -C "$dir" --no-rebuild --logbase "$name-again" --print-errorlogs --num-processes 1 "$@" "${failed[@]}" 2>&1 | tail -n +2
 }
 
 build_tree "$build"

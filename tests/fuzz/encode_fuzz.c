@@ -1,5 +1,5 @@
-/* A hostile segment: encode must stay inside it and end, and both engines must agree on it. Input: the segment, mapped by the peer at
- * 4096; the message is at its start. */
+/* A hostile segment: encode must stay inside it and end, and both engines must agree on it. Input:
+ * the segment, mapped by the peer at 4096; the message is at its start. */
 #include "tests/linearize/support.h"
 #include "unit3.pb-c.h"
 
