@@ -22,6 +22,8 @@
 
 /* ---- namespaces ----------------------------------------------------------------------------- */
 
+/* By nsenter, since ip's own -n and netns exec want a mount point at /, which a chroot has not; but
+ * for what needs the namespace's /sys. */
 static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static int shell(const char *format, ...)
 {
@@ -37,19 +39,25 @@ static int shell(const char *format, ...)
 static int veth(const struct tcp_place *p, unsigned n, const char *server, bool offloads)
 {
 	const char *s = p->server_ns, *c = p->client_ns;
-	int err = shell("ip -n %s link add sd%u type veth peer name cl%u netns %s", s, n, n, c);
+	int err = shell(
+		"nsenter --net=/run/netns/%s ip link add sd%u type veth peer name cl%u netns %s", s,
+		n, n, c);
 
 	if (err == 0)
-		err = shell("for e in \"%s sd%u\" \"%s cl%u\"; do set -- $e;"
-			    " ip netns exec $1 sysctl -qw net.ipv6.conf.$2.disable_ipv6=1"
-			    " 2>/dev/null; %s ip -n $1 link set $2 up || exit 1; done",
-			    s, n, c, n,
-			    offloads ? ""
-				     : "ip netns exec $1 ethtool -K $2 tx off >/dev/null 2>&1;");
+		err = shell(
+			"for e in \"%s sd%u\" \"%s cl%u\"; do set -- $e;"
+			" nsenter --net=/run/netns/$1 sysctl -qw net.ipv6.conf.$2.disable_ipv6=1"
+			" 2>/dev/null; %s nsenter --net=/run/netns/$1 ip link set $2 up || exit 1; "
+			"done",
+			s, n, c, n,
+			offloads ? ""
+				 : "nsenter --net=/run/netns/$1 ethtool -K $2 tx off >/dev/null "
+				   "2>&1;");
 	if (err == 0)
-		err = shell("ip -n %s addr add 198.18.%u.1/24 dev cl%u", c, n, n);
+		err = shell("nsenter --net=/run/netns/%s ip addr add 198.18.%u.1/24 dev cl%u", c, n,
+			    n);
 	if (err == 0 && server != NULL)
-		err = shell("ip -n %s addr add %s/24 dev sd%u", s, server, n);
+		err = shell("nsenter --net=/run/netns/%s ip addr add %s/24 dev sd%u", s, server, n);
 	return err;
 }
 
@@ -81,8 +89,9 @@ static int namespaces_make(struct tcp_place *p)
 	(void)snprintf(p->server_ns, sizeof(p->server_ns), "split-perf-s-%d", (int)getpid());
 	(void)snprintf(p->client_ns, sizeof(p->client_ns), "split-perf-c-%d", (int)getpid());
 	p->made = true;
-	err = shell("ip netns add %s && ip netns add %s && ip -n %s link set lo up &&"
-		    " ip -n %s link set lo up",
+	err = shell("ip netns add %s && ip netns add %s && nsenter --net=/run/netns/%s ip link set "
+		    "lo up &&"
+		    " nsenter --net=/run/netns/%s ip link set lo up",
 		    p->server_ns, p->client_ns, p->server_ns, p->client_ns);
 	if (err == 0)
 		err = veth(p, 0, NULL, false);
@@ -93,12 +102,13 @@ static int namespaces_make(struct tcp_place *p)
 		return err;
 	}
 	/* Thousands of clients at once are the test, not an attack. */
-	(void)shell("ip netns exec %s sysctl -qw net.core.somaxconn=16384"
+	(void)shell("nsenter --net=/run/netns/%s sysctl -qw net.core.somaxconn=16384"
 		    " net.ipv4.tcp_max_syn_backlog=16384 net.ipv4.tcp_syncookies=1 2>/dev/null",
 		    p->server_ns);
-	(void)shell("ip netns exec %s sysctl -qw net.ipv4.ip_local_port_range='1024 65535'"
-		    " 2>/dev/null",
-		    p->client_ns);
+	(void)shell(
+		"nsenter --net=/run/netns/%s sysctl -qw net.ipv4.ip_local_port_range='1024 65535'"
+		" 2>/dev/null",
+		p->client_ns);
 	steer(p);
 	p->home_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	p->server_fd = ns_open(p->server_ns);
