@@ -28,6 +28,7 @@ static void unary(Split__Examples__Echo_Service *self, const Split__Examples__Ec
 static void on_term(int signo)
 {
 	(void)signo;
+	/* It is async-signal-safe by its contract. NOLINTNEXTLINE(bugprone-signal-handler) */
 	split_host_stop(host);
 }
 

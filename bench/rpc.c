@@ -193,10 +193,12 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	double host = median_of(runs, n, RUNS_ALL, value_host, 0);
 	json_t *cycles = cycles_json(runs, n, host), *value;
 	const char *name;
+	uint64_t errors;
 
 	if (t == NULL)
 		return;
 	totals_add(t, runs, n);
+	errors = t->errors + lost;
 	json_object_set_new(out, "load", json_string(o->rate != 0 ? "open" : "closed"));
 	json_object_set_new(out, "port", json_string(o->port != NULL ? o->port : "net_ring"));
 	json_object_set_new(out, "connections", json_integer(o->connections));
@@ -216,7 +218,7 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	json_object_set_new(out, "cycles_hz", json_integer((json_int_t)clock_cycles_hz()));
 	json_object_set_new(out, "stages_cost", stages_cost(runs, n));
 	json_object_set_new(out, "latency_ns", perf_histogram_json(&t->latency));
-	json_object_set_new(out, "errors", json_integer((json_int_t)(t->errors + lost)));
+	json_object_set_new(out, "errors", json_integer((json_int_t)errors));
 	json_object_set_new(out, "behind", json_integer((json_int_t)t->behind));
 	perf_say(o->perf, "%s, %s load, %u x %u, %u bytes, %llu calls\n\n",
 		 o->port != NULL ? o->port : "net_ring", o->rate != 0 ? "open" : "closed",
@@ -229,7 +231,7 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	json_object_foreach(json_object_get(out, "latency_ns"), name, value)
 		perf_say(o->perf, "latency %-14s %10.1f us\n", name,
 			 (double)json_integer_value(value) / 1e3);
-	perf_say(o->perf, "%-22s %12llu\n", "errors", (unsigned long long)(t->errors + lost));
+	perf_say(o->perf, "%-22s %12llu\n", "errors", (unsigned long long)errors);
 	if (o->rate != 0)
 		perf_say(o->perf, "%-22s %12llu\n", "behind (open load)",
 			 (unsigned long long)t->behind);

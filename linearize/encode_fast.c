@@ -641,6 +641,7 @@ ALWAYS_INLINE bool field_put(struct encode_state *s, struct fast *x)
 	uint32_t index = x->field - 1;
 	const struct schema_field *f = &x->m->fields[index];
 
+	/* Types of one width are coded alike. NOLINTBEGIN(bugprone-branch-clone) */
 	switch (f->encode_op) {
 		EVERY(SINGULAR_CASE, NONZERO)
 		EVERY(SINGULAR_CASE, ONEOF)
@@ -655,6 +656,7 @@ ALWAYS_INLINE bool field_put(struct encode_state *s, struct fast *x)
 	default:
 		return false;
 	}
+	/* NOLINTEND(bugprone-branch-clone) */
 }
 
 ALWAYS_INLINE bool array_put(struct encode_state *s, struct fast *x)

@@ -50,13 +50,12 @@ static void answer_soon(struct tcp_conn *c)
  * are. Without data or FIN it may be forged or an echo of our own answer. */
 static void answer_unacceptable(struct tcp_conn *c, const struct tcp_segment *seg)
 {
-	if (seg->flags & TCP_SYN)
-		tcp_challenge_ack(c); /* RFC 5961 s4.2, whatever else it says */
-	else if (seg->len > 0 || (seg->flags & TCP_FIN) != 0)
-		answer_soon(c);
-	else if (!seq_lt(seg->seq, c->rcv_nxt))
+	bool carries = seg->len > 0 || (seg->flags & TCP_FIN) != 0;
+
+	/* A SYN: RFC 5961 s4.2, whatever else it says. */
+	if ((seg->flags & TCP_SYN) != 0 || (!carries && !seq_lt(seg->seq, c->rcv_nxt)))
 		tcp_challenge_ack(c);
-	else if (answer_allowed(c, OLD_INTERVAL_NS)) /* a keepalive or a probe, as it seems */
+	else if (carries || answer_allowed(c, OLD_INTERVAL_NS)) /* a keepalive or a probe */
 		answer_soon(c);
 }
 
