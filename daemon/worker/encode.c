@@ -277,13 +277,14 @@ static void reply_settled(struct reply *r, int err)
 
 void reply_job_run(struct reply *r)
 {
-	enum worker_stage left = stage_enter(r->w, WORKER_STAGE_encode);
+	struct worker *w = r->w; /* a reply that is settled may be gone */
+	enum worker_stage left = stage_enter(w, WORKER_STAGE_encode);
 
 	if (r->encode == NULL)
 		reply_settled(r, encode_begin(r, NULL));
 	else
-		reply_settled(r, encode_outcome(r, encode_go(r->w, r->encode, NULL)));
-	stage_enter(r->w, left);
+		reply_settled(r, encode_outcome(r, encode_go(w, r->encode, NULL)));
+	stage_enter(w, left);
 }
 
 unsigned replies_retry(struct worker *w)
