@@ -8,8 +8,9 @@ check `process_ns_per_call` is what the scheduler charged to the server's thread
 polls; `noise` is the share of core 0's busy time that it did not charge to them: interrupts, ksoftirqd, and whatever
 else ran there. Where noise is large the machine was not quiet and only the process figure says something.
 
-The peers run on the kernel's TCP over a veth pair with its default offloads on (their best case); splitd over a veth
-pair whose client side computes its checksums.
+The peers run on the kernel's TCP over a veth pair with its default offloads on (their best case: 64 KiB segments that no
+wire would carry); splitd over a veth pair of the same MTU whose client side computes its checksums. Whoever sends, the
+receiving kernel's TCP runs on the sender's core (veth's way), for splitd as for the peers.
 """
 import argparse
 import json
@@ -85,7 +86,7 @@ class Splitd(Grpc):
         super().__init__(folder)
         self.host_core = SERVER_CORE if args.layout == "shared" else CLIENT_CORE
         self.served = Served(args.build, "echo", port=args.port,
-                             options=["--daemon-core", str(SERVER_CORE), "--host-core", str(self.host_core)])
+                             options=["--mtu", str(args.mtu), "--daemon-core", str(SERVER_CORE), "--host-core", str(self.host_core)])
 
     def __enter__(self):
         self.served.__enter__()
@@ -126,7 +127,7 @@ class Peer:
         inside(self.server_ns, "ip", "link", "add", "sd0", "type", "veth", "peer", "name", "cl0", "netns", self.client_ns)
         for ns, dev, address in ((self.server_ns, "sd0", "198.18.1.2/24"), (self.client_ns, "cl0", "198.18.1.1/24")):
             inside(ns, "ip", "addr", "add", address, "dev", dev)
-            inside(ns, "ip", "link", "set", dev, "up")
+            inside(ns, "ip", "link", "set", dev, "mtu", str(self.args.mtu), "up")
         command = [str(ROOT / "scripts/in-netns"), self.server_ns, "taskset", "-c", str(SERVER_CORE), *map(str, self.command())]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 15
@@ -267,11 +268,13 @@ def main():
     parser.add_argument("--shapes", default="8x16,64x1")
     parser.add_argument("--systems", default="splitd,grpc++,nghttpd")
     parser.add_argument("--port", default="af_xdp")
+    parser.add_argument("--mtu", type=int, help="of every server's link (default: 3400 over af_xdp, 1500 else)")
     parser.add_argument("--layout", choices=("shared", "split"), default="shared", help="splitd's host: on the daemon's core, or on h2load's")
     parser.add_argument("--svg", help="write a plot to this file")
     args = parser.parse_args()
     if args.tls:
         sys.exit("compare: --tls: this splitd has no TLS yet; run without --tls")
+    args.mtu = args.mtu or (3400 if args.port == "af_xdp" else 1500)
     args.bytes = [int(b) for b in args.bytes.split(",")]
     kinds = {"splitd": Splitd, "grpc++": Grpcpp, "nghttpd": Nghttpd}
     systems = [s for s in args.systems.split(",") if s in kinds]

@@ -10,9 +10,13 @@
 #define FRAME_OVERHEAD 22  /* Ethernet header, one VLAN tag, FCS */
 #define MBUF_HEADROOM  128 /* RTE_PKTMBUF_HEADROOM */
 #define MBUF_OVERHEAD  192 /* struct rte_mbuf and the pool's header */
-#define FOREIGN_FACTOR 4   /* slots of a foreign lane, of lane_slots */
-#define HUGEPAGE_BYTES (UINT64_C(2) << 20)
-#define SLOT_BYTES     256 /* of a lane's ring */
+#define MBUF_ROOM_MIN  2176
+/* XDP_PACKET_HEADROOM: net_af_xdp makes an mbuf of what the kernel calls a chunk, and the kernel
+ * keeps so much of it before a frame, beside the driver's own headroom. */
+#define AF_XDP_OVERHEAD 256
+#define FOREIGN_FACTOR  4 /* slots of a foreign lane, of lane_slots */
+#define HUGEPAGE_BYTES  (UINT64_C(2) << 20)
+#define SLOT_BYTES      256 /* of a lane's ring */
 
 struct check {
 	struct config *cfg;
@@ -200,6 +204,22 @@ static void check_port_addresses(const struct check *c, uint32_t index, const st
 			"is on none of the port's networks, expected an address within one");
 }
 
+/* A packet buffer holds a frame of the MTU behind its headroom. */
+static void check_port_room(const struct check *c, struct config_port *p,
+			    const struct doc_node *node)
+{
+	bool xdp = strncmp(p->device, "net_af_xdp", strlen("net_af_xdp")) == 0;
+	uint32_t need = p->mtu + FRAME_OVERHEAD + MBUF_HEADROOM + (xdp ? AF_XDP_OVERHEAD : 0);
+
+	if (p->mbuf_room == 0)
+		p->mbuf_room = need > MBUF_ROOM_MIN ? align_up(need, 64) : MBUF_ROOM_MIN;
+	if (need > p->mbuf_room)
+		config_sink_node(c->sink, blame(c, node, "mbuf_room"),
+				 "frames of MTU %u and headroom need %u bytes, expected mbuf_room "
+				 "of at least that",
+				 p->mtu, need);
+}
+
 static void check_port(const struct check *c, uint32_t index)
 {
 	struct config_port *p = &c->cfg->ports[index];
@@ -220,13 +240,7 @@ static void check_port(const struct check *c, uint32_t index)
 		config_sink_node(c->sink, blame(c, node, "device"),
 				 "does not stand in eal.devices, expected \"%.200s,...\" there",
 				 p->device);
-	if (p->mtu + FRAME_OVERHEAD + MBUF_HEADROOM > p->mbuf_room)
-		config_sink_node(
-			c->sink,
-			blame(c, node, doc_member(node, "mbuf_room") != NULL ? "mbuf_room" : "mtu"),
-			"frames of MTU %u and headroom need %u bytes, expected mbuf_room of at "
-			"least that",
-			p->mtu, p->mtu + FRAME_OVERHEAD + MBUF_HEADROOM);
+	check_port_room(c, p, node);
 	if (p->mbufs < p->rx_descriptors + p->tx_descriptors)
 		config_sink_node(c->sink, blame(c, node, "mbufs"),
 				 "%u buffers do not fill the descriptors, expected at least %u",

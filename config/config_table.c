@@ -144,7 +144,8 @@ static const struct field port_fields[] = {
 	 .help = "DPDK's name of the device: \"net_tap0\", or a PCI address. A net_* device must "
 		 "stand in eal.devices."},
 	INT("mtu", mtu, "1500", 576, 9216,
-	    "Largest IP packet. With its frame and headroom it must fit into mbuf_room."),
+	    "Largest IP packet. With its frame and headroom it must fit into mbuf_room, where that "
+	    "is given."),
 	{.key = "rx_queues",
 	 .type = FIELD_INT,
 	 AT(rx_queues),
@@ -161,14 +162,20 @@ static const struct field port_fields[] = {
 	 .max = CONFIG_PORT_QUEUES_MAX,
 	 .def_is = "as many as rx_queues",
 	 .help = "Transmit queues, at most one for each worker."},
-	INT("rx_descriptors", rx_descriptors, "512", 32, 32768, "Descriptors of a receive queue."),
-	INT("tx_descriptors", tx_descriptors, "512", 32, 32768, "Descriptors of a transmit queue."),
+	INT("rx_descriptors", rx_descriptors, "2048", 32, 32768, "Descriptors of a receive queue."),
+	INT("tx_descriptors", tx_descriptors, "2048", 32, 32768,
+	    "Descriptors of a transmit queue."),
 	INT("mbufs", mbufs, "16384", 256, 4194304,
 	    "Packet buffers of a pool. Each worker has one on each port for sending, and one more "
 	    "where "
 	    "it has a receive queue; what TCP holds for slow readers comes from the latter."),
-	SIZE("mbuf_room", mbuf_room, "2176B", 512, 16384,
-	     "Bytes of a packet buffer, the 128 of its headroom included."),
+	{.key = "mbuf_room",
+	 .type = FIELD_SIZE,
+	 AT(mbuf_room),
+	 .min = 512,
+	 .max = 16384,
+	 .def_is = "what the MTU needs, at least 2176B",
+	 .help = "Bytes of a packet buffer, the 128 of its headroom included."},
 	ENUM("checksum", checksum, "auto", checksum_modes,
 	     "auto: by the device where it can, else by software. software: never by the device. "
 	     "device: by the device, or the port does not start. unverified: as auto, but received "

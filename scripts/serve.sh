@@ -17,6 +17,8 @@ usage() {
 	  --port tap|af_packet|af_xdp     how splitd reaches the namespace (default tap)
 	  --config FILE                   splitd configuration (default config/demo.json); device, sockets and
 	                                  prefix are set by this script, the rest is taken as it is
+	  --mtu N                         largest IP packet of the link (default: as in the configuration; where that names
+	                                  none, 3400 on af_xdp, the largest it carries, and 1500 on the others)
 	  --daemon-core N                 core of splitd's first worker (default: as in the configuration)
 	  --host-core N                   core of the example (default: the last one)
 	  --host-workers N                worker threads of the example (default 1)
@@ -26,12 +28,13 @@ usage() {
 	END
 }
 
-example= port=tap config=$root/config/demo.json daemon_core= host_core=$(($(nproc) - 1)) host_workers=1 setup=1 log=
+example= port=tap mtu= config=$root/config/demo.json daemon_core= host_core=$(($(nproc) - 1)) host_workers=1 setup=1 log=
 need() { [ $# -ge 2 ] || { usage >&2; die "$1 needs a value"; }; }
 while [ $# -gt 0 ]; do
 	case $1 in
 	--port) need "$@"; port=$2; shift ;;
 	--config) need "$@"; config=$2; shift ;;
+	--mtu) need "$@"; mtu=$2; shift ;;
 	--daemon-core) need "$@"; daemon_core=$2; shift ;;
 	--host-core) need "$@"; host_core=$2; shift ;;
 	--host-workers) need "$@"; host_workers=$2; shift ;;
@@ -46,6 +49,7 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$example" ] || { usage >&2; die "name an example: echo, greeter"; }
 case $port in tap | af_packet | af_xdp) ;; *) die "--port $port: expected tap, af_packet or af_xdp" ;; esac
+case $mtu in *[!0-9]*) die "--mtu $mtu: expected a number of bytes" ;; esac
 [ -r "$config" ] || die "--config $config: no such file, or not readable"
 need_root
 
@@ -89,30 +93,16 @@ trap 'exit 0' INT TERM HUP
 hugepages=1
 hugepages_reserve 768 || hugepages=0
 
-ip netns add "$ns" || die "cannot make a network namespace"
-"$root/scripts/in-netns" "$ns" ip link set lo up
 case $port in
-tap) device="net_tap0,iface=sd0" client_if=sd0 ;;
-*)
-	"$root/scripts/in-netns" "$ns" ip link add cl0 type veth peer name sd0 || die "cannot make a veth pair"
-	for i in cl0 sd0; do
-		"$root/scripts/in-netns" "$ns" sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null
-		"$root/scripts/in-netns" "$ns" ethtool -K "$i" tx off >/dev/null 2>&1
-		"$root/scripts/in-netns" "$ns" ip link set "$i" up
-	done
-	client_if=cl0
-	case $port in
-	af_packet) device="net_af_packet0,iface=sd0" ;;
-	af_xdp) device="net_af_xdp0,iface=sd0,start_queue=0,queue_count=1,busy_budget=0" ;;
-	esac
-	"$root/scripts/in-netns" "$ns" ip addr add "$client_address/24" dev cl0
-	;;
+tap) device="net_tap0,iface=sd0" ;;
+af_packet) device="net_af_packet0,iface=sd0" ;;
+af_xdp) device="net_af_xdp0,iface=sd0,start_queue=0,queue_count=1,busy_budget=0" ;;
 esac
 
 # The demo's configuration, bound to this namespace.
-"$python" - "$config" "$work/splitd.json" "$device" "$work" "splitd-$$" "$hugepages" "$daemon_core" >"$work/port" <<'END' || die "cannot use $config"
+"$python" - "$config" "$work/splitd.json" "$device" "$work" "splitd-$$" "$hugepages" "$daemon_core" "$port" "$mtu" >"$work/port" <<'END' || die "cannot use $config"
 import json, sys
-source, target, device, work, prefix, hugepages, core = sys.argv[1:]
+source, target, device, work, prefix, hugepages, core, kind, mtu = sys.argv[1:]
 try:
     with open(source) as f:
         config = json.load(f)
@@ -121,6 +111,9 @@ except ValueError as e:
 config.setdefault("eal", {}).update(devices=[device], file_prefix=prefix)
 for port in config.get("ports", [])[:1]:
     port["device"] = device.split(",")[0]
+    if mtu or "mtu" not in port:
+        port["mtu"] = int(mtu or (3400 if kind == "af_xdp" else 1500))
+    link_mtu = port["mtu"]
 config.setdefault("control", {})["socket"] = work + "/host.sock"
 if hugepages == "0":
     config["eal"]["hugepages"] = False
@@ -131,9 +124,21 @@ if core:
     config["eal"]["main_core"] = int(core)
 with open(target, "w") as f:
     json.dump(config, f, indent=2)
-print(config["listeners"][0]["port"])
+print(config["listeners"][0]["port"], link_mtu)
 END
-tcp_port=$(cat "$work/port")
+read -r tcp_port mtu <"$work/port"
+
+ip netns add "$ns" || die "cannot make a network namespace"
+"$root/scripts/in-netns" "$ns" ip link set lo up
+if [ "$port" != tap ]; then
+	"$root/scripts/in-netns" "$ns" ip link add cl0 type veth peer name sd0 || die "cannot make a veth pair"
+	for i in cl0 sd0; do
+		"$root/scripts/in-netns" "$ns" sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null
+		"$root/scripts/in-netns" "$ns" ethtool -K "$i" tx off >/dev/null 2>&1
+		"$root/scripts/in-netns" "$ns" ip link set "$i" mtu "$mtu" up || die "--mtu $mtu: the link does not take it"
+	done
+	"$root/scripts/in-netns" "$ns" ip addr add "$client_address/24" dev cl0
+fi
 
 "$root/scripts/in-netns" "$ns" "$splitd" -c "$work/splitd.json" >"$work/splitd.out" &
 splitd_pid=$!
@@ -152,7 +157,7 @@ if [ "$port" = tap ]; then
 	"$root/scripts/in-netns" "$ns" sysctl -qw net.ipv6.conf.sd0.disable_ipv6=1 2>/dev/null
 	"$root/scripts/in-netns" "$ns" ethtool -K sd0 tx off >/dev/null 2>&1
 	"$root/scripts/in-netns" "$ns" ip addr add "$client_address/24" dev sd0
-	"$root/scripts/in-netns" "$ns" ip link set sd0 up
+	"$root/scripts/in-netns" "$ns" ip link set sd0 mtu "$mtu" up || die "--mtu $mtu: the link does not take it"
 fi
 "$service" --socket "$work/host.sock" --name "$example" --workers "$host_workers" --cores "$host_core" >"$work/host.out" &
 host_pid=$!
