@@ -81,7 +81,10 @@
 	X(LINEARIZE_SCHEMA_LAYOUT, 320, "schema is for another pointer size or byte order")        \
 	X(LINEARIZE_SCHEMA_LIMIT, 321, "schema exceeds a limit")                                   \
 	X(LINEARIZE_DESCRIPTOR, 322, "message descriptor is unusable")                             \
-	X(LINEARIZE_CHUNKS, 323, "more chunks than asked for")
+	X(LINEARIZE_CHUNKS, 323, "more chunks than asked for")                                     \
+	X(LINEARIZE_PROTO, 340, "descriptors are malformed or not sound")                          \
+	X(LINEARIZE_PROTO_LIMIT, 341, "descriptors exceed a limit")                                \
+	X(LINEARIZE_PROTO_EDITION, 342, "editions are not supported")
 
 #define NET_ERRORS(X)                                                                              \
 	X(NET_MALFORMED, 400, "malformed packet")                                                  \
