@@ -19,21 +19,17 @@
 #define SPLITD_LINEARIZE_LINEARIZE_H
 
 #include "base/error.h"
+#include "linearize/split-schema.h"
 
 #include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
 /* --- Schema, host side ------------------------------------------------------------------ */
 
-/* Syntax of a message. It decides the UTF-8 rule: strings of proto3 are checked on decode. */
-enum schema_syntax {
-	SCHEMA_SYNTAX_UNKNOWN = 0, /* proto3 if any field has LABEL_NONE, else unchecked */
-	SCHEMA_SYNTAX_PROTO2 = 2,
-	SCHEMA_SYNTAX_PROTO3 = 3,
-};
-
+/* enum schema_syntax and the tables of generated code are in split-schema.h. */
 struct schema_builder;
 
 /* Position independent, owned by the caller: free(blob.bytes). */
@@ -52,12 +48,20 @@ SPLIT_MUST_USE int schema_builder_create(struct schema_builder **out);
 SPLIT_MUST_USE int schema_builder_add(struct schema_builder *b, const ProtobufCMessageDescriptor *d,
 				      uint32_t *index_out);
 
-/* Say which syntax an added message type has, where descriptors cannot tell.
- * 0, -SPLIT_E_BASE_INVALID (no such index). */
+/* Say which syntax an added message type has, where descriptors cannot tell: proto3 means that its
+ * strings are checked for UTF-8. 0, -SPLIT_E_BASE_INVALID (no such index). */
 SPLIT_MUST_USE int schema_builder_set_syntax(struct schema_builder *b, uint32_t index,
 					     enum schema_syntax syntax);
 
-/* Write the blob of all types added so far. 0, -SPLIT_E_BASE_NOMEM. */
+/* Say what generated code knows of the types of one file, before or after they are added; types
+ * that never are added are left out. `info` must outlive the builder. A file twice counts once.
+ * Descriptor sets are joined, each file (by its name) once. 0, -SPLIT_E_BASE_NOMEM,
+ * -SPLIT_E_LINEARIZE_DESCRIPTOR (its descriptor set is none). */
+SPLIT_MUST_USE int schema_builder_add_info(struct schema_builder *b,
+					   const struct schema_file_info *info);
+
+/* Write the blob of all types added so far. 0, -SPLIT_E_BASE_NOMEM, -SPLIT_E_LINEARIZE_DESCRIPTOR.
+ */
 SPLIT_MUST_USE int schema_builder_finish(struct schema_builder *b, struct schema_blob *out);
 
 /* NULL is allowed. */
@@ -67,16 +71,18 @@ void schema_builder_destroy(struct schema_builder *b);
 
 struct schema;
 struct schema_message;
+struct schema_enum;
 
 struct schema_limits {
 	uint32_t blob_bytes_max;
 	uint32_t messages_max;
 	uint32_t fields_max;        /* over all messages */
 	uint32_t message_bytes_max; /* sizeof one message struct */
+	uint32_t set_bytes_max;     /* the descriptor set in the blob; 0: blob_bytes_max */
 };
 
-/* 16 MiB blob, 16384 messages, 262144 fields, 64 KiB structs: far above real services, and
- * tables of at most some 100 MiB. */
+/* 16 MiB blob, 16384 messages, 262144 fields, 64 KiB structs, 8 MiB descriptor set: far above real
+ * services, and tables of at most some 100 MiB. */
 extern const struct schema_limits schema_limits_default;
 
 /* Validate a blob from a host and compile its tables. `blob` is read once into private memory
@@ -86,8 +92,18 @@ extern const struct schema_limits schema_limits_default;
 SPLIT_MUST_USE int schema_parse(const void *blob, size_t len, const struct schema_limits *limits,
 				struct schema **out);
 
-/* NULL is allowed. No job may be using it. */
+/* NULL is allowed. No job may be using it. With schema_get: gives up one reference. */
 void schema_destroy(struct schema *s);
+
+/* One more owner: each ends with schema_destroy. One thread for all references of a schema. */
+struct schema *schema_get(struct schema *s);
+unsigned schema_refs(const struct schema *s);
+
+/* Was `s` parsed from just these bytes? Endpoints that bring the same blob share one schema. The
+ * hash is one of the blob's bytes, the same in every process. */
+bool schema_is_from(const struct schema *s, const void *blob, size_t len);
+uint64_t schema_hash(const struct schema *s);
+uint64_t schema_blob_hash(const void *blob, size_t len);
 
 /* Message by index (as schema_builder_add gave it); NULL if there is none. */
 const struct schema_message *schema_message_at(const struct schema *s, uint32_t index);
@@ -97,6 +113,92 @@ const struct schema_message *schema_message_find(const struct schema *s, const c
 const char *schema_message_name(const struct schema_message *m);
 /* sizeof the message struct in the host. */
 size_t schema_message_bytes(const struct schema_message *m);
+const struct schema *schema_of_message(const struct schema_message *m);
+
+/* The FileDescriptorSet that the host brought, serialised and not looked at: hostile bytes, for
+ * linearize/descriptor/ to read. They live as long as `s`. NULL and 0 if there is none. */
+const uint8_t *schema_descriptor_set(const struct schema *s, size_t *len_out);
+
+/* A method, for a schema that brings no descriptor set. */
+struct schema_method {
+	const char *service; /* full name */
+	const char *method;
+	uint32_t input, output; /* indexes in the schema */
+	bool client_streams, server_streams;
+};
+
+/* Make a FileDescriptorSet of what the schema knows: one file for each package, named
+ * "synthesised-by-splitd/PACKAGE.proto", and one with the services. Oneof names, options, comments
+ * and the files' real names are not known to protobuf-c's descriptors. Types that make two packages
+ * need each other are left out, with the methods that use them. `*out` is the caller's: free().
+ * 0, -SPLIT_E_BASE_NOMEM. */
+SPLIT_MUST_USE int schema_synthesise(const struct schema *s, const struct schema_method *methods,
+				     size_t n, uint8_t **out, size_t *len_out);
+
+/* --- Types without generated code --------------------------------------------------------- */
+
+/* Message types of a descriptor set (linearize/descriptor/), with the structs that protoc-c would
+ * lay out and the descriptors that it would write: good for protobuf_c_message_unpack and pack too,
+ * and for schema_builder_add. Groups, which protobuf-c has not, are unknown fields. */
+struct proto_set;
+struct schema_types;
+
+/* `set` must outlive `*out`, which is the caller's. 0, -SPLIT_E_BASE_NOMEM. */
+SPLIT_MUST_USE int schema_types_create(const struct proto_set *set, struct schema_types **out);
+/* NULL is allowed. No message of its types may be left. */
+void schema_types_destroy(struct schema_types *t);
+/* By full name; NULL if there is none. */
+const ProtobufCMessageDescriptor *schema_types_message(const struct schema_types *t,
+						       const char *name);
+/* A schema of all its messages, for messages of this process. Errors as of schema_builder_add and
+ * schema_parse. `*out` is the caller's and needs `t` no more, but its messages do: their
+ * base.descriptor and defaults lie there. */
+SPLIT_MUST_USE int schema_types_compile(const struct schema_types *t,
+					const struct schema_limits *limits, struct schema **out);
+
+/* --- Looking into a schema (tools, JSON view) -------------------------------------------- */
+
+enum schema_presence {
+	SCHEMA_PRESENCE_ZERO,     /* there unless zero or empty */
+	SCHEMA_PRESENCE_REQUIRED, /* always there */
+	SCHEMA_PRESENCE_POINTER,  /* string, sub-message: unless NULL (optional: or the default) */
+	SCHEMA_PRESENCE_HAS,      /* 32-bit word at `quantifier` is not 0 */
+	SCHEMA_PRESENCE_ONEOF,    /* 32-bit word at `quantifier` is the field's number */
+	SCHEMA_PRESENCE_REPEATED, /* size_t count at `quantifier`, array at `offset` */
+};
+
+struct schema_field_view {
+	const char *name; /* no NUL */
+	uint32_t name_bytes;
+	uint32_t json_name_bytes;
+	const char *json_name; /* no NUL; NULL: lowerCamelCase of the name */
+	uint32_t number;
+	ProtobufCType type;
+	enum schema_presence presence;
+	uint32_t flags; /* SCHEMA_FIELD_* */
+	bool packed;
+	uint32_t offset, quantifier;          /* in the struct */
+	uint32_t bytes;                       /* of one element there */
+	const struct schema_message *message; /* of type MESSAGE */
+	const struct schema_enum *enumeration;
+	uint64_t
+		default_address; /* string, bytes: what the member holds when it is not set; or 0 */
+	const uint8_t *default_data;
+	uint32_t default_bytes;
+};
+
+uint32_t schema_field_count(const struct schema_message *m);
+/* `i` < count; ascending by number. */
+void schema_field_at(const struct schema_message *m, uint32_t i, struct schema_field_view *out);
+/* SCHEMA_MESSAGE_*, and the syntax as far as it is known. */
+uint32_t schema_message_flags(const struct schema_message *m);
+enum schema_syntax schema_message_syntax(const struct schema_message *m);
+/* Address of protobuf_c_empty_string in the host. */
+uint64_t schema_empty_string(const struct schema_message *m);
+const char *schema_enum_name(const struct schema_enum *e, uint32_t *bytes_out);
+bool schema_enum_is_closed(const struct schema_enum *e);
+/* The first name of a number, no NUL; NULL if it has none. */
+const char *schema_enum_value(const struct schema_enum *e, int32_t number, uint32_t *bytes_out);
 
 /* --- Limits and memory ------------------------------------------------------------------ */
 

@@ -14,10 +14,10 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* --- Blob, version 1 -------------------------------------------------------------------- */
+/* --- Blob, version 2 -------------------------------------------------------------------- */
 
 #define SCHEMA_MAGIC      0x534c5053u /* "SPLS" */
-#define SCHEMA_VERSION    1
+#define SCHEMA_VERSION    2
 #define SCHEMA_NONE       UINT32_MAX /* no message or enum */
 #define SCHEMA_NAME_MAX   512
 #define FIELD_NUMBER_MAX  ((1u << 29) - 1)
@@ -32,7 +32,7 @@ struct blob_header {
 	uint32_t total_bytes;
 	uint32_t messages, fields, enums, values; /* counts */
 	uint32_t pool_bytes;
-	uint32_t zero;
+	uint32_t set_bytes;    /* descriptor set, after the pool; 0: none */
 	uint64_t empty_string; /* address of protobuf_c_empty_string in the host */
 };
 
@@ -42,30 +42,39 @@ struct blob_message {
 	uint32_t first_field, fields;
 	uint32_t name, name_bytes; /* in the pool, no NUL */
 	uint8_t syntax;            /* enum schema_syntax */
-	uint8_t zero[3];
+	uint8_t flags;             /* SCHEMA_MESSAGE_* */
+	uint16_t package_bytes;    /* the name's beginning; 0: in no package, or not known */
 };
+
+#define BLOB_MESSAGE_FLAGS SCHEMA_MESSAGE_MAP_ENTRY
 
 #define BLOB_FIELD_PACKED     (1u << 0) /* encode packed */
 #define BLOB_FIELD_DEPRECATED (1u << 1)
 #define BLOB_FIELD_ONEOF      (1u << 2)
 #define BLOB_FIELD_DEFAULT    (1u << 3) /* the descriptor names a default */
-#define BLOB_FIELD_FLAGS      15u
+#define BLOB_FIELD_INFO_SHIFT 4         /* SCHEMA_FIELD_* from here on */
+#define BLOB_FIELD_UTF8       (SCHEMA_FIELD_UTF8 << BLOB_FIELD_INFO_SHIFT)
+#define BLOB_FIELD_OPTIONAL   (SCHEMA_FIELD_OPTIONAL << BLOB_FIELD_INFO_SHIFT)
+#define BLOB_FIELD_ACC        (SCHEMA_FIELD_ACC << BLOB_FIELD_INFO_SHIFT)
+#define BLOB_FIELD_FLAGS      127u
 
 struct blob_field {
 	uint32_t number;
 	uint8_t type;  /* ProtobufCType */
 	uint8_t label; /* ProtobufCLabel */
 	uint16_t flags;
-	uint32_t offset, quantifier; /* quantifier 0: none */
-	uint32_t sub;                /* index of the message or enum, else SCHEMA_NONE */
-	uint32_t zero;
+	uint32_t offset, quantifier;          /* quantifier 0: none */
+	uint32_t sub;                         /* index of the message or enum, else SCHEMA_NONE */
+	uint32_t json_name;                   /* in the pool; see json_name_bytes */
 	uint64_t default_address;             /* of string, or of bytes data; 0: none */
 	uint32_t default_pool, default_bytes; /* its content */
 	uint64_t init, init_len;              /* the member after message_init */
-	uint32_t name, name_bytes;
+	uint32_t name;
+	uint16_t name_bytes;
+	uint16_t json_name_bytes; /* 0: lowerCamelCase of the name */
 };
 
-#define BLOB_ENUM_CLOSED (1u << 0)
+#define BLOB_ENUM_CLOSED SCHEMA_ENUM_CLOSED
 
 struct blob_enum {
 	uint32_t first_value, values;
@@ -78,11 +87,11 @@ struct blob_value {
 	uint32_t name, name_bytes;
 };
 
-static_assert(sizeof(struct blob_header) == 48, "blob v1");
-static_assert(sizeof(struct blob_message) == 32, "blob v1");
-static_assert(sizeof(struct blob_field) == 64, "blob v1");
-static_assert(sizeof(struct blob_enum) == 20, "blob v1");
-static_assert(sizeof(struct blob_value) == 12, "blob v1");
+static_assert(sizeof(struct blob_header) == 48, "blob v2");
+static_assert(sizeof(struct blob_message) == 32, "blob v2");
+static_assert(sizeof(struct blob_field) == 64, "blob v2");
+static_assert(sizeof(struct blob_enum) == 20, "blob v2");
+static_assert(sizeof(struct blob_value) == 12, "blob v2");
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || __SIZEOF_POINTER__ != 8
 #error "linearize is written for 64-bit little-endian machines"
 #endif
@@ -138,8 +147,6 @@ enum field_card {
 #define FIELD_OPTIONAL    (1u << 5) /* string and message: the default's address means absent */
 #define FIELD_ENUM_CLOSED (1u << 6)
 
-struct schema_enum;
-
 struct schema_field {
 	uint32_t number;
 	uint8_t type;
@@ -169,6 +176,8 @@ static_assert(sizeof(struct schema_field) <= 64, "one cache line");
 struct schema_enum {
 	const int32_t *numbers; /* ascending */
 	uint32_t count;
+	uint32_t index;
+	const struct schema *schema;
 };
 
 /* What decode_fast needs of a field, found by number: half a cache line. */
@@ -206,6 +215,30 @@ struct schema_message {
 	uint32_t required_at; /* offset of those words; 0: none */
 	uint64_t empty_string;
 	const char *name;
+	const struct schema *schema;
+	uint32_t index;
+};
+
+struct schema {
+	uint8_t *blob; /* private copy, sound; default contents point into it */
+	size_t blob_bytes;
+	uint64_t hash; /* of the blob */
+	unsigned refs;
+	const struct blob_header *header;
+	const struct blob_message *blob_messages;
+	const struct blob_field *blob_fields;
+	const struct blob_enum *blob_enums;
+	const struct blob_value *blob_values;
+	const char *pool;
+	struct schema_message *messages;
+	struct schema_field *fields;
+	struct schema_enum *enums;
+	int32_t *numbers;
+	uint32_t *dense;
+	struct fast_field *fast;
+	uint8_t *images;
+	char *names;
+	uint32_t message_count;
 };
 
 /* Field by number, or NULL. */

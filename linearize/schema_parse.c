@@ -14,24 +14,12 @@
 
 #include <stdlib.h>
 
-struct schema {
-	uint8_t *blob; /* private copy; default contents point into it */
-	struct schema_message *messages;
-	struct schema_field *fields;
-	struct schema_enum *enums;
-	int32_t *numbers;
-	uint32_t *dense;
-	struct fast_field *fast;
-	uint8_t *images;
-	char *names;
-	uint32_t message_count;
-};
-
 const struct schema_limits schema_limits_default = {
 	.blob_bytes_max = 16u << 20,
 	.messages_max = 16384,
 	.fields_max = 262144,
 	.message_bytes_max = 64u << 10,
+	.set_bytes_max = 8u << 20,
 };
 
 /* Numbers below this share of the field count, plus a constant, are looked up directly. */
@@ -61,11 +49,12 @@ static bool pool_has(const struct parser *p, uint32_t at, uint32_t bytes)
 	return at <= p->h.pool_bytes && bytes <= p->h.pool_bytes - at;
 }
 
+/* Names go into logs and JSON. Empty ones come from descriptors without names (CODE_SIZE). */
 static bool name_is_sound(const struct parser *p, uint32_t at, uint32_t bytes)
 {
 	uint32_t i;
 
-	if (bytes == 0 || bytes > SCHEMA_NAME_MAX || !pool_has(p, at, bytes))
+	if (bytes > SCHEMA_NAME_MAX || !pool_has(p, at, bytes))
 		return false;
 	for (i = 0; i < bytes; i++) {
 		uint8_t c = p->pool[at + i];
@@ -75,6 +64,21 @@ static bool name_is_sound(const struct parser *p, uint32_t at, uint32_t bytes)
 			return false;
 	}
 	return true;
+}
+
+/* A JSON name may be any text that is no control character: it is escaped where it is written. */
+static bool json_name_is_sound(const struct parser *p, const struct blob_field *f)
+{
+	const uint8_t *at;
+	uint32_t i;
+
+	if (f->json_name_bytes > SCHEMA_NAME_MAX || !pool_has(p, f->json_name, f->json_name_bytes))
+		return false;
+	at = p->pool + f->json_name;
+	for (i = 0; i < f->json_name_bytes; i++)
+		if (at[i] < 0x20)
+			return false;
+	return utf8_span(at, at + f->json_name_bytes) == at + f->json_name_bytes;
 }
 
 /* --- Header and frame ------------------------------------------------------------------------ */
@@ -95,14 +99,16 @@ static int parse_header(struct parser *p, const uint8_t *blob, size_t len)
 		return -SPLIT_E_LINEARIZE_SCHEMA_VERSION;
 	if (h->pointer_bytes != 8 || h->enum_bytes != 4 || h->endian_tag != SCHEMA_ENDIAN_TAG)
 		return -SPLIT_E_LINEARIZE_SCHEMA_LAYOUT;
-	if (h->messages > p->limits.messages_max || h->fields > p->limits.fields_max)
+	if (h->messages > p->limits.messages_max || h->fields > p->limits.fields_max ||
+	    (p->limits.set_bytes_max && h->set_bytes > p->limits.set_bytes_max))
 		return -SPLIT_E_LINEARIZE_SCHEMA_LIMIT;
 	total += (uint64_t)h->messages * sizeof(struct blob_message);
 	total += (uint64_t)h->fields * sizeof(struct blob_field);
 	total += (uint64_t)h->enums * sizeof(struct blob_enum);
 	total += (uint64_t)h->values * sizeof(struct blob_value);
 	total += h->pool_bytes;
-	if (total != len || h->total_bytes != len || h->zero)
+	total += h->set_bytes;
+	if (total != len || h->total_bytes != len)
 		return -SPLIT_E_LINEARIZE_SCHEMA;
 	p->messages = (const void *)(blob + sizeof(*h));
 	p->fields = (const void *)(p->messages + h->messages);
@@ -121,11 +127,11 @@ static int parse_enums(struct parser *p)
 
 		if (e->first_value > p->h.values || e->values > p->h.values - e->first_value)
 			return -SPLIT_E_LINEARIZE_SCHEMA;
-		if (e->flags & ~BLOB_ENUM_CLOSED || !pool_has(p, e->name, e->name_bytes))
+		if (e->flags & ~BLOB_ENUM_CLOSED || !name_is_sound(p, e->name, e->name_bytes))
 			return -SPLIT_E_LINEARIZE_SCHEMA;
 	}
 	for (i = 0; i < p->h.values; i++)
-		if (!pool_has(p, p->values[i].name, p->values[i].name_bytes))
+		if (!name_is_sound(p, p->values[i].name, p->values[i].name_bytes))
 			return -SPLIT_E_LINEARIZE_SCHEMA;
 	return 0;
 }
@@ -177,7 +183,7 @@ static bool field_is_sound(const struct parser *p, const struct blob_field *f)
 {
 	bool oneof, repeated;
 
-	if (f->type >= TYPE_COUNT || f->label > PROTOBUF_C_LABEL_NONE || f->zero)
+	if (f->type >= TYPE_COUNT || f->label > PROTOBUF_C_LABEL_NONE)
 		return false;
 	oneof = field_is_oneof(f);
 	repeated = f->label == PROTOBUF_C_LABEL_REPEATED;
@@ -191,6 +197,10 @@ static bool field_is_sound(const struct parser *p, const struct blob_field *f)
 	    : f->type == PROTOBUF_C_TYPE_ENUM  ? f->sub >= p->h.enums
 					       : f->sub != SCHEMA_NONE)
 		return false;
+	if (f->flags & BLOB_FIELD_UTF8 && f->type != PROTOBUF_C_TYPE_STRING)
+		return false;
+	if (f->flags & BLOB_FIELD_OPTIONAL && (oneof || f->label != PROTOBUF_C_LABEL_OPTIONAL))
+		return false;
 	if ((repeated || oneof || f->type == PROTOBUF_C_TYPE_MESSAGE) && (f->init || f->init_len))
 		return false;
 	if (f->type != PROTOBUF_C_TYPE_BYTES && f->init_len)
@@ -198,7 +208,7 @@ static bool field_is_sound(const struct parser *p, const struct blob_field *f)
 	if (type_bytes[f->type] == 4 && f->init > UINT32_MAX)
 		return false;
 	return pool_has(p, f->default_pool, f->default_bytes) &&
-	       name_is_sound(p, f->name, f->name_bytes);
+	       name_is_sound(p, f->name, f->name_bytes) && json_name_is_sound(p, f);
 }
 
 /* A oneof is known by its case word. Its owner number is that of its first member, and all members
@@ -277,7 +287,9 @@ static int parse_message(struct parser *p, const struct blob_message *m)
 	if (m->syntax != SCHEMA_SYNTAX_UNKNOWN && m->syntax != SCHEMA_SYNTAX_PROTO2 &&
 	    m->syntax != SCHEMA_SYNTAX_PROTO3)
 		return -SPLIT_E_LINEARIZE_SCHEMA;
-	if (m->zero[0] || m->zero[1] || m->zero[2])
+	if (m->flags & ~BLOB_MESSAGE_FLAGS || m->package_bytes > m->name_bytes ||
+	    (m->package_bytes && m->package_bytes < m->name_bytes &&
+	     p->pool[m->name + m->package_bytes] != '.'))
 		return -SPLIT_E_LINEARIZE_SCHEMA;
 	memset(p->owners, 0, m->struct_bytes / GRANULE_BYTES * sizeof(*p->owners));
 	if (!take(p, m, 0, sizeof(ProtobufCMessage), GRANULE_BASE))
@@ -341,7 +353,7 @@ static uint8_t compile_card(const struct blob_field *f)
 }
 
 static void compile_field(const struct schema *s, const struct parser *p,
-			  const struct blob_field *f, bool utf8, struct schema_field *out)
+			  const struct blob_field *f, struct schema_field *out)
 {
 	out->number = f->number;
 	out->type = f->type;
@@ -357,7 +369,7 @@ static void compile_field(const struct schema *s, const struct parser *p,
 		out->flags |= FIELD_PACKED;
 	if (out->card == CARD_REPEATED && type_is_packable(f->type))
 		out->flags |= FIELD_PACKABLE;
-	if (f->type == PROTOBUF_C_TYPE_STRING && utf8)
+	if (f->flags & BLOB_FIELD_UTF8)
 		out->flags |= FIELD_UTF8;
 	if (f->label == PROTOBUF_C_LABEL_NONE)
 		out->flags |= FIELD_NONE;
@@ -376,20 +388,6 @@ static void compile_field(const struct schema *s, const struct parser *p,
 	out->tag_bytes = tag_encode(
 		f->number, out->flags & FIELD_PACKED ? (uint8_t)WIRE_LEN : out->wire, out->tag);
 	fast_encode_compile(out);
-}
-
-/* LABEL_NONE exists in proto3 only; a message of unknown syntax without any such field is left
- * unchecked, since proto2 strings may hold anything. */
-static bool message_checks_utf8(const struct blob_message *m, const struct blob_field *fields)
-{
-	uint32_t i;
-
-	if (m->syntax != SCHEMA_SYNTAX_UNKNOWN)
-		return m->syntax == SCHEMA_SYNTAX_PROTO3;
-	for (i = 0; i < m->fields; i++)
-		if (fields[i].label == PROTOBUF_C_LABEL_NONE)
-			return true;
-	return false;
 }
 
 static void compile_oneofs(struct schema_field *fields, uint32_t count, uint8_t *largest,
@@ -442,8 +440,10 @@ static void compile_message(struct schema *s, const struct parser *p, uint32_t i
 	out->dense_count = message_dense_count(p, m);
 	out->image = image;
 	out->name = name;
+	out->schema = s;
+	out->index = index;
 	for (i = 0; i < m->fields; i++) {
-		compile_field(s, p, &from[i], message_checks_utf8(m, from), &fields[i]);
+		compile_field(s, p, &from[i], &fields[i]);
 		if (fields[i].number < out->dense_count)
 			dense[fields[i].number] = i + 1;
 		if (fields[i].flags & FIELD_REQUIRED)
@@ -478,7 +478,8 @@ static void compile_enums(struct schema *s, const struct parser *p, int32_t *num
 		int32_t *own = numbers + p->enums[i].first_value;
 
 		qsort(own, p->enums[i].values, sizeof(*own), compare_numbers);
-		s->enums[i] = (struct schema_enum){.numbers = own, .count = p->enums[i].values};
+		s->enums[i] = (struct schema_enum){
+			.numbers = own, .count = p->enums[i].values, .index = i, .schema = s};
 	}
 }
 
@@ -503,6 +504,12 @@ static int compile(struct schema *s, struct parser *p)
 	    !s->images || !s->names)
 		return -SPLIT_E_BASE_NOMEM;
 	s->message_count = p->h.messages;
+	s->header = (const void *)s->blob;
+	s->blob_messages = p->messages;
+	s->blob_fields = p->fields;
+	s->blob_enums = p->enums;
+	s->blob_values = p->values;
+	s->pool = (const char *)p->pool;
 	compile_enums(s, p, s->numbers);
 	for (i = 0; i < p->h.messages; i++) {
 		compile_message(s, p, i, dense, fast, image, name);
@@ -517,45 +524,8 @@ static int compile(struct schema *s, struct parser *p)
 /* --- Public ------------------------------------------------------------------------------------
  */
 
-int schema_parse(const void *blob, size_t len, const struct schema_limits *limits,
-		 struct schema **out)
+static void schema_free(struct schema *s)
 {
-	struct parser p = {.limits = limits ? *limits : schema_limits_default};
-	struct schema *s;
-	int rc;
-
-	if (len > p.limits.blob_bytes_max)
-		return -SPLIT_E_LINEARIZE_SCHEMA_LIMIT;
-	s = calloc(1, sizeof(*s));
-	if (!s)
-		return -SPLIT_E_BASE_NOMEM;
-	s->blob = malloc(len + 1);
-	p.owners = calloc(p.limits.message_bytes_max / GRANULE_BYTES + 1, sizeof(*p.owners));
-	rc = -SPLIT_E_BASE_NOMEM;
-	if (!s->blob || !p.owners)
-		goto out;
-	if (len)
-		memcpy(s->blob, blob, len);
-	rc = parse_header(&p, s->blob, len);
-	if (rc == 0)
-		rc = parse_enums(&p);
-	if (rc == 0)
-		rc = parse_messages(&p);
-	if (rc == 0)
-		rc = compile(s, &p);
-out:
-	free(p.owners);
-	if (rc)
-		schema_destroy(s);
-	else
-		*out = s;
-	return rc;
-}
-
-void schema_destroy(struct schema *s)
-{
-	if (!s)
-		return;
 	free(s->blob);
 	free(s->messages);
 	free(s->fields);
@@ -568,49 +538,46 @@ void schema_destroy(struct schema *s)
 	free(s);
 }
 
-const struct schema_message *schema_message_at(const struct schema *s, uint32_t index)
+void schema_destroy(struct schema *s)
 {
-	return index < s->message_count ? &s->messages[index] : NULL;
+	if (s && --s->refs == 0)
+		schema_free(s);
 }
 
-uint32_t schema_message_count(const struct schema *s)
+int schema_parse(const void *blob, size_t len, const struct schema_limits *limits,
+		 struct schema **out)
 {
-	return s->message_count;
-}
+	struct parser p = {.limits = limits ? *limits : schema_limits_default};
+	struct schema *s;
+	int rc;
 
-const struct schema_message *schema_message_find(const struct schema *s, const char *name)
-{
-	uint32_t i;
-
-	for (i = 0; i < s->message_count; i++)
-		if (!strcmp(s->messages[i].name, name))
-			return &s->messages[i];
-	return NULL;
-}
-
-const char *schema_message_name(const struct schema_message *m)
-{
-	return m->name;
-}
-
-size_t schema_message_bytes(const struct schema_message *m)
-{
-	return m->struct_bytes;
-}
-
-bool schema_enum_has(const struct schema_enum *e, int32_t number)
-{
-	uint32_t low = 0, high = e->count;
-
-	while (low < high) {
-		uint32_t mid = low + (high - low) / 2;
-
-		if (e->numbers[mid] == number)
-			return true;
-		if (e->numbers[mid] < number)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return false;
+	if (len > p.limits.blob_bytes_max)
+		return -SPLIT_E_LINEARIZE_SCHEMA_LIMIT;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -SPLIT_E_BASE_NOMEM;
+	s->blob = calloc(1, len + 1);
+	p.owners = calloc(p.limits.message_bytes_max / GRANULE_BYTES + 1, sizeof(*p.owners));
+	rc = -SPLIT_E_BASE_NOMEM;
+	if (!s->blob || !p.owners)
+		goto out;
+	if (len)
+		memcpy(s->blob, blob, len);
+	s->blob_bytes = len;
+	s->hash = schema_blob_hash(s->blob, len);
+	s->refs = 1;
+	rc = parse_header(&p, s->blob, len);
+	if (rc == 0)
+		rc = parse_enums(&p);
+	if (rc == 0)
+		rc = parse_messages(&p);
+	if (rc == 0)
+		rc = compile(s, &p);
+out:
+	free(p.owners);
+	if (rc)
+		schema_free(s);
+	else
+		*out = s;
+	return rc;
 }

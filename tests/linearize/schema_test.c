@@ -145,6 +145,85 @@ START_TEST(test_syntax)
 }
 END_TEST
 
+/* What generated code adds: syntax, flags, names, closed enums, descriptor sets. */
+static const struct schema_field_info info_fields[] = {
+	{2, SCHEMA_FIELD_UTF8 | SCHEMA_FIELD_ACC, "odd name"}, {8, SCHEMA_FIELD_OPTIONAL, "plain"}};
+static const struct schema_message_info info_messages[] = {
+	{&unit2__defaults__descriptor, 0, 2, info_fields},
+	{&unit3__leaf__descriptor, SCHEMA_MESSAGE_MAP_ENTRY, 0, NULL}};
+static const struct schema_enum_info info_enums[] = {
+	{&unit2__level__descriptor, SCHEMA_ENUM_CLOSED}};
+/* Two files, a and b; and one with b and c. */
+static const uint8_t set_ab[] = "\x0a\x03\x0a\x01\x61\x0a\x05\x0a\x01\x62\x12\x00";
+static const uint8_t set_bc[] = "\x0a\x05\x0a\x01\x62\x12\x00\x0a\x03\x0a\x01\x63";
+static const uint8_t set_abc[] = "\x0a\x03\x0a\x01\x61\x0a\x05\x0a\x01\x62\x12\x00"
+				 "\x0a\x03\x0a\x01\x63";
+static const struct schema_file_info info_first = {
+	"unit2.proto", SCHEMA_SYNTAX_PROTO2, 2,      1,
+	info_messages, info_enums,           set_ab, sizeof(set_ab) - 1};
+static const struct schema_file_info info_second = {
+	"other.proto", SCHEMA_SYNTAX_PROTO3, 0, 0, NULL, NULL, set_bc, sizeof(set_bc) - 1};
+
+START_TEST(test_info)
+{
+	struct schema_file_info broken = info_second;
+	struct schema_field_view f;
+	struct schema_builder *b;
+	struct schema_blob out;
+	struct schema *s;
+	const struct schema_message *m;
+	const uint8_t *set;
+	uint32_t n;
+	size_t len;
+
+	ck_assert_int_eq(schema_builder_create(&b), 0);
+	ck_assert_int_eq(schema_builder_add_info(b, &info_first), 0);
+	ck_assert_int_eq(schema_builder_add(b, &unit2__defaults__descriptor, NULL), 0);
+	ck_assert_int_eq(schema_builder_add_info(b, &info_second), 0);
+	ck_assert_int_eq(schema_builder_add_info(b, &info_first), 0);
+	broken.descriptor_set_bytes--;
+	ck_assert_int_eq(schema_builder_add_info(b, &broken), -SPLIT_E_LINEARIZE_DESCRIPTOR);
+	ck_assert_int_eq(schema_builder_finish(b, &out), 0);
+	schema_builder_destroy(b);
+	ck_assert_int_eq(schema_parse(out.bytes, out.len, NULL, &s), 0);
+	m = schema_message_find(s, "unit2.Defaults");
+	ck_assert_int_eq(schema_message_syntax(m), SCHEMA_SYNTAX_PROTO2);
+	ck_assert_uint_eq(schema_message_flags(m), 0);
+	schema_field_at(m, 1, &f);
+	ck_assert_uint_eq(f.number, 2);
+	ck_assert_uint_eq(f.flags, SCHEMA_FIELD_UTF8 | SCHEMA_FIELD_ACC);
+	ck_assert_uint_eq(f.json_name_bytes, 8);
+	ck_assert_mem_eq(f.json_name, "odd name", 8);
+	ck_assert_int_eq(f.presence, SCHEMA_PRESENCE_POINTER);
+	ck_assert_uint_eq(f.default_bytes, 12);
+	schema_field_at(m, 7, &f);
+	ck_assert_uint_eq(f.flags, SCHEMA_FIELD_OPTIONAL);
+	ck_assert_ptr_null(f.json_name); /* it is the name in lowerCamelCase */
+	schema_field_at(m, 3, &f);
+	ck_assert_int_eq(f.presence, SCHEMA_PRESENCE_HAS);
+	ck_assert(schema_enum_is_closed(f.enumeration));
+	ck_assert_mem_eq(schema_enum_value(f.enumeration, 9, &n), "HIGH", 4);
+	ck_assert_uint_eq(n, 4);
+	ck_assert_ptr_null(schema_enum_value(f.enumeration, 8, &n));
+	set = schema_descriptor_set(s, &len);
+	ck_assert_uint_eq(len, sizeof(set_abc) - 1);
+	ck_assert_mem_eq(set, set_abc, len);
+
+	/* Sharing. */
+	ck_assert(schema_is_from(s, out.bytes, out.len));
+	ck_assert_uint_eq(schema_hash(s), schema_blob_hash(out.bytes, out.len));
+	out.bytes[out.len - 1] ^= 1;
+	ck_assert(!schema_is_from(s, out.bytes, out.len));
+	ck_assert(!schema_is_from(s, out.bytes, out.len - 1));
+	ck_assert_ptr_eq(schema_get(s), s);
+	ck_assert_uint_eq(schema_refs(s), 2);
+	schema_destroy(s);
+	ck_assert_uint_eq(schema_refs(s), 1);
+	schema_destroy(s);
+	free(out.bytes);
+}
+END_TEST
+
 START_TEST(test_descriptor_refused)
 {
 	ProtobufCMessageDescriptor d = unit2__needs__descriptor;
@@ -187,7 +266,8 @@ START_TEST(test_header)
 
 	REFUSED(magic, 1, SCHEMA);
 	REFUSED(magic, __builtin_bswap32(SCHEMA_MAGIC), SCHEMA_LAYOUT);
-	REFUSED(version, 2, SCHEMA_VERSION);
+	REFUSED(version, 1, SCHEMA_VERSION);
+	REFUSED(version, 3, SCHEMA_VERSION);
 	REFUSED(pointer_bytes, 4, SCHEMA_LAYOUT);
 	REFUSED(enum_bytes, 2, SCHEMA_LAYOUT);
 	REFUSED(endian_tag, 0x04030201, SCHEMA_LAYOUT);
@@ -198,7 +278,8 @@ START_TEST(test_header)
 	REFUSED(enums, UINT32_MAX, SCHEMA);
 	REFUSED(values, good.values + 1, SCHEMA);
 	REFUSED(pool_bytes, good.pool_bytes + 1, SCHEMA);
-	REFUSED(zero, 1, SCHEMA);
+	REFUSED(set_bytes, 1, SCHEMA);
+	REFUSED(set_bytes, UINT32_MAX, SCHEMA_LIMIT);
 	ck_assert_int_eq(parse(), 0);
 }
 END_TEST
@@ -273,7 +354,9 @@ START_TEST(test_layout_refused)
 	BROKEN(i32, number, 7); /* not ascending */
 	BROKEN(i32, type, TYPE_COUNT);
 	BROKEN(i32, label, 4);
-	BROKEN(i32, flags, 0x10);
+	BROKEN(i32, flags, 0x80);
+	BROKEN(i32, flags, BLOB_FIELD_UTF8);
+	BROKEN(os, flags, BLOB_FIELD_ONEOF | BLOB_FIELD_OPTIONAL);
 	BROKEN(i32, flags, BLOB_FIELD_PACKED);
 	BROKEN(s, sub, 0);
 	BROKEN(needs, sub, 99);
@@ -281,7 +364,11 @@ START_TEST(test_layout_refused)
 	BROKEN(s, default_pool, UINT32_MAX);
 	BROKEN(s, default_bytes, UINT32_MAX);
 	BROKEN(s, name, UINT32_MAX);
-	BROKEN(s, name_bytes, 0);
+	BROKEN(s, name_bytes, SCHEMA_NAME_MAX + 1);
+	BROKEN(s, json_name_bytes, SCHEMA_NAME_MAX + 1);
+	s->json_name_bytes = 4;
+	BROKEN(s, json_name, UINT32_MAX);
+	s->json_name_bytes = 0;
 	ck_assert_int_eq(parse(), 0);
 	messages()[1].first_field--;
 	ck_assert_int_eq(parse(), -SPLIT_E_LINEARIZE_SCHEMA);
@@ -401,6 +488,7 @@ int main(void)
 	tcase_set_timeout(c, 60);
 	tcase_add_test(c, test_graph);
 	tcase_add_test(c, test_syntax);
+	tcase_add_test(c, test_info);
 	tcase_add_test(c, test_descriptor_refused);
 	tcase_add_test(c, test_truncated);
 	tcase_add_test(c, test_header);
