@@ -184,6 +184,12 @@ struct config_http2 {
 	struct config_budget resets, pings, settings, empty, windows;
 };
 
+enum config_compress {
+	CONFIG_COMPRESS_ASKED,
+	CONFIG_COMPRESS_ALWAYS,
+	CONFIG_COMPRESS_NEVER,
+};
+
 struct config_grpc {
 	uint64_t message_bytes_max;      /* received; RESOURCE_EXHAUSTED past it */
 	uint64_t send_message_bytes_max; /* answers */
@@ -198,6 +204,11 @@ struct config_grpc {
 	uint64_t reader_timeout_ns;    /* a client that takes nothing for so long gives way */
 	uint64_t upload_timeout_ns;    /* so does a message that is not there by then ... */
 	uint64_t upload_rate_min;      /* ... plus its size at this rate, bytes a second */
+	int compress;                  /* enum config_compress */
+	uint32_t compress_level;       /* zlib's */
+	uint64_t compress_bytes_min;   /* CONFIG_COMPRESS_ALWAYS: smaller ones only when asked */
+	uint64_t compress_quantum;     /* plain bytes of one worker's turn */
+	uint64_t compress_memory;      /* compressed bytes kept by one worker */
 };
 
 struct config_linearize {

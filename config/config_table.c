@@ -377,6 +377,7 @@ TABLE(http2, "HTTP2", "Limits of HTTP/2 connections.");
 #undef STRUCT
 
 /* ---- grpc ----------------------------------------------------------------------------------- */
+static const char *const compress_modes[] = {"asked", "always", "never", NULL};
 #define STRUCT struct config_grpc
 static const struct field grpc_fields[] = {
 	SIZE("message_bytes_max", message_bytes_max, "4MiB", 1, GIB,
@@ -410,6 +411,20 @@ static const struct field grpc_fields[] = {
 		 "upload_rate_min added."),
 	SIZE("upload_rate_min", upload_rate_min, "256KiB", 1 * KIB, GIB,
 	     "Bytes a second that upload_timeout grants a message."),
+	ENUM("compress", compress, "asked", compress_modes,
+	     "When answers are compressed, for clients that take it: asked: when the handler asks; "
+	     "always: those of compress_bytes_min and more, too; never."),
+	INT("compress_level", compress_level, "3", 1, 9, "zlib's level."),
+	SIZE("compress_bytes_min", compress_bytes_min, "1KiB", 1, GIB,
+	     "Smaller messages are compressed only when the handler asks."),
+	SIZE("compress_quantum", compress_quantum, "64KiB", KIB, GIB,
+	     "Bytes that a worker inflates in one turn of its loop (it deflates a quarter of "
+	     "that), "
+	     "so that others are not kept waiting."),
+	SIZE("compress_memory", compress_memory, "32MiB", 64 * KIB, 64 * GIB,
+	     "Compressed bytes that one worker keeps: messages that come, until they are whole and "
+	     "inflated, and answers until they are sent. Messages wait for it, answers go "
+	     "uncompressed."),
 };
 TABLE(grpc, "gRPC", "Limits of calls. services[].limits overrides some of them.");
 #undef STRUCT

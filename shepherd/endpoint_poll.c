@@ -25,7 +25,8 @@ struct taken {
 static const uint8_t flags_allowed[TO_DAEMON_KINDS] = {
 	[TO_DAEMON_INITIAL_METADATA] = SLOT_EXTRA | SLOT_HAS_TOKEN | SLOT_RELEASE_REQUEST,
 	[TO_DAEMON_MESSAGE] = SLOT_END_STREAM | SLOT_INLINE | SLOT_HAS_STATUS |
-			      SLOT_RELEASE_REQUEST | SLOT_EXTRA | SLOT_HAS_TOKEN | SLOT_HAS_MESSAGE,
+			      SLOT_RELEASE_REQUEST | SLOT_EXTRA | SLOT_HAS_TOKEN |
+			      SLOT_HAS_MESSAGE | SLOT_COMPRESSED,
 	[TO_DAEMON_STATUS] = SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_RELEASE_REQUEST | SLOT_EXTRA |
 			     SLOT_HAS_TOKEN,
 	[TO_DAEMON_RELEASE] = SLOT_RELEASE_REQUEST,
@@ -118,7 +119,7 @@ static void deliver(struct endpoint_port *p, unsigned lane, const struct taken *
 {
 	struct endpoint_completion e = {
 		.kind = (enum slot_kind)t->kind,
-		.flags = t->flags & (SLOT_END_STREAM | SLOT_HAS_STATUS),
+		.flags = t->flags & (SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_COMPRESSED),
 		.has_message = (t->flags & SLOT_HAS_MESSAGE) != 0,
 		.lane = lane,
 		.call_id = t->call_id,

@@ -186,7 +186,7 @@ int endpoint_submit(struct endpoint_port *p, unsigned lane, const struct endpoin
 	struct call *c;
 	struct slot *s;
 	uint32_t hold = INDEX_NONE;
-	uint8_t flags = r->flags & SLOT_END_STREAM;
+	uint8_t flags = r->flags & (SLOT_END_STREAM | SLOT_COMPRESSED);
 	int rc = submit_check(p, lane, r, &c);
 
 	if (rc < 0)

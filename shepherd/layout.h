@@ -80,6 +80,7 @@ enum cancel_cause {
 #define SLOT_EXTRA           0x10 /* line 1 counts; else the receiver does not read it */
 #define SLOT_HAS_TOKEN       0x20 /* a token must be given back: info (to host), token (to daemon) */
 #define SLOT_HAS_MESSAGE     0x40 /* `msg` is a message (it may be at any address, even inline) */
+#define SLOT_COMPRESSED      0x80 /* to host: the client sent it compressed; to daemon: compress it */
 
 /* One slot: four cache lines. A consumer polls line 0 only. `seq` is stored last (release) and is
  * the valid flag: slot i of a ring of n holds ticket t (t % n == i) when seq == (uint32_t)(t + 1).

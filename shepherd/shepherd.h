@@ -290,7 +290,7 @@ void endpoint_calls_each(struct endpoint_port *port,
 struct endpoint_request {
 	enum slot_kind kind; /* TO_HOST_REQUEST, _MESSAGE, _HALF_CLOSE, _CANCEL, _WRITABLE,
 				_TRYAGAIN, _YIELDNOW, _RETIRE */
-	uint8_t flags;       /* SLOT_END_STREAM; the others are set by submit */
+	uint8_t flags;       /* SLOT_END_STREAM, SLOT_COMPRESSED; the others are set by submit */
 	bool has_message;
 	uint16_t inline_bytes; /* of endpoint_inline_area that the message uses; 0: it is in blocks
 				*/
@@ -343,7 +343,7 @@ unsigned endpoint_lanes(const struct endpoint_port *port); /* host workers */
  * at their start (msg only, and inline ones in the copy); what is behind them is still hostile. */
 struct endpoint_completion {
 	enum slot_kind kind; /* TO_DAEMON_INITIAL_METADATA, _MESSAGE, _STATUS, _REFUSE, _CREDIT */
-	uint8_t flags;       /* SLOT_END_STREAM, SLOT_HAS_STATUS */
+	uint8_t flags;       /* SLOT_END_STREAM, SLOT_HAS_STATUS, SLOT_COMPRESSED */
 	bool has_message;
 	unsigned lane; /* host_workers for the foreign lane */
 	uint64_t call_id;

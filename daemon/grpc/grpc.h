@@ -33,7 +33,13 @@
  * the wheel's timers, never from inside grpc_send_* or grpc_finish.
  *
  * How a call ends at the client: by grpc_finish's status; else by this layer: DEADLINE_EXCEEDED
- * (grpc-timeout), RESOURCE_EXHAUSTED (limits), INTERNAL (broken framing), UNIMPLEMENTED (encoding).
+ * (grpc-timeout), RESOURCE_EXHAUSTED (limits), INTERNAL (broken framing or compression),
+ * UNIMPLEMENTED (encoding).
+ *
+ * Compression (gzip and deflate, by zlib) is between this layer and the client: the backend gets
+ * plain messages, in room of their plain size, and hands plain chains down. A compressed message is
+ * kept until it is whole, within compress_memory, then inflated by quanta; what it holds is bounded
+ * by the call's message_bytes_max before a byte of it is kept.
  */
 #ifndef SPLITD_DAEMON_GRPC_GRPC_H
 #define SPLITD_DAEMON_GRPC_GRPC_H
@@ -104,9 +110,29 @@ static inline bool grpc_kind_many_replies(enum grpc_kind k)
 	X(tx_messages, "messages sent")                                                            \
 	X(tx_message_bytes, "bytes of these messages")                                             \
 	X(tx_blocked, "messages not taken: the call's send queue was full")                        \
+	X(rx_compressed, "compressed messages received")                                           \
+	X(rx_compressed_bytes, "bytes of these, as they came")                                     \
+	X(rx_inflated_bytes, "bytes that they held")                                               \
+	X(rx_inflate_errors, "calls ended: a compressed message is broken")                        \
+	X(rx_inflate_bombs, "calls ended: a compressed message holds more than the limit")         \
+	X(rx_compressed_waits, "compressed messages that waited for memory")                       \
+	X(rx_compressed_slow, "calls ended: others waited for the memory of a message that came "  \
+			      "too slowly")                                                        \
+	X(tx_compressed, "messages sent compressed")                                               \
+	X(tx_compressed_bytes, "bytes of these, as they went")                                     \
+	X(tx_deflated_bytes, "bytes that they held")                                               \
+	X(tx_not_smaller, "messages sent as they are: no smaller when compressed, or no memory")   \
+	X(compress_yields, "times compression gave way to others and went on later")               \
 	X(connections, "connections opened")
 
 COUNTER_DECLARE(grpc, GRPC_COUNTERS); /* struct grpc_counters, grpc_counter_desc */
+
+/* When answers are compressed, for a client that takes it (gzip, else deflate). */
+enum grpc_compress {
+	GRPC_COMPRESS_ASKED,  /* when the handler asks (grpc_chain.compress) */
+	GRPC_COMPRESS_ALWAYS, /* those of compress_bytes_min and more, too */
+	GRPC_COMPRESS_NEVER,
+};
 
 struct grpc_config {
 	uint32_t calls_max;          /* calls that the backend may hold at once on this worker */
@@ -116,6 +142,14 @@ struct grpc_config {
 	uint64_t hold_bytes_max;     /* received bytes held for calls without room, whole worker */
 	uint32_t send_queue_bytes; /* of one call, past which grpc_send_message says SPLIT_AGAIN */
 	uint64_t timeout_max_ns;   /* a longer grpc-timeout is cut to this; 0: no cut */
+	int compress;              /* enum grpc_compress; a method may have its own */
+	uint32_t compress_level;   /* zlib's, 1..9 */
+	uint32_t compress_bytes_min;
+	uint32_t compress_quantum;  /* bytes of plain text that one grpc_server_run works on */
+	uint64_t compress_memory;   /* compressed bytes kept at once, both ways, whole worker */
+	uint64_t upload_timeout_ns; /* while others wait for that memory, a compressed message must
+				       be there by then, */
+	uint64_t upload_rate_min;   /* its size at so many bytes a second added */
 	struct http2_config http2;
 };
 void grpc_config_default(struct grpc_config *config, uint32_t connections_max);
@@ -142,12 +176,21 @@ struct grpc_request_head {
 	uint32_t metadata_count;
 };
 
-/* What open says about a call that it takes. */
+struct grpc_backend;
+
+/* What open says about a call that it takes. What grpc_accept_default set may stay. */
 struct grpc_accept {
 	enum grpc_kind kind;
 	uint32_t message_bytes_max; /* 0: the config's */
-	void *user;                 /* grpc_call_user */
-	const char *refusal;        /* grpc-message for a non-zero return; NULL: a plain text */
+	int compress;               /* enum grpc_compress; at first the config's */
+	/* The call is opened paused, of a kind that is not known yet: grpc_call_kind_set and
+	 * grpc_call_pause(call, false) follow. Its deadline runs. */
+	bool wait;
+	void *user;          /* grpc_call_user */
+	const char *refusal; /* grpc-message for a non-zero return; NULL: a plain text */
+	/* Who gets all further events of the call; at first the server's. */
+	const struct grpc_backend *backend;
+	void *ctx;
 };
 
 /* Why a call closed. */
@@ -163,7 +206,7 @@ struct grpc_call;
 struct grpc_server;
 struct grpc_connection;
 
-/* The backend; `ctx` is the one given to grpc_server_create. */
+/* The backend; `ctx` is the one given to grpc_server_create, or grpc_accept's. */
 struct grpc_backend {
 	/* 0: taken, `accept` is filled (its user may also be set later). Else a status from 1 to
 	 * GRPC_STATUS_MAX (UNIMPLEMENTED for an unknown method): the call ends at once with it and
@@ -197,6 +240,9 @@ const struct grpc_counters *grpc_server_counters(const struct grpc_server *serve
 const struct http2_counters *grpc_server_http2_counters(const struct grpc_server *server);
 /* Calls that the backend holds (open taken, closed not yet called). */
 unsigned grpc_server_calls(const struct grpc_server *server);
+/* Go on with what was put off (compression), for one quantum. Once in each turn of the loop.
+ * Returns how much there was to do; with 0 nothing is due. */
+unsigned grpc_server_run(struct grpc_server *server, uint64_t now_ns);
 
 /* A connection over some byte stream. `out`: see http2.h; out->wanted tells that an answer, made
  * outside of recv and send, waits for grpc_connection_send. `user` is kept for
@@ -221,6 +267,10 @@ void *grpc_call_user(const struct grpc_call *call);
 void grpc_call_user_set(struct grpc_call *call, void *user);
 struct grpc_connection *grpc_call_connection(const struct grpc_call *call);
 uint64_t grpc_call_deadline_ns(const struct grpc_call *call);
+/* The kind of a call that was opened with grpc_accept.wait, before its pause ends. */
+void grpc_call_kind_set(struct grpc_call *call, enum grpc_kind kind, uint32_t message_bytes_max);
+/* Whether the message handed up came compressed. From inside `message` only. */
+bool grpc_call_message_compressed(const struct grpc_call *call);
 
 /* Room may be there again for a call whose reserve said SPLIT_AGAIN: reserve is asked again from
  * inside. Any event may come from inside, closed too. No effect on other calls. */
@@ -243,6 +293,8 @@ struct grpc_chain {
 	const struct iovec *iov;
 	uint32_t iov_count;
 	uint32_t bytes; /* sum over iov */
+	bool compress;  /* the handler asks for it; only done if the client takes it */
+	uint8_t state;  /* this layer's: enum chain_state */
 	void (*release)(struct grpc_chain *chain);
 };
 /* 0: taken. SPLIT_AGAIN: the send queue is full, the chain is not taken; backend.writable follows.

@@ -25,10 +25,16 @@ static const struct http2_header status_headers[GRPC_STATUS_MAX + 1] = {
 	STATUS("6"),  STATUS("7"),  STATUS("8"),  STATUS("9"),  STATUS("10"), STATUS("11"),
 	STATUS("12"), STATUS("13"), STATUS("14"), STATUS("15"), STATUS("16"),
 };
-static const struct http2_header accept_encoding = HTTP2_HEADER("grpc-accept-encoding", "identity");
+static const struct http2_header accept_encoding =
+	HTTP2_HEADER("grpc-accept-encoding", "identity, deflate, gzip");
+static const struct http2_header response_encodings[] = {
+	[ENCODING_DEFLATE] = HTTP2_HEADER("grpc-encoding", "deflate"),
+	[ENCODING_GZIP] = HTTP2_HEADER("grpc-encoding", "gzip"),
+};
 
-/* Fixed fields of a trailers-only answer, at most. */
+/* Fixed fields of a trailers-only answer, and of response headers, at most. */
 #define TRAILERS_ONLY_FIELDS 4
+#define RESPONSE_FIELDS      3
 
 const char *grpc_status_name(unsigned status)
 {
@@ -85,6 +91,7 @@ static void chains_release(struct grpc_call *call)
 	call->out_first = NULL;
 	call->out_last = NULL;
 	call->out_queued = 0;
+	call->out_ready = 0;
 	call->out_prefix = 0;
 	call->out_iov = 0;
 	call->out_offset = 0;
@@ -103,6 +110,16 @@ static void chain_sent(struct grpc_call *call)
 	chain->release(chain);
 }
 
+/* Bytes of the first chain that are sent already, its prefix included. */
+static uint64_t chain_sent_bytes(const struct grpc_call *call)
+{
+	uint64_t sent = call->out_prefix + call->out_offset;
+
+	for (uint32_t i = 0; i < call->out_iov; i++)
+		sent += call->out_first->iov[i].iov_len;
+	return sent;
+}
+
 /* Copy up to `n` bytes of the first chain; releases it when that was the last. */
 static size_t chain_copy(struct grpc_call *call, uint8_t *dst, size_t n)
 {
@@ -113,7 +130,7 @@ static size_t chain_copy(struct grpc_call *call, uint8_t *dst, size_t n)
 		uint8_t prefix[GRPC_PREFIX_BYTES];
 		size_t part = GRPC_PREFIX_BYTES - call->out_prefix;
 
-		prefix[0] = 0;
+		prefix[0] = chain->state == CHAIN_COMPRESSED;
 		be32_store(prefix + 1, chain->bytes);
 		part = part < n ? part : n;
 		memcpy(dst, prefix + call->out_prefix, part);
@@ -155,12 +172,13 @@ static void call_detach(struct grpc_call *call, enum grpc_closed why)
 	list_del(&call->writable_link);
 	wheel_cancel(server->wheel, &call->deadline);
 	grpc_hold_drop(call);
+	grpc_inflate_drop(call);
 	server->calls_open--;
 	if (why == GRPC_CLOSED_CANCELLED || why == GRPC_CLOSED_CONNECTION)
 		counter_inc(&server->counters.calls_cancelled);
 	else if (why == GRPC_CLOSED_DEADLINE)
 		counter_inc(&server->counters.calls_deadline);
-	server->backend->closed(server->ctx, call, why);
+	call->backend->closed(call->ctx, call, why);
 }
 
 static void count_status(struct grpc_server *server, unsigned status)
@@ -169,14 +187,46 @@ static void count_status(struct grpc_server *server, unsigned status)
 				      : &server->counters.calls_failed);
 }
 
-/* Response headers with a body to follow. */
-static void call_respond(struct grpc_call *call)
+/* Whether a message is to be compressed, as far as we and the handler are concerned. */
+static bool compress_wanted(const struct grpc_call *call, const struct grpc_chain *chain)
+{
+	if (likely(call->encoding_out == ENCODING_IDENTITY ||
+		   call->compress == GRPC_COMPRESS_NEVER || chain->bytes == 0))
+		return false;
+	return chain->compress || (call->compress == GRPC_COMPRESS_ALWAYS &&
+				   chain->bytes >= call_server(call)->config.compress_bytes_min);
+}
+
+/* Response headers with a body to follow; with grpc-encoding when `chain`, the first message, is to
+ * be compressed, or, not knowing it or what comes behind it, when one may be. */
+static void response_fields(struct grpc_call *call, const struct grpc_chain *chain,
+			    struct http2_header h[RESPONSE_FIELDS], size_t *n_out)
+{
+	bool encodes =
+		call->encoding_out != ENCODING_IDENTITY && call->compress != GRPC_COMPRESS_NEVER;
+
+	if (chain != NULL && !grpc_kind_many_replies((enum grpc_kind)call->kind))
+		encodes = compress_wanted(call, chain);
+	memcpy(h, response_headers, sizeof(response_headers));
+	*n_out = ARRAY_LEN(response_headers);
+	if (encodes) {
+		h[(*n_out)++] = response_encodings[call->encoding_out];
+		call->flags |= CALL_ENCODES;
+	}
+}
+
+static void call_respond(struct grpc_call *call, const struct grpc_chain *chain)
 {
 	struct block *b = call->initial;
+	struct http2_header h[RESPONSE_FIELDS];
+	size_t n;
 	int rc;
 
 	call->flags |= CALL_RESPONDED;
-	if (likely(b == NULL))
+	if (unlikely(b == NULL && call->encoding_out != ENCODING_IDENTITY)) {
+		response_fields(call, chain, h, &n);
+		rc = http2_stream_respond(call_stream(call), h, n, true);
+	} else if (likely(b == NULL))
 		rc = http2_stream_respond(call_stream(call), response_headers,
 					  ARRAY_LEN(response_headers), true);
 	else
@@ -267,17 +317,32 @@ uint64_t grpc_call_deadline_ns(const struct grpc_call *call)
 	return call->deadline_ns;
 }
 
+void grpc_call_kind_set(struct grpc_call *call, enum grpc_kind kind, uint32_t message_bytes_max)
+{
+	call->kind = (uint8_t)kind;
+	if (message_bytes_max != 0)
+		call->message_bytes_max = message_bytes_max;
+}
+
+bool grpc_call_message_compressed(const struct grpc_call *call)
+{
+	return (call->flags & CALL_COMPRESSED) != 0;
+}
+
 int grpc_send_metadata(struct grpc_call *call, const struct grpc_metadata *md, size_t n)
 {
 	if (call->flags & (CALL_RESPONDED | CALL_FINISHED | CALL_ABORT))
 		return -SPLIT_E_GRPC_METADATA;
 	if (n > 0) {
-		call->initial = grpc_block_render(call_server(call), response_headers,
-						  ARRAY_LEN(response_headers), NULL, md, n);
+		struct http2_header h[RESPONSE_FIELDS];
+		size_t fixed;
+
+		response_fields(call, NULL, h, &fixed);
+		call->initial = grpc_block_render(call_server(call), h, fixed, NULL, md, n);
 		if (call->initial == NULL)
 			return -SPLIT_E_GRPC_METADATA;
 	}
-	call_respond(call);
+	call_respond(call, NULL);
 	return 0;
 }
 
@@ -298,18 +363,41 @@ int grpc_send_message(struct grpc_call *call, struct grpc_chain *chain)
 	counter_inc(&server->counters.tx_messages);
 	counter_add(&server->counters.tx_message_bytes, chain->bytes);
 	call->messages_out++;
+	if (!(call->flags & CALL_RESPONDED))
+		call_respond(call, chain);
+	chain->state = CHAIN_PLAIN;
+	if (unlikely(call->flags & CALL_ENCODES) && compress_wanted(call, chain)) {
+		struct grpc_chain *packed = grpc_deflate(call, chain);
+
+		chain = packed != NULL ? packed : chain;
+	}
 	chain->next = NULL;
 	if (call->out_last == NULL)
 		call->out_first = chain;
 	else
 		call->out_last->next = chain;
 	call->out_last = chain;
-	call->out_queued += (uint64_t)chain->bytes + GRPC_PREFIX_BYTES;
-	if (!(call->flags & CALL_RESPONDED))
-		call_respond(call);
-	else
+	if (likely(call->out_ready == call->out_queued && chain->state != CHAIN_PENDING)) {
+		call->out_ready += (uint64_t)chain->bytes + GRPC_PREFIX_BYTES;
 		http2_stream_resume(call_stream(call));
+	}
+	call->out_queued += (uint64_t)chain->bytes + GRPC_PREFIX_BYTES;
 	return 0;
+}
+
+void grpc_chain_settled(struct grpc_call *call, struct grpc_chain *chain, uint32_t counted)
+{
+	struct grpc_chain *at = call->out_first;
+	uint64_t ready = 0;
+
+	call->out_queued = call->out_queued - counted + chain->bytes;
+	/* Of the first, some may be sent. */
+	for (; at != NULL && at->state != CHAIN_PENDING; at = at->next)
+		ready += (uint64_t)at->bytes + GRPC_PREFIX_BYTES;
+	if (call->out_first != NULL && call->out_first->state != CHAIN_PENDING)
+		ready -= chain_sent_bytes(call);
+	call->out_ready = ready;
+	http2_stream_resume(call_stream(call));
 }
 
 static bool result_sendable(const struct grpc_server *server, const struct grpc_result *result)
@@ -351,13 +439,14 @@ void grpc_finish(struct grpc_call *call, const struct grpc_result *result)
 	count_status(server, checked.status);
 	call->flags |= CALL_FINISHED;
 	grpc_hold_drop(call);
+	grpc_inflate_drop(call);
 	call->status = (uint8_t)checked.status;
 	if (!(call->flags & CALL_RESPONDED)) {
 		if (checked.status != GRPC_OK) {
 			call_trailers_only(call, checked.status, &checked);
 			return;
 		}
-		call_respond(call);
+		call_respond(call, NULL);
 	}
 	call_trailers_later(call, checked.status, &checked);
 }
@@ -445,7 +534,7 @@ size_t grpc_on_body_next(struct http2_stream *stream, size_t max, bool *eof_out)
 
 	if (unlikely(call->flags & CALL_PLAIN))
 		return plain_next(call, max, eof_out);
-	n = call->out_queued < max ? (size_t)call->out_queued : max;
+	n = call->out_ready < max ? (size_t)call->out_ready : max;
 	call->out_promised = (uint32_t)n;
 	if ((call->flags & CALL_FINISHED) && n == call->out_queued) {
 		*eof_out = true;
@@ -464,8 +553,9 @@ void grpc_on_body_copy(struct http2_stream *stream, uint8_t *dst, size_t n)
 		call->plain_len -= (uint32_t)n;
 		return;
 	}
-	assert(n <= call->out_promised && n <= call->out_queued);
+	assert(n <= call->out_promised && n <= call->out_ready);
 	call->out_queued -= n;
+	call->out_ready -= n;
 	call->out_promised -= (uint32_t)n;
 	for (size_t done = 0; done < n;)
 		done += chain_copy(call, dst + done, n - done);

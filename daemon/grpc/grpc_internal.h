@@ -35,19 +35,34 @@ enum {
 	CALL_PAUSED = 0x0080,      /* grpc_call_pause */
 	CALL_FEEDING = 0x0100,     /* call_feed is on the stack */
 	CALL_IN_MESSAGE = 0x0200,  /* a prefix was read, its message is not whole */
-	CALL_ENCODED = 0x0400,     /* grpc-encoding names a compression: none is known */
+	CALL_COMPRESSED = 0x0400,  /* the message at hand came compressed */
 	CALL_HALF_CLOSED = 0x0800, /* the client half-closed */
 	CALL_IN_DONE = 0x1000,     /* the last message or the half-close was handed up */
 	CALL_BLOCKED = 0x2000,     /* grpc_send_message said SPLIT_AGAIN: writable is owed */
 	CALL_ABORT = 0x4000,       /* to be ended as soon as the frame being written is complete */
+	CALL_ENCODES = 0x8000,     /* the response headers said grpc-encoding */
+};
+
+enum encoding { ENCODING_IDENTITY, ENCODING_DEFLATE, ENCODING_GZIP, ENCODING_UNKNOWN };
+
+/* grpc_chain.state */
+enum chain_state {
+	CHAIN_PLAIN,      /* goes as it is */
+	CHAIN_COMPRESSED, /* goes with the Compressed-Flag */
+	CHAIN_PENDING,    /* being compressed: nothing behind it goes before */
 };
 
 /* Lives in the user room of its HTTP/2 stream. */
 struct grpc_call {
 	struct grpc_connection *conn;
 	void *user;
+	const struct grpc_backend *backend;
+	void *ctx; /* the backend's */
 	uint32_t flags;
 	uint8_t kind;
+	uint8_t encoding_in;  /* enum encoding: of compressed messages received */
+	uint8_t encoding_out; /* ... sent; IDENTITY: the client takes none */
+	uint8_t compress;     /* enum grpc_compress */
 	uint8_t prefix_len;
 	uint8_t prefix[GRPC_PREFIX_BYTES];
 
@@ -58,6 +73,7 @@ struct grpc_call {
 	uint32_t message_bytes_max;
 	uint32_t messages_out;
 	struct hold *hold_first, *hold_last;
+	struct inflate *inflate; /* the compressed message at hand */
 
 	/* Messages out: whole chains; the first is sent up to (out_at of prefix, iov, offset). */
 	struct grpc_chain *out_first, *out_last;
@@ -65,6 +81,7 @@ struct grpc_call {
 	uint32_t out_iov;
 	size_t out_offset;
 	uint64_t out_queued;   /* bytes not yet copied, prefixes included */
+	uint64_t out_ready;    /* of them, those before the first pending chain */
 	uint32_t out_promised; /* of them, promised to the frame being written */
 	const char *plain;
 	uint32_t plain_len;
@@ -88,6 +105,17 @@ struct grpc_connection {
 	bool destroying;
 };
 
+/* zlib's state for one message at a time, in memory of its own: begun anew for each. */
+#define ZLIB_INFLATES 8
+#define ZLIB_DEFLATES 4
+struct zlib_slot;
+
+/* Compression under way, of either direction. */
+struct zlib_job {
+	struct list link; /* server.jobs */
+	bool inflate;
+};
+
 struct grpc_server {
 	struct grpc_config config;
 	const struct grpc_backend *backend;
@@ -99,6 +127,13 @@ struct grpc_server {
 	uint64_t hold_bytes;
 	struct grpc_metadata *metadata; /* of the request being opened */
 	uint8_t *decoded;               /* its "-bin" values */
+	struct zlib_slot *inflates, *deflates;
+	struct list jobs;          /* struct zlib_job */
+	struct list inflate_wait;  /* struct inflate: for memory, in order */
+	struct list inflate_in;    /* struct inflate: being received */
+	uint64_t compressed_bytes; /* of compress_memory */
+	uint32_t quantum_left;
+	uint64_t now_ns;
 	struct grpc_counters counters;
 };
 
@@ -151,6 +186,63 @@ void grpc_on_data(struct http2_stream *stream, const uint8_t *p, size_t n);
 void grpc_on_end(struct http2_stream *stream);
 void grpc_hold_drop(struct grpc_call *call);
 
+/* The message at hand is whole, in call->buf: hand it up. */
+void grpc_message_whole(struct grpc_call *call);
+/* Go on behind it with what was held. */
+void grpc_call_go_on(struct grpc_call *call);
+
+/* --- grpc_zlib.c: zlib's state, the jobs and their memory
+ * ------------------------------------------------------------------------------------------- */
+
+struct z_stream_s;
+struct zlib_slot {
+	struct z_stream_s *z;
+	uint8_t *arena;
+	size_t arena_bytes, arena_used;
+	bool busy;
+};
+
+int grpc_zlib_init(struct grpc_server *server) SPLIT_MUST_USE;
+void grpc_zlib_fini(struct grpc_server *server);
+/* A slot begun for `encoding`; NULL: all are busy. */
+struct zlib_slot *grpc_inflate_slot(struct grpc_server *server, enum encoding encoding);
+struct zlib_slot *grpc_deflate_slot(struct grpc_server *server, enum encoding encoding);
+static inline void grpc_zlib_put(struct zlib_slot *slot)
+{
+	slot->busy = false;
+}
+/* Spend of this turn's quantum. */
+static inline void grpc_zlib_spend(struct grpc_server *server, size_t n)
+{
+	server->quantum_left -= n < server->quantum_left ? (uint32_t)n : server->quantum_left;
+}
+/* The first encoding that a list of them ("identity, gzip") names and we know, gzip before deflate;
+ * the one that a name stands for. */
+enum encoding grpc_encoding_choose(const char *list, size_t n);
+enum encoding grpc_encoding_named(const char *name, size_t n);
+
+/* --- grpc_inflate.c: compressed messages from the client
+ * ------------------------------------------------------------------------------------------- */
+
+/* The prefix of a compressed message was read: message_bytes bytes of it follow. */
+void grpc_inflate_begin(struct grpc_call *call);
+/* Take from [p, p+n) what belongs to it; returns how much. */
+size_t grpc_inflate_feed(struct grpc_call *call, const uint8_t *p, size_t n);
+/* The backend may have room. */
+void grpc_inflate_room(struct grpc_call *call);
+void grpc_inflate_drop(struct grpc_call *call);
+void grpc_inflate_run(struct grpc_server *server, struct zlib_job *job);
+/* Memory was given back: those that wait may begin. Slow ones give way. Returns how many began. */
+unsigned grpc_inflate_retry(struct grpc_server *server);
+
+/* --- grpc_deflate.c: messages to the client
+ * ------------------------------------------------------------------------------------------- */
+
+/* A chain that stands for `plain`, compressed now or later (CHAIN_PENDING; grpc_chain_settled
+ * follows); NULL: no memory for that. */
+struct grpc_chain *grpc_deflate(struct grpc_call *call, struct grpc_chain *plain);
+void grpc_deflate_run(struct grpc_server *server, struct zlib_job *job);
+
 /* --- grpc_call.c: to the client, and the end
  * ------------------------------------------------------- */
 
@@ -165,6 +257,8 @@ void grpc_call_abort(struct grpc_call *call, enum grpc_status status, const char
 void grpc_call_refuse(struct grpc_call *call, enum grpc_status status, const char *text);
 void grpc_call_plain(struct grpc_call *call, const struct http2_header *h, size_t n,
 		     const char *body);
+/* A pending chain of this call can go now; it was counted with `counted` bytes. */
+void grpc_chain_settled(struct grpc_call *call, struct grpc_chain *chain, uint32_t counted);
 void grpc_deadline_fire(struct wheel_timer *timer, uint64_t now_ns);
 
 #endif

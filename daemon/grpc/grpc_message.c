@@ -101,7 +101,7 @@ static bool hold_append(struct grpc_call *call, const uint8_t *p, size_t n)
 /* --- framing
  * -------------------------------------------------------------------------------------- */
 
-static void message_whole(struct grpc_call *call)
+void grpc_message_whole(struct grpc_call *call)
 {
 	struct grpc_server *server = call_server(call);
 	uint8_t *buf = call->buf;
@@ -114,7 +114,7 @@ static void message_whole(struct grpc_call *call)
 	counter_inc(&server->counters.rx_messages);
 	counter_add(&server->counters.rx_message_bytes, call->message_bytes);
 	call->buf = NULL;
-	server->backend->message(server->ctx, call, buf, call->message_bytes, last);
+	call->backend->message(call->ctx, call, buf, call->message_bytes, last);
 }
 
 static void message_reserve(struct grpc_call *call)
@@ -123,13 +123,13 @@ static void message_reserve(struct grpc_call *call)
 	int rc;
 
 	call->buf = NULL;
-	rc = server->backend->reserve(server->ctx, call, call->message_bytes, &call->buf);
+	rc = call->backend->reserve(call->ctx, call, call->message_bytes, &call->buf);
 	if (rc == 0) {
 		call->message_done = 0;
 		call->flags |= CALL_IN_MESSAGE;
 		call->flags &= ~(uint32_t)CALL_WAITING;
 		if (call->message_bytes == 0)
-			message_whole(call);
+			grpc_message_whole(call);
 		return;
 	}
 	if (rc > 0) {
@@ -144,19 +144,11 @@ static void message_reserve(struct grpc_call *call)
 			GRPC_CLOSED_FAILED);
 }
 
-/* A set Compressed-Flag. gRPC's compression.md: UNIMPLEMENTED for a message (not for a call, whose
- * other messages may be plain) in an encoding that is not known; INTERNAL without an encoding. */
+/* PROTOCOL-HTTP2, "Compressed-Flag": nothing but 0 and 1, and 1 only with a grpc-encoding. (One
+ * that is not known has ended the call before.) */
 static void prefix_refused(struct grpc_call *call)
 {
-	struct grpc_counters *c = &call_server(call)->counters;
-
-	if (call->prefix[0] == 1 && (call->flags & CALL_ENCODED)) {
-		counter_inc(&c->calls_unimplemented);
-		grpc_call_abort(call, GRPC_UNIMPLEMENTED, "message encoding not supported",
-				GRPC_CLOSED_FAILED);
-		return;
-	}
-	counter_inc(&c->calls_malformed);
+	counter_inc(&call_server(call)->counters.calls_malformed);
 	grpc_call_abort(call, GRPC_INTERNAL,
 			call->prefix[0] == 1 ? "compressed message without grpc-encoding"
 					     : "bad flags in a message's prefix",
@@ -168,7 +160,8 @@ static void prefix_whole(struct grpc_call *call)
 	struct grpc_server *server = call_server(call);
 
 	call->message_bytes = be32_load(call->prefix + 1);
-	if (unlikely(call->prefix[0] != 0)) {
+	if (unlikely(call->prefix[0] > 1 ||
+		     (call->prefix[0] == 1 && call->encoding_in == ENCODING_IDENTITY))) {
 		prefix_refused(call);
 		return;
 	}
@@ -178,7 +171,10 @@ static void prefix_whole(struct grpc_call *call)
 				"received message larger than the limit", GRPC_CLOSED_FAILED);
 		return;
 	}
-	message_reserve(call);
+	if (unlikely(call->prefix[0] == 1))
+		grpc_inflate_begin(call);
+	else
+		message_reserve(call);
 }
 
 /* Take from [p, p+n) what can be taken now; returns how much. */
@@ -194,6 +190,10 @@ static size_t call_feed(struct grpc_call *call, const uint8_t *p, size_t n)
 			at = n;
 			break;
 		}
+		if (unlikely(call->inflate != NULL)) {
+			at += grpc_inflate_feed(call, p + at, n - at);
+			continue;
+		}
 		if (call->flags & CALL_IN_MESSAGE) {
 			part = call->message_bytes - call->message_done;
 			if (part > n - at)
@@ -202,7 +202,7 @@ static size_t call_feed(struct grpc_call *call, const uint8_t *p, size_t n)
 			call->message_done += (uint32_t)part;
 			at += part;
 			if (call->message_done == call->message_bytes)
-				message_whole(call);
+				grpc_message_whole(call);
 			continue;
 		}
 		part = GRPC_PREFIX_BYTES - call->prefix_len;
@@ -252,7 +252,7 @@ static void end_hand_up(struct grpc_call *call)
 		return;
 	call->flags |= CALL_IN_DONE;
 	if (likely(call->prefix_len == 0 && call_many_requests(call))) {
-		server->backend->half_close(server->ctx, call);
+		call->backend->half_close(call->ctx, call);
 		return;
 	}
 	counter_inc(&server->counters.calls_malformed);
@@ -273,7 +273,7 @@ void grpc_on_end(struct http2_stream *stream)
 /* --- going on
  * ------------------------------------------------------------------------------------- */
 
-static void call_go_on(struct grpc_call *call)
+void grpc_call_go_on(struct grpc_call *call)
 {
 	struct grpc_server *server = call_server(call);
 	struct hold *hold;
@@ -305,11 +305,15 @@ void grpc_call_room(struct grpc_call *call)
 		/* From inside the very reserve that said SPLIT_AGAIN: it is asked again there. */
 		return;
 	}
+	if (unlikely(call->inflate != NULL)) {
+		grpc_inflate_room(call);
+		return;
+	}
 	call->flags |= CALL_FEEDING;
 	message_reserve(call);
 	call->flags &= ~(uint32_t)CALL_FEEDING;
 	if (!(call->flags & CALL_WAITING))
-		call_go_on(call);
+		grpc_call_go_on(call);
 }
 
 void grpc_call_pause(struct grpc_call *call, bool paused)
@@ -321,6 +325,8 @@ void grpc_call_pause(struct grpc_call *call, bool paused)
 	if (!(call->flags & CALL_PAUSED))
 		return;
 	call->flags &= ~(uint32_t)CALL_PAUSED;
+	if (unlikely(call->inflate != NULL) && call_takes(call))
+		grpc_inflate_room(call);
 	if (!(call->flags & (CALL_FEEDING | CALL_WAITING)) && call_takes(call))
-		call_go_on(call);
+		grpc_call_go_on(call);
 }

@@ -4,6 +4,7 @@
 #include "daemon/grpc/grpc_internal.h"
 
 #include <string.h>
+#include <strings.h>
 
 /* The fields of one request that mean something to us. */
 struct head {
@@ -12,6 +13,7 @@ struct head {
 	const struct http2_header *content_type;
 	const struct http2_header *timeout;
 	const struct http2_header *encoding;
+	const struct http2_header *accept_encoding;
 	uint32_t decoded_used;
 	uint64_t metadata_bytes;
 	bool metadata_over;
@@ -131,8 +133,10 @@ static void head_field(struct grpc_server *server, struct head *head, const stru
 			head->encoding = h;
 			return;
 		}
-		if (TEXT_IS(name, n, "grpc-accept-encoding"))
+		if (TEXT_IS(name, n, "grpc-accept-encoding")) {
+			head->accept_encoding = h;
 			return;
+		}
 		break;
 	case 'h':
 		if (TEXT_IS(name, n, "host")) {
@@ -149,17 +153,27 @@ static void head_field(struct grpc_server *server, struct head *head, const stru
 	head_metadata(server, head, h);
 }
 
-/* "application/grpc", then nothing, "+proto", or ";parameters". */
+/* "application/grpc" or "application/grpc+proto" in any case (RFC 9110 s8.3.1), and parameters. */
 static bool is_grpc(const struct http2_header *content_type)
 {
 	static const char grpc[] = "application/grpc";
+	static const char proto[] = "+proto";
 	size_t n = sizeof(grpc) - 1;
+	const char *at;
+	size_t left;
 
 	if (content_type == NULL || content_type->value_len < n ||
-	    memcmp(content_type->value, grpc, n) != 0)
+	    strncasecmp(content_type->value, grpc, n) != 0)
 		return false;
-	return content_type->value_len == n || content_type->value[n] == '+' ||
-	       content_type->value[n] == ';';
+	at = content_type->value + n;
+	left = content_type->value_len - n;
+	if (left >= sizeof(proto) - 1 && strncasecmp(at, proto, sizeof(proto) - 1) == 0) {
+		at += sizeof(proto) - 1;
+		left -= sizeof(proto) - 1;
+	}
+	while (left > 0 && (*at == ' ' || *at == '\t'))
+		at++, left--;
+	return left == 0 || *at == ';';
 }
 
 /* "/service/method", both not empty and without a further slash in the method. */
@@ -236,6 +250,10 @@ static bool refused(struct grpc_call *call, struct head *head, unsigned flags)
 	} else if (unlikely(!path_split(&head->request))) {
 		counter_inc(&c->calls_unimplemented);
 		grpc_call_refuse(call, GRPC_UNIMPLEMENTED, "malformed method path");
+	} else if (unlikely(call->encoding_in == ENCODING_UNKNOWN)) {
+		/* compression.md would have it by message; servers say so at once. */
+		counter_inc(&c->calls_unimplemented);
+		grpc_call_refuse(call, GRPC_UNIMPLEMENTED, "grpc-encoding is not supported");
 	} else if (unlikely(server->calls_open >= server->config.calls_max)) {
 		counter_inc(&c->calls_over);
 		grpc_call_refuse(call, GRPC_RESOURCE_EXHAUSTED, "too many calls");
@@ -277,7 +295,10 @@ static bool deadline_set(struct grpc_call *call, struct head *head)
 static void call_begin(struct grpc_call *call, struct head *head, bool end)
 {
 	struct grpc_server *server = call_server(call);
-	struct grpc_accept accept = {.kind = GRPC_UNARY};
+	struct grpc_accept accept = {.kind = GRPC_UNARY,
+				     .compress = server->config.compress,
+				     .backend = server->backend,
+				     .ctx = server->ctx};
 	int status = server->backend->open(server->ctx, call, &head->request, &accept);
 
 	if (status != 0) {
@@ -290,8 +311,11 @@ static void call_begin(struct grpc_call *call, struct head *head, bool end)
 	}
 	counter_inc(&server->counters.calls);
 	server->calls_open++;
-	call->flags |= CALL_OPEN;
+	call->flags |= CALL_OPEN | (accept.wait ? CALL_PAUSED : 0);
 	call->kind = (uint8_t)accept.kind;
+	call->compress = (uint8_t)accept.compress;
+	call->backend = accept.backend;
+	call->ctx = accept.ctx;
 	if (accept.user != NULL)
 		call->user = accept.user;
 	call->message_bytes_max = accept.message_bytes_max != 0 ? accept.message_bytes_max
@@ -320,9 +344,12 @@ int grpc_on_headers(void *session_user, struct http2_stream *stream, const struc
 		head_field(server, &head, &h[i]);
 	if (flags & HTTP2_HEADERS_END)
 		call->flags |= CALL_HALF_CLOSED;
-	if (unlikely(head.encoding != NULL &&
-		     !TEXT_IS(head.encoding->value, head.encoding->value_len, "identity")))
-		call->flags |= CALL_ENCODED;
+	if (unlikely(head.encoding != NULL))
+		call->encoding_in = (uint8_t)grpc_encoding_named(head.encoding->value,
+								 head.encoding->value_len);
+	if (head.accept_encoding != NULL)
+		call->encoding_out = (uint8_t)grpc_encoding_choose(head.accept_encoding->value,
+								   head.accept_encoding->value_len);
 	/* Of a list that was cut short the content type may be missing: then it may be gRPC. */
 	if (unlikely(!is_grpc(head.content_type) && !(over && head.content_type == NULL))) {
 		answer_plain(call, &head, over);

@@ -26,6 +26,13 @@ void grpc_config_default(struct grpc_config *config, uint32_t connections_max)
 		.hold_bytes_max = 32u << 20,
 		.send_queue_bytes = 256 * 1024,
 		.timeout_max_ns = 0,
+		.compress = GRPC_COMPRESS_ASKED,
+		.compress_level = 3,
+		.compress_bytes_min = 1024,
+		.compress_quantum = 64 * 1024,
+		.compress_memory = 32u << 20,
+		.upload_timeout_ns = UINT64_C(2000000000),
+		.upload_rate_min = 256 * 1024,
 	};
 	http2_config_default(&config->http2, connections_max);
 }
@@ -34,7 +41,9 @@ static bool config_valid(const struct grpc_config *c)
 {
 	return c->calls_max > 0 && c->metadata_bytes_max >= 256 &&
 	       c->metadata_bytes_max <= 64 * 1024 && c->metadata_max > 0 &&
-	       c->metadata_max <= 1024 && c->hold_bytes_max >= 64 * 1024 && c->send_queue_bytes > 0;
+	       c->metadata_max <= 1024 && c->hold_bytes_max >= 64 * 1024 &&
+	       c->send_queue_bytes > 0 && c->compress_level >= 1 && c->compress_level <= 9 &&
+	       c->compress_quantum >= 1024 && c->compress_memory >= 64 * 1024;
 }
 
 int grpc_server_create(const struct grpc_config *config, const struct grpc_backend *backend,
@@ -56,10 +65,12 @@ int grpc_server_create(const struct grpc_config *config, const struct grpc_backe
 	s->ctx = ctx;
 	s->wheel = wheel;
 	http2.stream_user_bytes = sizeof(struct grpc_call);
-	http2.memory_bytes += config->hold_bytes_max;
+	http2.memory_bytes += config->hold_bytes_max + config->compress_memory;
 	s->metadata = calloc(config->metadata_max, sizeof(*s->metadata));
 	s->decoded = malloc(config->metadata_bytes_max);
 	error = s->metadata == NULL || s->decoded == NULL ? -SPLIT_E_BASE_NOMEM : 0;
+	if (error == 0)
+		error = grpc_zlib_init(s);
 	if (error == 0)
 		error = pool_init(&s->connections, sizeof(struct grpc_connection),
 				  http2.sessions_max, NULL);
@@ -79,6 +90,7 @@ void grpc_server_destroy(struct grpc_server *s)
 		return;
 	http2_engine_destroy(s->engine);
 	pool_fini(&s->connections);
+	grpc_zlib_fini(s);
 	free(s->decoded);
 	free(s->metadata);
 	free(s);
@@ -144,7 +156,6 @@ int grpc_connection_recv(struct grpc_connection *conn, const uint8_t *p, size_t 
 /* Calls whose queue has room again; only now, outside of the engine, may they send at will. */
 static void writable_tell(struct grpc_connection *conn)
 {
-	struct grpc_server *server = conn->server;
 	struct list told;
 	struct list *node;
 
@@ -154,7 +165,7 @@ static void writable_tell(struct grpc_connection *conn)
 		struct grpc_call *call = list_entry(node, struct grpc_call, writable_link);
 
 		call->flags &= ~(uint32_t)CALL_BLOCKED;
-		server->backend->writable(server->ctx, call);
+		call->backend->writable(call->ctx, call);
 	}
 }
 

@@ -433,6 +433,7 @@ static void on_message(void *ctx, struct grpc_call *grpc, uint8_t *buf, uint32_t
 	call->wire_bytes = bytes;
 	call->have_message = true;
 	call->from_small = call->wire == call->small;
+	call->compressed = grpc_call_message_compressed(grpc);
 	if (call->published)
 		call->credit--;
 	call->half_closed |= last;

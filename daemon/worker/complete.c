@@ -211,6 +211,7 @@ static void on_reply(struct call *call, const struct endpoint_completion *c)
 	r->has_status = c->kind == TO_DAEMON_STATUS || (c->flags & SLOT_HAS_STATUS) != 0;
 	r->has_message = c->has_message && (!r->has_status || c->status == GRPC_OK);
 	r->has_token = c->has_token;
+	r->compress = (c->flags & SLOT_COMPRESSED) != 0;
 	r->lane = c->lane;
 	r->token = c->token;
 	r->status = c->status;

@@ -149,6 +149,7 @@ static void reply_encoded(struct reply *r)
 		.iov = r->iov,
 		.iov_count = r->iov_n,
 		.bytes = (uint32_t)bytes,
+		.compress = r->compress,
 		.release = chain_release,
 	};
 	if (r->conn->encoded_bytes == 0)

@@ -53,6 +53,8 @@ static int message_fill(struct call *call, unsigned lane, struct endpoint_reques
 		}
 	}
 	rq->msg = call->root;
+	if (call->compressed)
+		rq->flags |= SLOT_COMPRESSED;
 	if (call->half_closed)
 		rq->flags |= SLOT_END_STREAM;
 	return 0;

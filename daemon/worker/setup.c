@@ -196,6 +196,10 @@ static int listeners_setup(struct worker *w, struct worker_port *p)
 	return 0;
 }
 
+_Static_assert((int)CONFIG_COMPRESS_ALWAYS == (int)GRPC_COMPRESS_ALWAYS &&
+		       (int)CONFIG_COMPRESS_NEVER == (int)GRPC_COMPRESS_NEVER,
+	       "config and grpc name them alike");
+
 static void budget_fill(const struct config_budget *c, struct http2_budget *b)
 {
 	b->burst = c->burst;
@@ -215,6 +219,13 @@ static int grpc_setup(struct worker *w)
 	cfg.metadata_max = g->metadata_entries_max;
 	cfg.send_queue_bytes = (uint32_t)g->send_queue_bytes_max;
 	cfg.timeout_max_ns = g->deadline_max_ns;
+	cfg.compress = g->compress;
+	cfg.compress_level = g->compress_level;
+	cfg.compress_bytes_min = (uint32_t)g->compress_bytes_min;
+	cfg.compress_quantum = (uint32_t)g->compress_quantum;
+	cfg.compress_memory = g->compress_memory;
+	cfg.upload_timeout_ns = g->upload_timeout_ns;
+	cfg.upload_rate_min = g->upload_rate_min;
 	cfg.http2.streams_max = h->streams_max;
 	cfg.http2.streams_total = h->streams_total_max;
 	cfg.http2.window_stream = (uint32_t)h->window_stream;

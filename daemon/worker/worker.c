@@ -166,6 +166,7 @@ static unsigned turn(struct worker *w)
 	stage_enter(w, WORKER_STAGE_encode);
 	work += replies_retry(w);
 	work += jobs_run(w);
+	work += grpc_server_run(w->grpc, w->now_ns);
 	work += connections_send(w);
 	stage_enter(w, WORKER_STAGE_send);
 	for (unsigned i = 0; i < w->ports_n; i++)

@@ -256,6 +256,7 @@ struct call {
 	bool blocks_wanted;                 /* the message was found too large for a slot */
 	bool prepare_alone;                 /* its decode began with nothing but wire rooms taken */
 	bool from_small; /* the message lies in `small` until the next one comes */
+	bool compressed; /* the message at hand came compressed */
 	uint8_t refusals;
 
 	/* The request message at hand. */
@@ -300,7 +301,7 @@ struct reply {
 	struct call *call;       /* valid until sent */
 	struct connection *conn; /* whose encoded_bytes it is charged to */
 	enum reply_state state;
-	bool has_message, has_status, has_token;
+	bool has_message, has_status, has_token, compress;
 	bool second_large, text_kept;
 	unsigned lane;
 	uint32_t status, text_bytes, msg_bytes;

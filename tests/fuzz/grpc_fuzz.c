@@ -33,6 +33,7 @@ static uint8_t reply_bytes[70000];
 static uint8_t out_bytes[4096];
 static bool wanted;
 static struct wheel wheel;
+static struct grpc_server *server;
 static uint64_t now_ns;
 
 static bool chance(unsigned percent)
@@ -60,8 +61,11 @@ static void reply(struct call *c)
 	must(r != NULL);
 	r->iov[0] = (struct iovec){reply_bytes, n / 2};
 	r->iov[1] = (struct iovec){reply_bytes + n / 2, n - n / 2};
-	r->chain = (struct grpc_chain){
-		.iov = r->iov, .iov_count = 2, .bytes = (uint32_t)n, .release = reply_release};
+	r->chain = (struct grpc_chain){.iov = r->iov,
+				       .iov_count = 2,
+				       .bytes = (uint32_t)n,
+				       .compress = chance(50),
+				       .release = reply_release};
 	if (grpc_send_message(c->grpc, &r->chain) == 0)
 		sent++;
 	else
@@ -136,6 +140,7 @@ static int on_open(void *ctx, struct grpc_call *call, const struct grpc_request_
 		calls[i] = (struct call){.grpc = call};
 		accept->user = &calls[i];
 		accept->kind = (enum grpc_kind)random_below(&rnd, 4);
+		accept->compress = (int)random_below(&rnd, 3);
 		accept->message_bytes_max = chance(20) ? 10 : 0;
 		opened++;
 		return 0;
@@ -228,6 +233,7 @@ static void step(struct grpc_connection *conn)
 {
 	now_ns += random_below(&rnd, 10000000);
 	wheel_advance(&wheel, now_ns, 1 + (unsigned)random_below(&rnd, 5));
+	(void)grpc_server_run(server, now_ns);
 	if (wanted || chance(50))
 		(void)!grpc_connection_send(conn, chance(20) ? 100 : SIZE_MAX);
 	wanted = false;
@@ -247,7 +253,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const uint8_t preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
-	static struct grpc_server *server;
 	const struct http2_out out = {out_reserve, out_commit, out_wanted, NULL};
 	struct grpc_connection *conn;
 	struct grpc_config config;
@@ -263,6 +268,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		grpc_config_default(&config, 2);
 		config.calls_max = 16;
 		config.hold_bytes_max = 128 * 1024;
+		config.compress_memory = 128 * 1024;
+		config.compress_quantum = 2048;
 		config.http2.streams_max = 20;
 		config.http2.streams_total = 24;
 		config.http2.session_bytes_max = 256 * 1024;

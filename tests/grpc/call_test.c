@@ -154,8 +154,8 @@ START_TEST(broken_heads)
 		else
 			status_is(id, heads[i].status);
 		if (strcmp(heads[i].status, "12") == 0)
-			ck_assert_ptr_nonnull(
-				strstr(answer(id), "grpc-accept-encoding: identity\n"));
+			ck_assert_ptr_nonnull(strstr(
+				answer(id), "grpc-accept-encoding: identity, deflate, gzip\n"));
 		ck_assert_ptr_nonnull(strstr(answer(id), "RST"));
 	}
 	ck_assert_uint_eq(calls_n, 0);
@@ -170,8 +170,8 @@ START_TEST(encodings)
 		char flag;
 		const char *status;
 	} cases[] = {
-		{"identity", 0, "0"}, {"identity", 1, "13"}, {"gzip", 0, "0"},
-		{"gzip", 1, "12"},    {"gzip", 2, "13"},
+		{"identity", 0, "0"}, {"identity", 1, "13"}, {"gzip", 0, "0"},    {"gzip", 1, "13"},
+		{"gzip", 2, "13"},    {"snappy", 0, "12"},   {"snappy", 1, "12"},
 	};
 	uint32_t id = 1;
 
@@ -186,8 +186,8 @@ START_TEST(encodings)
 		send_all();
 		status_is(id, cases[i].status);
 		if (strcmp(cases[i].status, "12") == 0)
-			ck_assert_ptr_nonnull(
-				strstr(answer(id), "grpc-accept-encoding: identity\n"));
+			ck_assert_ptr_nonnull(strstr(
+				answer(id), "grpc-accept-encoding: identity, deflate, gzip\n"));
 	}
 }
 END_TEST
@@ -200,6 +200,10 @@ START_TEST(content_types)
 	} types[] = {
 		{"application/grpc+proto", ":status: 200"},
 		{"application/grpc;x=y", ":status: 200"},
+		{"Application/GRPC+Proto ; x=y", ":status: 200"},
+		{"application/grpc+json", ":status: 415"},
+		{"application/grpc+protobuf", ":status: 415"},
+		{"application/grpcx", ":status: 415"},
 		{"application/grpc-web", ":status: 415"},
 		{"application/json", ":status: 415"},
 		{"application/grp", ":status: 415"},
@@ -259,8 +263,8 @@ START_TEST(open_refuses)
 	message(1, END, "hello");
 	feed();
 	send_all();
-	answer_is(1,
-		  "grpc-status: 12\ngrpc-accept-encoding: identity\ngrpc-message: not here\nEND\n");
+	answer_is(1, "grpc-status: 12\ngrpc-accept-encoding: identity, deflate, "
+		     "gzip\ngrpc-message: not here\nEND\n");
 	open_status = -5;
 	request(3, 0);
 	feed();

@@ -2,6 +2,7 @@
  * daemon/http2 as splitd runs them, an echo backend in process, epoll around them. No DPDK.
  *
  *   grpc_socket_server [--room N] [--read N] [--streams N] [--calls N] [--window N] [--message N]
+ *                      [--compress-memory N] [--compress N]
  *
  * prints "port=N" and runs until its standard input ends or SIGTERM. --room bounds what the output
  * lends at once, --read what is fed at once: 1 makes every boundary a test.
@@ -58,6 +59,7 @@ struct call {
 	uint8_t *buf; /* reserved, not yet given back by message() */
 	uint64_t sum;
 	bool room;
+	bool compressed; /* the last message came so: so goes the answer */
 	struct wheel_timer timer;
 	uint8_t *request;
 	uint32_t request_bytes;
@@ -143,7 +145,10 @@ static uint8_t *copy_of(const void *p, size_t n)
 
 static void reply_send(struct call *c, struct reply *r)
 {
-	int rc = c->waiting_n > 0 ? SPLIT_AGAIN : grpc_send_message(c->grpc, &r->chain);
+	int rc;
+
+	r->chain.compress = c->compressed;
+	rc = c->waiting_n > 0 ? SPLIT_AGAIN : grpc_send_message(c->grpc, &r->chain);
 
 	if (rc == 0)
 		return;
@@ -271,13 +276,14 @@ static void answer_stats(struct call *c)
 {
 	const struct grpc_counters *g = grpc_server_counters(server.grpc);
 	char *text = malloc(1024);
-	int n = snprintf(text, 1024,
-			 "done=%" PRIu64 " cancelled=%" PRIu64 " connection=%" PRIu64
-			 " deadline=%" PRIu64 " failed=%" PRIu64 " replies=%" PRId64
-			 " calls=%u held=%" PRIu64,
-			 server.closed[0], server.closed[1], server.closed[2], server.closed[3],
-			 server.closed[4], server.replies_alive, grpc_server_calls(server.grpc),
-			 g->rx_messages_held);
+	int n = snprintf(
+		text, 1024,
+		"done=%" PRIu64 " cancelled=%" PRIu64 " connection=%" PRIu64 " deadline=%" PRIu64
+		" failed=%" PRIu64 " replies=%" PRId64 " calls=%u held=%" PRIu64
+		" rx_compressed=%" PRIu64 " tx_compressed=%" PRIu64 " yields=%" PRIu64,
+		server.closed[0], server.closed[1], server.closed[2], server.closed[3],
+		server.closed[4], server.replies_alive, grpc_server_calls(server.grpc),
+		g->rx_messages_held, g->rx_compressed, g->tx_compressed, g->compress_yields);
 
 	reply_send(c, reply_new((uint8_t *)text, (uint32_t)n));
 	finish(c, GRPC_OK, NULL);
@@ -304,6 +310,7 @@ static void on_message(void *ctx, struct grpc_call *call, uint8_t *buf, uint32_t
 	(void)ctx;
 	(void)last;
 	c->buf = NULL;
+	c->compressed = grpc_call_message_compressed(call);
 	switch (c->method) {
 	case UNARY:
 	case SLOW:
@@ -583,6 +590,10 @@ static void options(int argc, char **argv, struct grpc_config *config)
 			config->http2.window_stream = (uint32_t)v;
 		else if (strcmp(argv[i], "--message") == 0)
 			config->message_bytes_max = (uint32_t)v;
+		else if (strcmp(argv[i], "--compress-memory") == 0)
+			config->compress_memory = v;
+		else if (strcmp(argv[i], "--compress") == 0)
+			config->compress = (int)v; /* enum grpc_compress */
 		else {
 			fprintf(stderr, "unknown option %s\n", argv[i]);
 			exit(2);
@@ -593,13 +604,15 @@ static void options(int argc, char **argv, struct grpc_config *config)
 static void run(int listener)
 {
 	struct epoll_event ev[64];
+	bool due = false;
 
 	while (!stopping) {
 		uint64_t next = wheel_next_ns(&server.wheel);
 		uint64_t t = now();
-		int timeout = next == UINT64_MAX ? -1
-			      : next <= t        ? 0
-						 : (int)((next - t) / 1000000) + 1;
+		int timeout = due                  ? 0
+			      : next == UINT64_MAX ? -1
+			      : next <= t          ? 0
+						   : (int)((next - t) / 1000000) + 1;
 		int n = epoll_wait(server.epoll, ev, 64, timeout);
 		struct list *node;
 
@@ -616,6 +629,7 @@ static void run(int listener)
 				conn_close(ev[i].data.ptr);
 		}
 		wheel_advance(&server.wheel, now(), 1000);
+		due = grpc_server_run(server.grpc, now()) != 0;
 		while ((node = list_pop_head(&server.flush)) != NULL)
 			(void)conn_flush(list_entry(node, struct conn, flush));
 	}

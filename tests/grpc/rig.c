@@ -13,6 +13,7 @@ int reserve_error;
 uint32_t message_max;
 uint8_t reply_bytes[300000];
 uint32_t reply_n;
+bool reply_compress;
 
 static void released(struct grpc_chain *chain)
 {
@@ -32,8 +33,11 @@ int reply(struct call *c)
 	c->iov[k][0] = (struct iovec){reply_bytes, reply_n / 2};
 	c->iov[k][1] = (struct iovec){reply_bytes, 0};
 	c->iov[k][2] = (struct iovec){reply_bytes + reply_n / 2, reply_n - reply_n / 2};
-	c->chains[k] = (struct grpc_chain){
-		.iov = c->iov[k], .iov_count = 3, .bytes = reply_n, .release = released};
+	c->chains[k] = (struct grpc_chain){.iov = c->iov[k],
+					   .iov_count = 3,
+					   .bytes = reply_n,
+					   .compress = reply_compress,
+					   .release = released};
 	rc = grpc_send_message(c->grpc, &c->chains[k]);
 	if (rc == 0)
 		c->chains_n++;
@@ -210,6 +214,7 @@ void rig_setup(void)
 	message_max = 0;
 	room = answer_at_once = true;
 	pause_after_message = false;
+	reply_compress = false;
 	memcpy(reply_bytes, OK_REPLY, 5);
 	reply_n = 5;
 	ck_assert_int_eq(grpc_server_create(&config, &backend, NULL, &wheel, &server), 0);

@@ -44,6 +44,7 @@ extern bool room, answer_at_once, pause_after_message;
 extern uint32_t message_max;
 extern uint8_t reply_bytes[300000];
 extern uint32_t reply_n;
+extern bool reply_compress;
 
 extern struct wire in, out;
 extern size_t room_left; /* of the output */
