@@ -124,6 +124,12 @@ struct config_ip {
 	uint32_t icmp_per_second;
 };
 
+enum config_congestion {
+	CONFIG_CONGESTION_CUBIC,
+	CONFIG_CONGESTION_RENO,
+	CONFIG_CONGESTION_DCTCP,
+};
+
 /* Each worker's own TCP stack. */
 struct config_tcp {
 	uint32_t connections_max;
@@ -152,12 +158,21 @@ struct config_tcp {
 	bool timestamps;
 	bool window_scaling;
 	bool sack;
+	int congestion; /* enum config_congestion */
+	bool ecn;
+	bool syn_cookies;
+	uint32_t source_half_open_max; /* of one prefix of peers; 0: no limit */
+	uint32_t source_connections_max;
+	uint32_t source_prefix_ipv4; /* bits of such a prefix */
+	uint32_t source_prefix_ipv6;
 };
 
 struct config_listener {
 	char name[CONFIG_NAME_MAX + 1];
 	struct config_address address; /* all zero bytes: every address of the ports */
 	uint32_t port;
+	uint32_t connections_max;               /* of one worker; 0: tcp's alone */
+	uint32_t backlog;                       /* the same for handshakes under way */
 	bool all_services;                      /* "*" */
 	uint32_t services[CONFIG_SERVICES_MAX]; /* indices into config->services, else */
 	uint32_t services_n;

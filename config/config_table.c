@@ -237,11 +237,13 @@ TABLE(ip, "IP", "Neighbours and ICMP, for each worker.");
 
 /* ---- tcp ------------------------------------------------------------------------------------ */
 #define STRUCT struct config_tcp
+static const char *const congestion_names[] = {"cubic", "reno", "dctcp", NULL};
 static const struct field tcp_fields[] = {
 	INT("connections_max", connections_max, "4096", 1, 1048576,
 	    "Connections of one worker. Past it new ones are refused by RST."),
 	INT("backlog", backlog, "1024", 1, 65536,
-	    "Handshakes under way in one worker; past it the oldest gives way."),
+	    "Handshakes under way in one worker; past it SYN cookies, or without them the oldest "
+	    "gives way."),
 	INT("time_wait_max", time_wait_max, "16384", 1, 1048576,
 	    "Connections remembered in TIME-WAIT; past it the oldest gives way."),
 	SIZE("receive_buffer", receive_buffer, "1MiB", 4 * KIB, 512 * MIB,
@@ -288,6 +290,24 @@ static const struct field tcp_fields[] = {
 	BOOL("window_scaling", window_scaling, "true",
 	     "Offer and accept window scaling (RFC 7323)."),
 	BOOL("sack", sack, "true", "Offer and accept selective acknowledgements (RFC 2018)."),
+	ENUM("congestion", congestion, "cubic", congestion_names,
+	     "Congestion control: cubic (RFC 9438), reno (RFC 5681), or dctcp (RFC 8257), which is "
+	     "for "
+	     "data centres whose switches mark."),
+	BOOL("ecn", ecn, "true",
+	     "Offer and accept explicit congestion notification (RFC 3168). dctcp always does."),
+	BOOL("syn_cookies", syn_cookies, "true",
+	     "Past a limit of handshakes answer with SYN cookies (RFC 4987), so that a flood "
+	     "keeps nobody out."),
+	INT("source_half_open_max", source_half_open_max, "256", 0, 65536,
+	    "Handshakes under way from one prefix of addresses; past it cookies, or without them "
+	    "drops. 0: no limit."),
+	INT("source_connections_max", source_connections_max, "0", 0, 1048576,
+	    "Connections of one prefix of addresses. 0: no limit."),
+	INT("source_prefix_ipv4", source_prefix_ipv4, "24", 1, 32,
+	    "Bits of an IPv4 address that make such a prefix."),
+	INT("source_prefix_ipv6", source_prefix_ipv6, "64", 1, 128,
+	    "Bits of an IPv6 address that make such a prefix."),
 };
 TABLE(tcp, "TCP", "Each worker's TCP stack.");
 #undef STRUCT
@@ -308,6 +328,10 @@ static const struct field listener_fields[] = {
 	 .min = 1,
 	 .max = 65535,
 	 .help = "TCP port."},
+	INT("connections_max", connections_max, "0", 0, 1048576,
+	    "Connections of this listener in one worker. 0: tcp.connections_max alone."),
+	INT("backlog", backlog, "0", 0, 65536,
+	    "Handshakes of this listener under way in one worker. 0: tcp.backlog alone."),
 	{.key = "services",
 	 .type = FIELD_REFS,
 	 .format = FORMAT_SERVICE,

@@ -80,7 +80,7 @@ static void icmp_echo(struct net_stack *s, const struct rte_mbuf *m, uint32_t of
 	icmp->checksum = 0;
 	icmp->checksum = cksum_fold(cksum_add_chain(0, head, 0, head->pkt_len));
 	COUNT(s, rx_icmp_echo);
-	net_ip_output(s, head, dst, src, IP_PROTO_ICMP, NULL);
+	net_ip_output(s, head, dst, src, IP_PROTO_ICMP, IP_ECN_NOT, NULL);
 }
 
 /* An error about a segment we sent. RFC 1122 s4.2.3.9, RFC 5927: only a connection that is being
@@ -167,5 +167,5 @@ void icmp_port_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint32
 	memcpy(icmp + 1, rte_pktmbuf_mtod(m, const void *), quote);
 	icmp->checksum = cksum_fold(cksum_add(0, icmp, sizeof(*icmp) + quote));
 	COUNT(s, tx_icmp_unreachable);
-	net_ip_output(s, out, dst, src, IP_PROTO_ICMP, NULL);
+	net_ip_output(s, out, dst, src, IP_PROTO_ICMP, IP_ECN_NOT, NULL);
 }

@@ -228,7 +228,8 @@ bool net_l4_verify(const struct net_stack *s, const struct rte_mbuf *m, uint32_t
 }
 
 void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *src,
-		   const struct net_addr *dst, uint8_t protocol, struct net_path *path)
+		   const struct net_addr *dst, uint8_t protocol, enum ip_ecn ecn,
+		   struct net_path *path)
 {
 	struct net_addr hop;
 	struct eth_header *eth;
@@ -241,7 +242,7 @@ void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_add
 	}
 	ip = net_mbuf_prepend(m, sizeof(*ip));
 	ip->version_ihl = IP4_VERSION_IHL;
-	ip->tos = 0;
+	ip->tos = (uint8_t)ecn;
 	ip->total_length = be16_make((uint16_t)m->pkt_len);
 	/* Routers may fragment (no DF) until path MTU discovery comes, so the id must differ. */
 	ip->id = be16_make(s->ip_id++);

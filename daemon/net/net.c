@@ -7,6 +7,7 @@
 #include <string.h>
 
 COUNTER_DEFINE(net, NET_COUNTERS);
+COUNTER_DEFINE(listener, LISTENER_COUNTERS);
 
 #define TIMERS_PER_RUN 256
 
@@ -48,6 +49,11 @@ void net_config_default(struct net_config *config_out)
 				.timestamps = true,
 				.window_scaling = true,
 				.sack = true,
+				.syn_cookies = true,
+				.ecn = true,
+				.congestion = TCP_CONGESTION_CUBIC,
+				.source_prefix_ipv4 = 24,
+				.source_prefix_ipv6 = 64,
 			},
 	};
 }
@@ -76,6 +82,9 @@ static bool config_valid(const struct net_config *c)
 	if (t->receive_buffer < 2048 || t->receive_buffer > (1u << 29) || t->send_buffer < 2048 ||
 	    t->send_buffer > (1u << 29))
 		return false;
+	if (t->congestion > TCP_CONGESTION_DCTCP || t->source_prefix_ipv4 > 32 ||
+	    t->source_prefix_ipv6 > 128)
+		return false;
 	if (t->ooo_ranges_max == 0 || t->ooo_mbufs_max == 0 || t->initial_window == 0)
 		return false;
 	if (t->rto_min_ns == 0 || t->rto_min_ns > t->rto_max_ns || t->rto_initial_ns == 0)
@@ -103,6 +112,7 @@ int net_stack_create(const struct net_config *config, const struct net_ops *ops,
 	net_set_now(s, now_ns);
 	s->hash_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
 	s->isn_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
+	s->cookie_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
 	s->ip_id = (uint16_t)ops->random(ops->ctx);
 	s->icmp_tokens_ns = now_ns;
 	error = neigh_init(s);

@@ -78,9 +78,12 @@ struct net_prefix {
 	uint8_t prefix_len;
 };
 
+enum tcp_congestion { TCP_CONGESTION_CUBIC, TCP_CONGESTION_RENO, TCP_CONGESTION_DCTCP };
+
 struct tcp_config {
 	uint32_t connections_max; /* established or closing connections */
-	uint32_t backlog_max;     /* half-open connections of all listeners; the oldest gives way */
+	uint32_t backlog_max;     /* half-open connections of all listeners; past it SYN cookies, or
+				     without them the oldest gives way */
 	uint32_t listeners_max;
 	uint32_t time_wait_max;  /* compact TIME_WAIT records; the oldest gives way */
 	uint32_t receive_buffer; /* bytes a connection may hold for its reader, payload */
@@ -91,6 +94,11 @@ struct tcp_config {
 	uint32_t initial_window; /* segments, RFC 6928 */
 	uint32_t syn_retries;    /* of a SYN or SYN-ACK before giving up */
 	uint32_t keepalive_probes;
+	/* Of the peers of one prefix; 0: no limit. Past half-open connections there are cookies for
+	 * them, or without cookies their SYNs are dropped; past connections they are dropped. */
+	uint32_t source_half_open_max, source_connections_max;
+	uint8_t source_prefix_ipv4, source_prefix_ipv6; /* bits that make such a prefix */
+	uint8_t congestion;                             /* enum tcp_congestion */
 	uint64_t time_wait_ns;
 	uint64_t half_open_ns;      /* a handshake may take this long */
 	uint64_t fin_wait_2_ns;     /* orphaned, our FIN acked, theirs missing */
@@ -102,6 +110,8 @@ struct tcp_config {
 	uint64_t delayed_ack_ns;
 	bool nagle; /* RFC 9293 s3.7.4; off by default */
 	bool timestamps, window_scaling, sack;
+	bool syn_cookies; /* RFC 4987 s3.6 */
+	bool ecn;         /* RFC 3168; DCTCP has it in any case */
 };
 
 struct net_config {
@@ -215,6 +225,22 @@ SPLIT_MUST_USE int tcp_listen(struct net_stack *stack, const struct net_addr *lo
 /* No new connections; half-open ones are reset, accepted ones go on. */
 void tcp_listener_close(struct tcp_listener *listener);
 
+/* X(name, text) */
+#define LISTENER_COUNTERS(X)                                                                       \
+	X(connections, "connections that are open")                                                \
+	X(half_open, "handshakes under way")                                                       \
+	X(accepted, "connections accepted")                                                        \
+	X(cookies, "SYNs answered with a cookie")                                                  \
+	X(dropped, "SYNs dropped: connections_max or backlog of the listener")
+
+COUNTER_DECLARE(listener, LISTENER_COUNTERS);
+
+/* Bounds of one listener within those of the stack; 0: none. Past half_open_max there are SYN
+ * cookies, or without them SYNs are dropped; past connections_max SYNs are dropped. `counters` may
+ * be NULL, else it is the caller's and must outlive the stack. Before the first segment. */
+void tcp_listener_limit(struct tcp_listener *listener, uint32_t half_open_max,
+			uint32_t connections_max, struct listener_counters *counters);
+
 /* Open actively. `local` may be NULL, or have an any-address or port 0. The outcome is `connected`
  * or `closed`. 0, or -SPLIT_E_NET_IN_USE, -SPLIT_E_NET_NO_ROUTE, -SPLIT_E_NET_LIMIT,
  * -SPLIT_E_BASE_INVALID. RFC 9293 s3.10.1. */
@@ -275,7 +301,8 @@ struct tcp_info {
 	uint64_t segments_retransmitted;
 	uint32_t queued;     /* bytes to send or to be acked */
 	uint32_t unconsumed; /* bytes delivered and not consumed */
-	bool timestamps, sack;
+	bool timestamps, sack, ecn;
+	const char *congestion; /* "cubic", "reno" or "dctcp" */
 };
 struct tcp_info tcp_info(const struct tcp_conn *conn);
 const char *tcp_state_name(enum tcp_state state);
@@ -345,6 +372,12 @@ const char *tcp_state_name(enum tcp_state state);
 	X(rx_drop_tcp_closed_data, "TCP data after the reader let go")                             \
 	X(rx_drop_tcp_backlog, "SYN dropped: no room for a half-open connection")                  \
 	X(tcp_backlog_evictions, "half-open connections that gave way")                            \
+	X(tcp_cookies_sent, "SYNs answered with a cookie")                                         \
+	X(tcp_cookies_accepted, "connections made from a cookie")                                  \
+	X(tcp_cookies_refused, "ACKs whose cookie was none of ours")                               \
+	X(tcp_drop_listener, "SYNs dropped: bounds of the listener")                               \
+	X(tcp_drop_source_half_open, "SYNs dropped: handshakes of the source's prefix")            \
+	X(tcp_drop_source_connections, "SYNs dropped: connections of the source's prefix")         \
 	X(tcp_drop_connections, "connections refused: connections_max")                            \
 	X(tcp_opens_active, "connections opened by us")                                            \
 	X(tcp_opens_passive, "connections accepted")                                               \
@@ -367,7 +400,11 @@ const char *tcp_state_name(enum tcp_state state);
 	X(tcp_duplicate_segments, "segments wholly received before")                               \
 	X(tcp_compactions, "payloads copied together to pin fewer mbufs")                          \
 	X(tcp_sack_received, "segments with SACK blocks received")                                 \
-	X(tcp_sack_sent, "segments with SACK blocks sent")
+	X(tcp_sack_sent, "segments with SACK blocks sent")                                         \
+	X(tcp_dsack_sent, "duplicates reported by D-SACK")                                         \
+	X(tcp_dsack_received, "duplicates that the peer reported")                                 \
+	X(tcp_ecn_marks_received, "segments that a router marked")                                 \
+	X(tcp_ecn_reductions, "windows reduced because the peer saw marks")
 
 COUNTER_DECLARE(net, NET_COUNTERS); /* struct net_counters, net_counter_desc */
 

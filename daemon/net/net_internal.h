@@ -72,6 +72,11 @@ _Static_assert(sizeof(struct tcp_header) == 20, "TCP header");
 #define TCP_RST 0x04u
 #define TCP_PSH 0x08u
 #define TCP_ACK 0x10u
+#define TCP_ECE 0x40u
+#define TCP_CWR 0x80u
+
+/* The low two bits of type of service and of traffic class: RFC 3168 s5. */
+enum ip_ecn { IP_ECN_NOT = 0, IP_ECN_ECT1 = 1, IP_ECN_ECT0 = 2, IP_ECN_CE = 3 };
 
 /* Room that headers may take in front of a payload: Ethernet + IPv6 + TCP with all options. */
 #define NET_HEADERS_MAX (14 + 40 + 60)
@@ -122,6 +127,7 @@ struct tcp_segment {
 	uint32_t seq, ack, len;
 	uint16_t window; /* as it stands in the header */
 	uint8_t flags;
+	uint8_t ecn; /* enum ip_ecn, of the packet */
 	struct tcp_options opt;
 };
 
@@ -163,9 +169,31 @@ struct tcp_cc_ops {
 	void (*timeout)(struct tcp_conn *c, uint64_t now_ns);
 	/* Sending again after an idle time longer than the RTO. RFC 5681 s4.1. */
 	void (*idle)(struct tcp_conn *c);
+	/* The peer saw marks, for the first time in this window: sets ssthresh and cwnd. RFC 3168
+	 * s6.1.2. */
+	void (*marked)(struct tcp_conn *c, uint64_t now_ns);
+	/* Every ACK of an ECN connection: how much it acknowledges, and whether it says marks.
+	 * NULL: nothing to count. */
+	void (*echo)(struct tcp_conn *c, uint32_t bytes, bool marks);
 };
 
-extern const struct tcp_cc_ops tcp_cc_newreno;
+extern const struct tcp_cc_ops tcp_cc_reno, tcp_cc_cubic, tcp_cc_dctcp;
+
+/* RFC 9438 s4.1.2, in bytes. */
+struct tcp_cubic {
+	uint64_t epoch_ns; /* 0: the next ACK begins one */
+	uint32_t w_max;    /* window before the last reduction */
+	uint32_t w_prior;  /* cwnd_prior */
+	uint32_t w_est;    /* what Reno would have */
+	uint32_t k_us;     /* time to come back to w_max */
+};
+
+/* RFC 8257 s3.3. */
+struct tcp_dctcp {
+	uint32_t alpha;      /* of DCTCP_ALPHA_ONE */
+	uint32_t window_end; /* of the observation window */
+	uint32_t acked, marked;
+};
 
 /* tcp_conn.flags */
 #define TCPF_PASSIVE      (1u << 0) /* came from a listener */
@@ -188,6 +216,11 @@ extern const struct tcp_cc_ops tcp_cc_newreno;
 #define TCPF_PERSIST      (1u << 17) /* the rto timer probes a closed window */
 #define TCPF_RECOVER_SET  (1u << 18) /* `recover` means something */
 #define TCPF_WSCALE       (1u << 19) /* both sides scale windows */
+#define TCPF_ECN          (1u << 20) /* both sides speak ECN */
+#define TCPF_ECN_ASK      (1u << 21) /* SYN_SENT: our SYN asked for it; SYN_RECEIVED: theirs did */
+#define TCPF_ECE          (1u << 22) /* our ACKs tell of a mark */
+#define TCPF_CWR          (1u << 23) /* the next new segment tells that the window was reduced */
+#define TCPF_ECN_REDUCED  (1u << 24) /* ecn_recover means something */
 
 struct tcp_conn {
 	/* Line 0: demultiplexing. */
@@ -246,8 +279,13 @@ struct tcp_conn {
 	/* Loss recovery. */
 	const struct tcp_cc_ops *cc;
 	uint32_t recover;
-	uint32_t again_nxt;  /* SACK recovery: next byte that may be a hole to fill */
-	uint32_t cwnd_acked; /* congestion avoidance's byte count */
+	uint32_t again_nxt;   /* SACK recovery: next byte that may be a hole to fill */
+	uint32_t cwnd_acked;  /* congestion avoidance's byte count */
+	uint32_t ecn_recover; /* marks below it are answered for */
+	union {
+		struct tcp_cubic cubic;
+		struct tcp_dctcp dctcp;
+	};
 	struct tcp_scoreboard board;
 
 	/* Receiving out of order. */
@@ -255,6 +293,7 @@ struct tcp_conn {
 	uint32_t ranges_n, ranges_pinned, ranges_mbufs;
 	uint32_t fin_seq;
 	uint32_t range_stamp;
+	uint32_t dsack_start, dsack_end; /* a duplicate to report; equal: none */
 
 	/* Seldom used. */
 	uint32_t iss, irs;
@@ -266,7 +305,8 @@ struct tcp_conn {
 	uint64_t bytes_sent, bytes_received, retransmits;
 	struct net_path path;
 	struct net_addr local, remote;
-	struct tcp_listener *listener; /* while half open */
+	struct tcp_listener *listener; /* that it came from */
+	struct tcp_source *source;     /* NULL: nobody counts */
 	struct list half_link;         /* stack->half_open while half open */
 	int close_reason;
 } cache_aligned;
@@ -280,6 +320,24 @@ struct tcp_listener {
 	struct net_addr local;
 	const struct tcp_events *events;
 	void *context;
+	uint32_t half_open, half_open_max; /* maxima: 0 for none */
+	uint32_t connections, connections_max;
+	bool closed;                        /* off the list; freed with its last connection */
+	struct listener_counters *counters; /* own, or the caller's */
+	struct listener_counters own;
+};
+
+/* What a SYN cookie brings back. */
+struct tcp_cookie {
+	uint32_t iss;
+	bool ecn;
+	struct tcp_options opt; /* of the SYN */
+};
+
+enum tcp_source_verdict {
+	TCP_SOURCE_OK,
+	TCP_SOURCE_CROWDED, /* as many handshakes as it may have */
+	TCP_SOURCE_FULL,    /* as many connections */
 };
 
 /* What TIME_WAIT needs. RFC 9293 s3.10.7.4, RFC 6191. */
@@ -333,7 +391,11 @@ struct net_stack {
 	struct list listeners, half_open, time_wait;
 	struct wheel_timer time_wait_timer;
 	uint32_t half_open_n, conns_n, ooo_mbufs;
-	struct siphash_key isn_key;
+	struct siphash_key isn_key, cookie_key;
+	uint64_t cookie_sent_ns; /* the last; 0: never */
+	struct pool source_pool;
+	struct tcp_source **sources; /* NULL: no limits by source */
+	uint32_t source_mask;
 
 	/* neighbours */
 	struct pool neigh_pool;
@@ -406,7 +468,8 @@ uint64_t net_pseudo_sum(const struct net_addr *src, const struct net_addr *dst, 
 /* Put IP and Ethernet in front of `m`, which begins at its layer-4 header, and send it. Owns `m`.
  * `path` may be NULL. */
 void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *src,
-		   const struct net_addr *dst, uint8_t protocol, struct net_path *path);
+		   const struct net_addr *dst, uint8_t protocol, enum ip_ecn ecn,
+		   struct net_path *path);
 /* Which of our addresses speaks to `dst`; false without a route. */
 bool net_source_for(const struct net_stack *s, const struct net_addr *dst,
 		    struct net_addr *src_out);
@@ -503,18 +566,75 @@ static inline bool tcp_has_owner(const struct tcp_conn *c)
 	return (c->flags & (TCPF_ACCEPTED | TCPF_ORPHAN | TCPF_DEAD)) == TCPF_ACCEPTED;
 }
 
+/* Payload of our MTU's full segment, without options. */
+static inline uint32_t tcp_mss_limit(const struct net_stack *s, const struct net_addr *local)
+{
+	uint32_t ip_header = local->family == NET_FAMILY_IPV4 ? 20 : 40;
+
+	return s->config.mtu - ip_header - (uint32_t)sizeof(struct tcp_header);
+}
+
+static inline uint8_t tcp_receive_wscale(const struct tcp_config *t)
+{
+	uint8_t shift = 0;
+
+	while (shift < TCP_WSCALE_MAX && t->receive_buffer >> shift > UINT16_MAX)
+		shift++;
+	return shift;
+}
+
+static inline bool tcp_ecn_wanted(const struct net_stack *s)
+{
+	return s->config.tcp.ecn || s->config.tcp.congestion == TCP_CONGESTION_DCTCP;
+}
+
+/* A SYN with these flags asks for ECN, and we want it too. RFC 3168 s6.1.1. */
+static inline bool tcp_ecn_asked(const struct net_stack *s, uint8_t flags)
+{
+	return (flags & (TCP_ECE | TCP_CWR)) == (TCP_ECE | TCP_CWR) && tcp_ecn_wanted(s);
+}
+
 /* tcp_in.c. `m` begins at the IP header, the TCP header lies at `offset`. Owns `m`. */
 void tcp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const struct net_addr *src,
 	    const struct net_addr *dst);
 void tcp_challenge_ack(struct tcp_conn *c);
 
 /* tcp_open.c */
-void tcp_in_listen(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
-		   struct tcp_segment *seg, const struct tcp_time_wait *tw);
+/* A segment for no connection. The connection that its SYN cookie made and that is to see the
+ * segment now, or NULL. */
+struct tcp_conn *tcp_in_listen(struct net_stack *s, const struct net_addr *local,
+			       const struct net_addr *remote, struct tcp_segment *seg,
+			       const struct tcp_time_wait *tw);
 void tcp_in_syn_sent(struct tcp_conn *c, struct tcp_segment *seg);
 /* The handshake's last ACK: SYN_RECEIVED to ESTABLISHED. False if the connection ended. */
 bool tcp_in_established(struct tcp_conn *c, const struct tcp_segment *seg);
 void tcp_half_open_remove(struct tcp_conn *c);
+
+/* tcp_cookie.c */
+void tcp_cookie_send(struct net_stack *s, const struct net_addr *local,
+		     const struct net_addr *remote, const struct tcp_segment *seg);
+/* Whether one was sent lately. */
+bool tcp_cookie_fresh(const struct net_stack *s);
+/* Whether an ACK brings a cookie of ours back. */
+bool tcp_cookie_check(struct net_stack *s, const struct net_addr *local,
+		      const struct net_addr *remote, const struct tcp_segment *seg,
+		      struct tcp_cookie *out);
+
+/* tcp_source.c: limits by prefix of the peer. */
+int tcp_source_init(struct net_stack *s, uint32_t conns);
+void tcp_source_fini(struct net_stack *s);
+enum tcp_source_verdict tcp_source_ask(struct net_stack *s, const struct net_addr *remote);
+void tcp_source_enter(struct tcp_conn *c, bool half_open);
+void tcp_source_established(struct tcp_conn *c);
+void tcp_source_leave(struct tcp_conn *c, bool half_open);
+
+/* tcp_ecn.c: RFC 3168, RFC 8257. */
+/* What a segment in the window says of marks: its packet's own, and the peer's echo. */
+void tcp_ecn_in(struct tcp_conn *c, const struct tcp_segment *seg);
+/* An acceptable ACK: reduce the window once for each window of data that saw marks. */
+void tcp_ecn_ack(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t acked);
+/* Flags of a segment to send with `len` bytes, and its packet's code point. */
+uint8_t tcp_ecn_out(struct tcp_conn *c, uint32_t len, bool again, enum ip_ecn *ecn_out);
 
 /* tcp_ack.c: the sender's side of a received ACK. */
 void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg);
@@ -538,6 +658,12 @@ void tcp_in_data(struct tcp_conn *c, struct tcp_segment *seg);
 void tcp_in_fin(struct tcp_conn *c, struct tcp_segment *seg);
 void tcp_ranges_free(struct tcp_conn *c);
 unsigned tcp_sack_blocks(const struct tcp_conn *c, struct tcp_sack_block *out, unsigned max);
+/* Bytes that came twice: the first block of the next ACK. RFC 2883 s4. */
+static inline void tcp_dsack_note(struct tcp_conn *c, uint32_t start, uint32_t end)
+{
+	c->dsack_start = start;
+	c->dsack_end = end;
+}
 uint32_t tcp_window_free(const struct tcp_conn *c);
 void tcp_deliver(struct tcp_conn *c, struct rte_mbuf *chain, uint32_t len);
 
@@ -549,6 +675,10 @@ void tcp_syn_send(struct tcp_conn *c);
  * counts one), 0 if no mbuf was to be had. */
 uint32_t tcp_segment_send(struct tcp_conn *c, uint32_t seq, uint32_t len);
 void tcp_rst_send(struct tcp_conn *c);
+/* A SYN-ACK that nobody remembers. */
+void tcp_syn_ack_stateless(struct net_stack *s, const struct net_addr *local,
+			   const struct net_addr *remote, uint32_t iss, uint32_t ack, bool ece,
+			   const struct tcp_options *o);
 /* RFC 9293 s3.10.7.1: the RST that answers a segment of no connection. */
 void tcp_rst_reply(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
 		   const struct tcp_segment *seg);

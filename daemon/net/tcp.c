@@ -48,7 +48,9 @@ int tcp_init(struct net_stack *s)
 	s->time_waits = calloc(buckets, sizeof(struct tcp_time_wait *));
 	if (s->conns == NULL || s->time_waits == NULL)
 		return -SPLIT_E_BASE_NOMEM;
-	error = pool_init(&s->conn_pool, sizeof(struct tcp_conn), conns, NULL);
+	error = tcp_source_init(s, conns);
+	if (error == 0)
+		error = pool_init(&s->conn_pool, sizeof(struct tcp_conn), conns, NULL);
 	if (error == 0)
 		error = pool_init(&s->listener_pool, sizeof(struct tcp_listener), t->listeners_max,
 				  NULL);
@@ -69,6 +71,7 @@ void tcp_fini(struct net_stack *s)
 		}
 		tcp_reap(s);
 	}
+	tcp_source_fini(s);
 	free(s->conns);
 	free(s->time_waits);
 	pool_fini(&s->conn_pool);
@@ -84,7 +87,11 @@ struct tcp_conn *tcp_conn_new(struct net_stack *s, const struct net_addr *local,
 {
 	const struct tcp_config *t = &s->config.tcp;
 	struct tcp_conn *c = pool_get_zero(&s->conn_pool);
-	uint32_t ip_header = local->family == NET_FAMILY_IPV4 ? 20 : 40;
+	static const struct tcp_cc_ops *const congestion[] = {
+		[TCP_CONGESTION_CUBIC] = &tcp_cc_cubic,
+		[TCP_CONGESTION_RENO] = &tcp_cc_reno,
+		[TCP_CONGESTION_DCTCP] = &tcp_cc_dctcp,
+	};
 
 	if (c == NULL)
 		return NULL;
@@ -92,7 +99,7 @@ struct tcp_conn *tcp_conn_new(struct net_stack *s, const struct net_addr *local,
 	c->stack = s;
 	c->local = *local;
 	c->remote = *remote;
-	c->mss_limit = s->config.mtu - ip_header - (uint32_t)sizeof(struct tcp_header);
+	c->mss_limit = tcp_mss_limit(s, local);
 	c->mss = c->mss_limit < 536 ? c->mss_limit : 536; /* RFC 9293 s3.7.1 */
 	c->receive_limit = t->receive_buffer;
 	c->send_limit = t->send_buffer;
@@ -102,7 +109,7 @@ struct tcp_conn *tcp_conn_new(struct net_stack *s, const struct net_addr *local,
 	c->received_ns = s->now_ns;
 	c->progress_ns = s->now_ns;
 	c->sent_ns = s->now_ns;
-	c->cc = &tcp_cc_newreno;
+	c->cc = congestion[t->congestion];
 	if (t->nagle)
 		c->flags |= TCPF_NAGLE;
 	c->iss = tcp_isn(s, &c->key);
@@ -116,14 +123,33 @@ struct tcp_conn *tcp_conn_new(struct net_stack *s, const struct net_addr *local,
 	list_init(&c->dirty_link);
 	list_init(&c->half_link);
 	tcp_timers_init(c);
-	if (t->window_scaling) {
-		while (c->receive_wscale < TCP_WSCALE_MAX &&
-		       c->receive_limit >> c->receive_wscale > UINT16_MAX)
-			c->receive_wscale++;
-	}
+	if (t->window_scaling)
+		c->receive_wscale = tcp_receive_wscale(t);
 	s->conns_n++;
 	tcp_table_add(s, c);
 	return c;
+}
+
+static void listener_free_unused(struct tcp_listener *l)
+{
+	if (l->closed && l->connections + l->half_open == 0)
+		pool_put(&l->stack->listener_pool, l);
+}
+
+static void listener_leave(struct tcp_conn *c)
+{
+	struct tcp_listener *l = c->listener;
+	bool half_open = !list_empty(&c->half_link);
+
+	tcp_source_leave(c, half_open);
+	if (l == NULL)
+		return;
+	c->listener = NULL;
+	if (half_open)
+		counter_set(&l->counters->half_open, --l->half_open);
+	else
+		counter_set(&l->counters->connections, --l->connections);
+	listener_free_unused(l);
 }
 
 void tcp_conn_kill(struct tcp_conn *c)
@@ -132,6 +158,7 @@ void tcp_conn_kill(struct tcp_conn *c)
 
 	if (c->flags & TCPF_DEAD)
 		return;
+	listener_leave(c);
 	tcp_half_open_remove(c);
 	tcp_table_del(s, c);
 	tcp_timers_stop(c);
@@ -211,6 +238,7 @@ int tcp_listen(struct net_stack *s, const struct net_addr *local, const struct t
 	l->local = *local;
 	l->events = events;
 	l->context = listen_ctx;
+	l->counters = &l->own;
 	list_add_tail(&s->listeners, &l->link);
 	*out = l;
 	return 0;
@@ -229,7 +257,17 @@ void tcp_listener_close(struct tcp_listener *l)
 		}
 	}
 	list_del(&l->link);
-	pool_put(&s->listener_pool, l);
+	l->closed = true;
+	listener_free_unused(l);
+}
+
+void tcp_listener_limit(struct tcp_listener *l, uint32_t half_open_max, uint32_t connections_max,
+			struct listener_counters *counters)
+{
+	l->half_open_max = half_open_max;
+	l->connections_max = connections_max;
+	if (counters != NULL)
+		l->counters = counters;
 }
 
 /* ---- active open ---------------------------------------------------------------------------- */
@@ -532,6 +570,8 @@ struct tcp_info tcp_info(const struct tcp_conn *c)
 		.unconsumed = c->unconsumed,
 		.timestamps = (c->flags & TCPF_TIMESTAMPS) != 0,
 		.sack = (c->flags & TCPF_SACK) != 0,
+		.ecn = (c->flags & TCPF_ECN) != 0,
+		.congestion = c->cc->name,
 	};
 }
 

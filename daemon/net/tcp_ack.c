@@ -95,6 +95,8 @@ static void recovery_enter(struct tcp_conn *c)
 
 	COUNT(s, tcp_fast_retransmits);
 	c->cc->loss(c, s->now_ns);
+	if (c->flags & TCPF_ECN)
+		c->flags |= TCPF_CWR; /* RFC 3168 s6.1.2: after any reduction */
 	c->recover = c->snd_max;
 	c->flags |= TCPF_RECOVERY | TCPF_RECOVER_SET;
 	c->again_nxt = c->snd_una;
@@ -213,6 +215,7 @@ void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg)
 {
 	bool window_changed = seq_ge(seg->ack, c->snd_una) && ack_window(c, seg);
 	bool sack_news = false;
+	uint32_t una = c->snd_una;
 
 	if (unlikely(seg->opt.sack_n > 0 && (c->flags & TCPF_SACK) != 0)) {
 		COUNT(c->stack, tcp_sack_received);
@@ -222,6 +225,8 @@ void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg)
 		ack_advance(c, seg);
 	else if (seg->ack == c->snd_una)
 		ack_duplicate(c, seg, window_changed, sack_news);
+	if (unlikely(c->flags & TCPF_ECN))
+		tcp_ecn_ack(c, seg, c->snd_una - una);
 	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0)
 		tcp_mark_dirty(c);
 	if (unlikely(c->flags & TCPF_WANT_WRITE))

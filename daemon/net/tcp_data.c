@@ -204,6 +204,7 @@ static void out_of_order(struct tcp_conn *c, struct tcp_segment *seg)
 	before = range_place(c, &start, &end);
 	if (start == end) {
 		COUNT(c->stack, tcp_duplicate_segments);
+		tcp_dsack_note(c, seg->seq, seg->seq + seg->len);
 		return;
 	}
 	if (before->prev != &c->ranges)
@@ -252,17 +253,20 @@ static void out_of_order(struct tcp_conn *c, struct tcp_segment *seg)
 unsigned tcp_sack_blocks(const struct tcp_conn *c, struct tcp_sack_block *out, unsigned max)
 {
 	uint32_t below = 0;
-	unsigned n = 0;
+	unsigned n = 0, first;
 
+	if (c->dsack_start != c->dsack_end && max > 0)
+		out[n++] = (struct tcp_sack_block){c->dsack_start, c->dsack_end};
+	first = n;
 	/* RFC 2018 s4: the interval of the newest segment first, then those reported most recently.
 	 */
-	while (n < max && n < c->ranges_n) {
+	while (n < max && n - first < c->ranges_n) {
 		const struct tcp_range *best = NULL;
 
 		list_for_each (node, &c->ranges) {
 			const struct tcp_range *r = list_entry(node, struct tcp_range, link);
 
-			if ((n == 0 || seq_lt(r->stamp, below)) &&
+			if ((n == first || seq_lt(r->stamp, below)) &&
 			    (best == NULL || seq_gt(r->stamp, best->stamp)))
 				best = r;
 		}
@@ -369,7 +373,7 @@ void tcp_in_fin(struct tcp_conn *c, struct tcp_segment *seg)
 		return;
 	if (c->rcv_nxt == c->fin_seq) {
 		fin_take(c);
-	} else if (seg->flags & TCP_FIN) {
+	} else if ((seg->flags & TCP_FIN) != 0 && seg->len == 0) { /* its data was answered */
 		c->flags |= TCPF_ACK_NOW;
 		tcp_mark_dirty(c);
 	}

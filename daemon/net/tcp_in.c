@@ -20,6 +20,8 @@
 /* RFC 7323 s5.5: an older ts_recent says nothing. */
 #define PAWS_IDLE_NS (UINT64_C(24) * 86400 * SEC_NS)
 
+static void in_conn(struct tcp_conn *c, struct tcp_segment *seg);
+
 static bool answer_allowed(struct tcp_conn *c, uint64_t interval_ns)
 {
 	uint64_t now_ns = c->stack->now_ns;
@@ -84,6 +86,13 @@ static bool paws_ok(struct tcp_conn *c, const struct tcp_segment *seg)
 	return false;
 }
 
+/* RFC 2883 s4: the next ACK tells which bytes came twice. */
+static void dsack_note(struct tcp_conn *c, uint32_t start, uint32_t end)
+{
+	if ((c->flags & TCPF_SACK) != 0 && start != end)
+		tcp_dsack_note(c, start, end);
+}
+
 /* First check: is any of it in the window? Cuts off what is not. */
 static bool window_ok(struct tcp_conn *c, struct tcp_segment *seg)
 {
@@ -105,6 +114,7 @@ static bool window_ok(struct tcp_conn *c, struct tcp_segment *seg)
 				rte_pktmbuf_free(seg->payload);
 				seg->payload = NULL;
 			}
+			dsack_note(c, seg->seq, seg->seq + (old < seg->len ? old : seg->len));
 			seg->len -= old < seg->len ? old : seg->len;
 			seg->seq = c->rcv_nxt;
 			answer_soon(c); /* our ACK of it was lost, perhaps */
@@ -131,10 +141,12 @@ static bool window_ok(struct tcp_conn *c, struct tcp_segment *seg)
 		answer_soon(c);
 		return true;
 	}
-	if (space > 0 && seq_le(end, c->rcv_nxt))
+	if (space > 0 && seq_le(end, c->rcv_nxt)) {
 		COUNT(c->stack, tcp_duplicate_segments);
-	else
+		dsack_note(c, seg->seq, seg->seq + seg->len);
+	} else {
 		COUNT(c->stack, rx_drop_tcp_window);
+	}
 	answer_unacceptable(c, seg);
 	return false;
 }
@@ -157,6 +169,29 @@ static void in_rst(struct tcp_conn *c, const struct tcp_segment *seg)
 	tcp_conn_end(c, half_open ? -SPLIT_E_NET_REFUSED : -SPLIT_E_NET_RESET);
 }
 
+/* Not the ACK of our SYN-ACK. Its SYN may have been answered before, with a cookie: the connection
+ * that the peer believes in is that one. */
+static void handshake_other(struct tcp_conn *c, struct tcp_segment *seg)
+{
+	struct net_addr local = c->local, remote = c->remote;
+	struct net_stack *s = c->stack;
+	struct tcp_cookie cookie;
+
+	if ((c->flags & TCPF_PASSIVE) == 0 || !tcp_cookie_fresh(s)) {
+		COUNT(s, rx_drop_tcp_ack);
+		tcp_rst_reply(s, &local, &remote, seg);
+		return;
+	}
+	if (!tcp_cookie_check(s, &local, &remote, seg, &cookie)) {
+		COUNT(s, rx_drop_tcp_ack); /* its first bytes may come again */
+		return;
+	}
+	tcp_conn_kill(c);
+	c = tcp_in_listen(s, &local, &remote, seg, NULL);
+	if (c != NULL)
+		in_conn(c, seg);
+}
+
 /* Fifth check: the ACK. False if the segment goes no further. */
 static bool in_ack_checked(struct tcp_conn *c, struct tcp_segment *seg)
 {
@@ -164,8 +199,7 @@ static bool in_ack_checked(struct tcp_conn *c, struct tcp_segment *seg)
 
 	if (c->state == TCP_SYN_RECEIVED) {
 		if (seg->ack != c->iss + 1) {
-			COUNT(s, rx_drop_tcp_ack);
-			tcp_rst_reply(s, &c->local, &c->remote, seg);
+			handshake_other(c, seg);
 			return false;
 		}
 		if (!tcp_in_established(c, seg))
@@ -259,6 +293,8 @@ static __rte_noinline void in_checked(struct tcp_conn *c, struct tcp_segment *se
 	}
 	if (c->flags & TCPF_TIMESTAMPS)
 		ts_update(c, seg);
+	if (c->flags & TCPF_ECN)
+		tcp_ecn_in(c, seg);
 	if (!in_ack_checked(c, seg))
 		return;
 	if (seg->len > 0)
@@ -275,9 +311,10 @@ static bool tcp_slow(const struct tcp_conn *c, const struct tcp_segment *seg)
 	bool timestamps = (c->flags & TCPF_TIMESTAMPS) != 0;
 
 	return c->state != TCP_ESTABLISHED ||
-	       (seg->flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK ||
-	       seg->seq != c->rcv_nxt || seg->len > c->rcv_adv - c->rcv_nxt || c->ranges_n != 0 ||
-	       (c->flags & (TCPF_RECOVERY | TCPF_PERSIST | TCPF_FIN_RECEIVED)) != 0 ||
+	       (seg->flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK | TCP_CWR)) != TCP_ACK ||
+	       seg->ecn == IP_ECN_CE || seg->seq != c->rcv_nxt ||
+	       seg->len > c->rcv_adv - c->rcv_nxt || c->ranges_n != 0 ||
+	       (c->flags & (TCPF_RECOVERY | TCPF_PERSIST | TCPF_FIN_RECEIVED | TCPF_ECE)) != 0 ||
 	       seg->opt.sack_n != 0 || seg->opt.has_timestamp != timestamps ||
 	       (timestamps && seq_lt(seg->opt.ts_value, c->ts_recent)) ||
 	       !seq_in(seg->ack, c->snd_una, c->snd_max - c->snd_una + 1) ||
@@ -391,12 +428,23 @@ static void segment_dispatch(struct net_stack *s, const struct net_addr *local,
 		return;
 	}
 	tw = tcp_time_wait_find(s, &key);
-	if (tw != NULL)
+	if (tw != NULL) {
 		in_time_wait(s, tw, seg);
-	else if (seg->flags & TCP_RST)
+	} else if (seg->flags & TCP_RST) {
 		COUNT(s, rx_drop_tcp_rst);
-	else
-		tcp_in_listen(s, local, remote, seg, NULL);
+	} else {
+		c = tcp_in_listen(s, local, remote, seg, NULL);
+		if (c != NULL)
+			in_conn(c, seg);
+	}
+}
+
+/* `m` begins at its IP header. */
+static uint8_t ip_ecn_of(const struct rte_mbuf *m, uint8_t family)
+{
+	const uint8_t *ip = rte_pktmbuf_mtod(m, const uint8_t *);
+
+	return family == NET_FAMILY_IPV4 ? ip[1] & 3 : ip[1] >> 4 & 3; /* RFC 8200 s3 */
 }
 
 void tcp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const struct net_addr *src,
@@ -418,6 +466,7 @@ void tcp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const stru
 	}
 	if (unlikely(!segment_parse(s, m, offset, &seg, &header)))
 		goto out;
+	seg.ecn = ip_ecn_of(m, src->family);
 	th = rte_pktmbuf_mtod_offset(m, const struct tcp_header *, offset);
 	remote.port = be16_get(th->src);
 	local.port = be16_get(th->dst);

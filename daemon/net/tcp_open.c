@@ -43,51 +43,168 @@ void tcp_half_open_remove(struct tcp_conn *c)
 		return;
 	list_del(&c->half_link);
 	c->stack->half_open_n--;
-	c->listener = NULL;
+}
+
+/* A handshake is over: it counts as a connection from here on. */
+static void half_open_done(struct tcp_conn *c)
+{
+	struct tcp_listener *l = c->listener;
+
+	if (list_empty(&c->half_link))
+		return;
+	tcp_half_open_remove(c);
+	tcp_source_established(c);
+	if (l == NULL)
+		return;
+	counter_set(&l->counters->half_open, --l->half_open);
+	counter_set(&l->counters->connections, ++l->connections);
 }
 
 /* ---- LISTEN --------------------------------------------------------------------------------- */
 
-void tcp_in_listen(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
-		   struct tcp_segment *seg, const struct tcp_time_wait *tw)
+enum admission { ADMIT, ADMIT_COOKIE, ADMIT_NOT };
+
+static enum admission drop(struct tcp_listener *l, uint64_t *counter)
 {
-	struct tcp_listener *l;
+	counter_inc(counter);
+	counter_inc(&l->counters->dropped);
+	return ADMIT_NOT;
+}
+
+/* Is there room for the connection that a SYN asks for? */
+static enum admission admission(struct net_stack *s, struct tcp_listener *l,
+				const struct net_addr *remote, bool cookies)
+{
+	enum tcp_source_verdict source = tcp_source_ask(s, remote);
+
+	if (s->conns_n - s->half_open_n >= s->config.tcp.connections_max)
+		return drop(l, &s->counters.tcp_drop_connections);
+	if (l->connections_max != 0 && l->connections >= l->connections_max)
+		return drop(l, &s->counters.tcp_drop_listener);
+	if (source == TCP_SOURCE_FULL)
+		return drop(l, &s->counters.tcp_drop_source_connections);
+	if (source == TCP_SOURCE_CROWDED)
+		return cookies ? ADMIT_COOKIE : drop(l, &s->counters.tcp_drop_source_half_open);
+	if (l->half_open_max != 0 && l->half_open >= l->half_open_max)
+		return cookies ? ADMIT_COOKIE : drop(l, &s->counters.tcp_drop_listener);
+	if (s->half_open_n >= s->config.tcp.backlog_max && cookies)
+		return ADMIT_COOKIE;
+	return ADMIT;
+}
+
+static struct tcp_conn *passive_new(struct tcp_listener *l, const struct net_addr *local,
+				    const struct net_addr *remote, const struct tcp_segment *syn,
+				    bool half_open)
+{
+	struct tcp_conn *c = tcp_conn_new(l->stack, local, remote);
+
+	if (c == NULL)
+		return NULL;
+	c->flags |= TCPF_PASSIVE;
+	c->state = TCP_SYN_RECEIVED;
+	c->listener = l;
+	c->events = l->events;
+	options_take(c, syn);
+	tcp_source_enter(c, half_open);
+	if (half_open)
+		counter_set(&l->counters->half_open, ++l->half_open);
+	else
+		counter_set(&l->counters->connections, ++l->connections);
+	return c;
+}
+
+static void iss_set(struct tcp_conn *c, uint32_t iss)
+{
+	c->iss = iss;
+	c->snd_una = c->snd_nxt = c->snd_max = iss;
+	c->snd_end = c->sq_seq = iss + 1;
+}
+
+/* The ACK of a SYN-ACK that nobody remembers. */
+static struct tcp_conn *cookie_open(struct tcp_listener *l, const struct net_addr *local,
+				    const struct net_addr *remote, const struct tcp_segment *seg)
+{
+	struct net_stack *s = l->stack;
+	struct tcp_segment syn = {.seq = seg->seq - 1, .ack = seg->ack, .window = seg->window};
+	struct tcp_cookie cookie;
 	struct tcp_conn *c;
 
-	if ((seg->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN ||
-	    (l = tcp_listener_find(s, local)) == NULL) {
-		COUNT(s, rx_drop_tcp_no_conn);
-		tcp_rst_reply(s, local, remote, seg);
-		return;
+	if (!tcp_cookie_check(s, local, remote, seg, &cookie) ||
+	    admission(s, l, remote, true) == ADMIT_NOT)
+		return NULL;
+	syn.opt = cookie.opt;
+	c = passive_new(l, local, remote, &syn, false);
+	if (c == NULL) {
+		COUNT(s, rx_drop_tcp_backlog);
+		return NULL;
 	}
-	if (s->conns_n - s->half_open_n >= s->config.tcp.connections_max) {
-		COUNT(s, tcp_drop_connections);
+	COUNT(s, tcp_cookies_accepted);
+	iss_set(c, cookie.iss);
+	c->snd_nxt = c->snd_max = cookie.iss + 1;
+	if (cookie.ecn)
+		c->flags |= TCPF_ECN;
+	tcp_rto_start(c);
+	tcp_life_update(c);
+	return c;
+}
+
+static void syn_take(struct tcp_listener *l, const struct net_addr *local,
+		     const struct net_addr *remote, const struct tcp_segment *seg,
+		     const struct tcp_time_wait *tw)
+{
+	struct net_stack *s = l->stack;
+	/* A number beyond those of the connection's former life has no room for a cookie. */
+	bool cookies = s->config.tcp.syn_cookies && tw == NULL;
+	enum admission verdict = admission(s, l, remote, cookies);
+	struct tcp_conn *c;
+
+	if (verdict == ADMIT_NOT)
+		return;
+	if (verdict == ADMIT_COOKIE) {
+		counter_inc(&l->counters->cookies);
+		tcp_cookie_send(s, local, remote, seg);
 		return;
 	}
 	if (s->half_open_n >= s->config.tcp.backlog_max) {
 		COUNT(s, tcp_backlog_evictions);
 		tcp_conn_kill(list_entry(list_first(&s->half_open), struct tcp_conn, half_link));
 	}
-	c = tcp_conn_new(s, local, remote);
+	c = passive_new(l, local, remote, seg, true);
 	if (c == NULL) { /* what gave way is not free before the end of the poll */
 		COUNT(s, rx_drop_tcp_backlog);
 		return;
 	}
-	if (tw != NULL && !seq_gt(c->iss, tw->snd_nxt)) {
-		/* RFC 9293 s3.4.3: beyond all numbers of the connection's former life. */
-		c->iss = tw->snd_nxt + UINT16_MAX;
-		c->snd_una = c->snd_nxt = c->snd_max = c->iss;
-		c->snd_end = c->sq_seq = c->iss + 1;
-	}
-	c->flags |= TCPF_PASSIVE;
-	c->state = TCP_SYN_RECEIVED;
-	c->listener = l;
-	c->events = l->events;
-	options_take(c, seg);
+	if (tw != NULL && !seq_gt(c->iss, tw->snd_nxt)) /* RFC 9293 s3.4.3 */
+		iss_set(c, tw->snd_nxt + UINT16_MAX);
+	if (tcp_ecn_asked(s, seg->flags))
+		c->flags |= TCPF_ECN;
 	list_add_tail(&s->half_open, &c->half_link);
 	s->half_open_n++;
 	tcp_life_update(c);
 	tcp_mark_dirty(c);
+}
+
+struct tcp_conn *tcp_in_listen(struct net_stack *s, const struct net_addr *local,
+			       const struct net_addr *remote, struct tcp_segment *seg,
+			       const struct tcp_time_wait *tw)
+{
+	uint8_t flags = seg->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN);
+	struct tcp_listener *l = tcp_listener_find(s, local);
+	struct tcp_conn *c;
+
+	if (l != NULL && flags == TCP_SYN) {
+		syn_take(l, local, remote, seg, tw);
+		return NULL;
+	}
+	if (l != NULL && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK &&
+	    (c = cookie_open(l, local, remote, seg)) != NULL)
+		return c;
+	COUNT(s, rx_drop_tcp_no_conn);
+	/* While cookies are about, this may be of a connection that nobody remembers yet, because
+	 * its first bytes were lost: they come again, and then it opens. */
+	if (l == NULL || !tcp_cookie_fresh(s))
+		tcp_rst_reply(s, local, remote, seg);
+	return NULL;
 }
 
 /* ---- ESTABLISHED ---------------------------------------------------------------------------- */
@@ -110,7 +227,7 @@ static void established(struct tcp_conn *c)
 			c->rto_ns = rto_max < 3 * SEC_NS ? rto_max : 3 * SEC_NS;
 	}
 	tcp_rto_restart(c);
-	tcp_half_open_remove(c);
+	half_open_done(c);
 	tcp_life_update(c);
 	tcp_mark_dirty(c);
 }
@@ -157,6 +274,8 @@ bool tcp_in_established(struct tcp_conn *c, const struct tcp_segment *seg)
 	if (c->flags & TCPF_DEAD)
 		return false;
 	COUNT(s, tcp_opens_passive);
+	if (c->listener != NULL)
+		counter_inc(&c->listener->counters->accepted);
 	c->flags |= TCPF_ACCEPTED;
 	c->context = context;
 	return true;
@@ -194,9 +313,13 @@ void tcp_in_syn_sent(struct tcp_conn *c, struct tcp_segment *seg)
 	options_take(c, seg);
 	if (!acked) { /* simultaneous open, RFC 9293 figure 8 */
 		c->state = TCP_SYN_RECEIVED;
+		c->flags &= ~TCPF_ECN_ASK;
 		tcp_syn_send(c);
 		return;
 	}
+	/* RFC 3168 s6.1.1: an answer with ECE alone. */
+	if ((c->flags & TCPF_ECN_ASK) != 0 && (seg->flags & (TCP_ECE | TCP_CWR)) == TCP_ECE)
+		c->flags |= TCPF_ECN;
 	syn_rtt(c);
 	established(c);
 	c->flags |= TCPF_ACK_NOW;

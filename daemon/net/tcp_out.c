@@ -73,6 +73,7 @@ struct tcp_words {
 	uint32_t seq, ack;
 	uint16_t window;
 	uint8_t flags;
+	enum ip_ecn ecn;
 };
 
 /* Put the header in front of `m`'s payload, checksum it and hand it to IP. */
@@ -97,11 +98,17 @@ static void segment_finish(struct net_stack *s, struct rte_mbuf *m, const struct
 	m->l4_len = (sizeof(*th) + options_len) & 0xff;
 	net_l4_checksum(s, m, &th->checksum, local, remote, IP_PROTO_TCP);
 	COUNT(s, tx_tcp_segments);
-	net_ip_output(s, m, local, remote, IP_PROTO_TCP, path);
+	net_ip_output(s, m, local, remote, IP_PROTO_TCP, w->ecn, path);
+}
+
+static bool sack_wanted(const struct tcp_conn *c)
+{
+	return (c->ranges_n > 0 || c->dsack_start != c->dsack_end) && (c->flags & TCPF_SACK) != 0;
 }
 
 /* As above for a connection past its handshake; every segment carries the newest ACK and window. */
-static void conn_segment_finish(struct tcp_conn *c, struct rte_mbuf *m, uint32_t seq, uint8_t flags)
+static void conn_segment_finish(struct tcp_conn *c, struct rte_mbuf *m, uint32_t seq, uint8_t flags,
+				bool again)
 {
 	struct tcp_options o;
 	struct tcp_words w;
@@ -111,14 +118,20 @@ static void conn_segment_finish(struct tcp_conn *c, struct rte_mbuf *m, uint32_t
 	o.has_timestamp = (c->flags & TCPF_TIMESTAMPS) != 0;
 	o.ts_value = tcp_ts_now(c);
 	o.ts_echo = c->ts_recent;
-	if (unlikely(c->ranges_n > 0 && (c->flags & TCPF_SACK) != 0)) {
+	if (unlikely(sack_wanted(c))) {
 		o.sack_n =
 			(uint8_t)tcp_sack_blocks(c, o.sack, tcp_options_sack_room(o.has_timestamp));
 		COUNT(c->stack, tcp_sack_sent);
+		if (c->dsack_start != c->dsack_end)
+			COUNT(c->stack, tcp_dsack_sent);
+		c->dsack_end = c->dsack_start;
 	}
 	w.seq = seq;
 	w.ack = c->rcv_nxt;
 	w.flags = flags | TCP_ACK;
+	w.ecn = IP_ECN_NOT;
+	if (c->flags & TCPF_ECN)
+		w.flags |= tcp_ecn_out(c, m->pkt_len, again, &w.ecn);
 	w.window = window_field(c);
 	c->ack_due = 0;
 	c->flags &= ~TCPF_ACK_NOW;
@@ -145,7 +158,7 @@ void tcp_ack_send(struct tcp_conn *c)
 		tcp_mark_dirty(c);
 		return;
 	}
-	conn_segment_finish(c, m, bare_seq(c), 0);
+	conn_segment_finish(c, m, bare_seq(c), 0, false);
 }
 
 void tcp_keepalive_send(struct tcp_conn *c)
@@ -153,7 +166,7 @@ void tcp_keepalive_send(struct tcp_conn *c)
 	struct rte_mbuf *m = net_mbuf_get(c->stack);
 
 	if (m != NULL)
-		conn_segment_finish(c, m, c->snd_una - 1, 0);
+		conn_segment_finish(c, m, c->snd_una - 1, 0, true);
 }
 
 void tcp_syn_send(struct tcp_conn *c)
@@ -165,8 +178,9 @@ void tcp_syn_send(struct tcp_conn *c)
 	struct tcp_options o = {0};
 	struct tcp_words w = {.seq = c->iss, .flags = TCP_SYN, .window = (uint16_t)window};
 	struct rte_mbuf *m = net_mbuf_get(s);
+	bool first = c->snd_max == c->iss;
 
-	if (c->snd_max != c->iss)
+	if (!first)
 		c->flags &= ~TCPF_RTT_TIMED;
 	else if (m != NULL) {
 		c->flags |= TCPF_RTT_TIMED;
@@ -187,14 +201,34 @@ void tcp_syn_send(struct tcp_conn *c)
 	o.wscale = c->receive_wscale;
 	if (syn_ack) {
 		o.ts_echo = c->ts_recent;
-		w.flags |= TCP_ACK;
+		w.flags |= TCP_ACK | (c->flags & TCPF_ECN ? TCP_ECE : 0);
 		w.ack = c->rcv_nxt;
 		c->rcv_adv = seq_max(c->rcv_adv, c->rcv_nxt + window);
+	} else if (first && tcp_ecn_wanted(s)) {
+		/* RFC 3168 s6.1.1.1: a network that drops such SYNs lets the next one pass. */
+		w.flags |= TCP_ECE | TCP_CWR;
+		c->flags |= TCPF_ECN_ASK;
 	}
 	if (wheel_timer_armed(&c->ack_timer))
 		wheel_cancel(&s->wheel, &c->ack_timer);
 	c->flags &= ~TCPF_ACK_NOW;
 	segment_finish(s, m, &c->local, &c->remote, &w, &o, &c->path);
+}
+
+void tcp_syn_ack_stateless(struct net_stack *s, const struct net_addr *local,
+			   const struct net_addr *remote, uint32_t iss, uint32_t ack, bool ece,
+			   const struct tcp_options *o)
+{
+	uint32_t window = s->config.tcp.receive_buffer;
+	struct tcp_words w = {.seq = iss, .ack = ack, .flags = TCP_SYN | TCP_ACK};
+	struct rte_mbuf *m = net_mbuf_get(s);
+
+	if (m == NULL)
+		return;
+	w.window = window < UINT16_MAX ? (uint16_t)window : UINT16_MAX;
+	if (ece)
+		w.flags |= TCP_ECE;
+	segment_finish(s, m, local, remote, &w, o, NULL);
 }
 
 /* ---- RST ------------------------------------------------------------------------------------ */
@@ -436,7 +470,7 @@ uint32_t tcp_segment_send(struct tcp_conn *c, uint32_t seq, uint32_t len)
 	}
 	c->snd_max = seq_max(c->snd_max, seq + len);
 	c->sent_ns = s->now_ns;
-	conn_segment_finish(c, m, seq, flags);
+	conn_segment_finish(c, m, seq, flags, again);
 	return len;
 }
 
@@ -456,7 +490,7 @@ static uint32_t segment_max(const struct tcp_conn *c)
 	struct tcp_sack_block blocks[TCP_SACK_BLOCKS_MAX];
 	unsigned room;
 
-	if (likely(c->ranges_n == 0 || (c->flags & TCPF_SACK) == 0))
+	if (likely(!sack_wanted(c)))
 		return c->mss;
 	room = tcp_options_sack_room((c->flags & TCPF_TIMESTAMPS) != 0);
 	return c->mss - (4 + 8 * tcp_sack_blocks(c, blocks, room));
@@ -592,6 +626,8 @@ void tcp_output(struct tcp_conn *c)
 	if (c->state <= TCP_SYN_RECEIVED) {
 		if (c->state != TCP_CLOSED && c->snd_max == c->iss)
 			tcp_syn_send(c);
+		else if (c->state == TCP_SYN_RECEIVED && (c->flags & TCPF_ACK_NOW) != 0)
+			tcp_ack_send(c); /* something outside of the window came */
 		return;
 	}
 	if (unlikely(c->flags & TCPF_WANT_WRITE)) {

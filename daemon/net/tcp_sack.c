@@ -48,6 +48,9 @@ bool tcp_sack_update(struct tcp_conn *c, const struct tcp_segment *seg)
 		struct tcp_sack_block b = seg->opt.sack[i];
 
 		/* A block at or below the cumulative ACK is a DSACK (RFC 2883): no news. */
+		if (i == 0 && seq_lt(b.start, b.end) && seq_le(b.end, seg->ack) &&
+		    seg->ack - b.start <= c->snd_wnd_max)
+			COUNT(c->stack, tcp_dsack_received);
 		if (seq_ge(b.start, b.end) || seq_gt(b.end, c->snd_max) || seq_le(b.start, una))
 			continue;
 		news |= board_add(&c->board, b.start, b.end);

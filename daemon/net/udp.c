@@ -110,6 +110,6 @@ int net_udp_send(struct net_stack *s, const struct net_addr *local, const struct
 	m->pkt_len += payload->pkt_len;
 	net_l4_checksum(s, m, &udp->checksum, &src, peer, IP_PROTO_UDP);
 	COUNT(s, tx_udp_datagrams);
-	net_ip_output(s, m, &src, peer, IP_PROTO_UDP, NULL);
+	net_ip_output(s, m, &src, peer, IP_PROTO_UDP, IP_ECN_NOT, NULL);
 	return 0;
 }

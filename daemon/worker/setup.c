@@ -36,6 +36,10 @@ static struct net_addr addr_of(const struct config_address *a, uint16_t port)
 	return addr;
 }
 
+_Static_assert((int)CONFIG_CONGESTION_RENO == (int)TCP_CONGESTION_RENO &&
+		       (int)CONFIG_CONGESTION_DCTCP == (int)TCP_CONGESTION_DCTCP,
+	       "congestion is passed on as it is");
+
 static void tcp_config_fill(const struct config_tcp *c, struct tcp_config *t)
 {
 	t->connections_max = c->connections_max;
@@ -65,6 +69,13 @@ static void tcp_config_fill(const struct config_tcp *c, struct tcp_config *t)
 	t->timestamps = c->timestamps;
 	t->window_scaling = c->window_scaling;
 	t->sack = c->sack;
+	t->congestion = (uint8_t)c->congestion; /* the same values */
+	t->ecn = c->ecn;
+	t->syn_cookies = c->syn_cookies;
+	t->source_half_open_max = c->source_half_open_max;
+	t->source_connections_max = c->source_connections_max;
+	t->source_prefix_ipv4 = (uint8_t)c->source_prefix_ipv4;
+	t->source_prefix_ipv6 = (uint8_t)c->source_prefix_ipv6;
 }
 
 static uint32_t net_flags(const struct worker *w, const struct port_info *info)
@@ -177,9 +188,12 @@ static bool listens_here(const struct config_port *port, const struct config_lis
 
 static int listeners_setup(struct worker *w, struct worker_port *p)
 {
-	p->listener_ctx = calloc(w->cfg->listeners_n + 1, sizeof(*p->listener_ctx));
+	size_t bytes = (w->cfg->listeners_n + 1) * sizeof(*p->listener_ctx);
+
+	p->listener_ctx = aligned_alloc(BITS_CACHE_LINE, bytes);
 	if (p->listener_ctx == NULL)
 		return -SPLIT_E_BASE_NOMEM;
+	memset(p->listener_ctx, 0, bytes);
 	for (uint32_t i = 0; i < w->cfg->listeners_n; i++) {
 		const struct config_listener *l = &w->cfg->listeners[i];
 		struct net_addr local = addr_of(&l->address, (uint16_t)l->port);
@@ -187,11 +201,16 @@ static int listeners_setup(struct worker *w, struct worker_port *p)
 
 		if (!listens_here(&w->cfg->ports[p->index], l))
 			continue;
-		p->listener_ctx[i] = (struct worker_listener){.port = p, .config = l};
+		p->listener_ctx[i].port = p;
+		p->listener_ctx[i].config = l;
+		snprintf(p->listener_ctx[i].layer, sizeof(p->listener_ctx[i].layer), "listener_%s",
+			 l->name);
 		err = tcp_listen(p->net, &local, &connection_tcp_events, &p->listener_ctx[i],
 				 &p->listeners[i]);
 		if (err != 0)
 			return err;
+		tcp_listener_limit(p->listeners[i], l->backlog, l->connections_max,
+				   &p->listener_ctx[i].counters);
 	}
 	return 0;
 }

@@ -91,6 +91,15 @@ size_t worker_counters(const struct worker *worker, struct worker_counter_block 
 	if (n > max)
 		n = max;
 	memcpy(out, all, n * sizeof(*out));
+	for (unsigned i = 0; i < worker->ports_n; i++) {
+		for (uint32_t l = 0; l < worker->cfg->listeners_n && n < max; l++) {
+			const struct worker_listener *ctx = &worker->ports[i].listener_ctx[l];
+
+			if (ctx->port != NULL)
+				out[n++] =
+					block(ctx->layer, &listener_counter_desc, &ctx->counters);
+		}
+	}
 	return n;
 }
 

@@ -157,6 +157,8 @@ struct worker_port {
 struct worker_listener {
 	struct worker_port *port;
 	const struct config_listener *config;
+	char layer[sizeof("listener_") + CONFIG_NAME_MAX]; /* of its counters */
+	struct listener_counters counters;
 };
 
 struct connection {

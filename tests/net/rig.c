@@ -136,6 +136,7 @@ static uint16_t rig_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 	}
 	for (uint16_t i = 0; i < n; i++) {
 		ck_assert_uint_lt(r->sent_n, RIG_FRAMES);
+		r->sent_ns[r->sent_n] = r->now_ns;
 		r->sent[r->sent_n++] = pkts[i];
 	}
 	return n;
@@ -160,6 +161,8 @@ void rig_defaults(struct rig *r)
 	r->config.tcp.backlog_max = 16;
 	r->config.tcp.time_wait_max = 64;
 	r->config.tcp.receive_buffer = 65535;
+	r->config.tcp.congestion = TCP_CONGESTION_RENO; /* whose windows are easy to foretell */
+	r->config.tcp.ecn = false;
 	r->now_ns = 1000 * RIG_S;
 	random_seed(&r->random, 42);
 }
@@ -188,12 +191,12 @@ void rig_stop(struct rig *r)
 
 /* ---- frames --------------------------------------------------------------------------------- */
 
-static bool arp_request_for_peer(const uint8_t *frame, size_t len)
+static bool arp_request_for_peer(const struct rig *r, const uint8_t *frame, size_t len)
 {
 	static const uint8_t peer[4] = {198, 18, 0, 9};
 
 	return len >= 42 && be16_load(frame + 12) == ETH_TYPE_ARP && be16_load(frame + 20) == 1 &&
-	       memcmp(frame + 38, peer, 4) == 0;
+	       (r->arp_all || memcmp(frame + 38, peer, 4) == 0);
 }
 
 static void arp_reply(struct rig *r, const uint8_t *request)
@@ -210,6 +213,14 @@ static void arp_reply(struct rig *r, const uint8_t *request)
 	rig_input(r, f, sizeof(f));
 }
 
+static void sent_remove(struct rig *r, unsigned i)
+{
+	unsigned after = --r->sent_n - i;
+
+	memmove(&r->sent[i], &r->sent[i + 1], after * sizeof(r->sent[0]));
+	memmove(&r->sent_ns[i], &r->sent_ns[i + 1], after * sizeof(r->sent_ns[0]));
+}
+
 /* Answer ARP requests for the peer and forget them. */
 static void arp_answers(struct rig *r)
 {
@@ -217,11 +228,11 @@ static void arp_answers(struct rig *r)
 		struct rte_mbuf *m = r->sent[i];
 		uint8_t request[42];
 
-		if (!arp_request_for_peer(rte_pktmbuf_mtod(m, uint8_t *), m->data_len))
+		if (!arp_request_for_peer(r, rte_pktmbuf_mtod(m, uint8_t *), m->data_len))
 			continue;
 		memcpy(request, rte_pktmbuf_mtod(m, uint8_t *), sizeof(request));
 		rte_pktmbuf_free(m);
-		memmove(&r->sent[i], &r->sent[i + 1], (--r->sent_n - i) * sizeof(r->sent[0]));
+		sent_remove(r, i);
 		arp_reply(r, request);
 		return; /* rig_input() came by here for the rest */
 	}
@@ -282,7 +293,8 @@ size_t rig_take(struct rig *r, uint8_t *frame, size_t max)
 	if (r->sent_n == 0)
 		return 0;
 	m = r->sent[0];
-	memmove(&r->sent[0], &r->sent[1], --r->sent_n * sizeof(r->sent[0]));
+	r->took_ns = r->sent_ns[0];
+	sent_remove(r, 0);
 	ck_assert_uint_le(m->pkt_len, max);
 	for (struct rte_mbuf *seg = m; seg != NULL; seg = seg->next) {
 		memcpy(frame + len, rte_pktmbuf_mtod(seg, void *), seg->data_len);
@@ -326,6 +338,17 @@ size_t rig_build_ip(uint8_t *frame, uint8_t protocol, const uint8_t *l4, size_t 
 	return len;
 }
 
+static void ip_rewrite(uint8_t *frame, const struct rig_segment *s)
+{
+	struct ip4_header *ip = (struct ip4_header *)(frame + 14);
+
+	ip->tos = s->tos;
+	if (s->from != 0)
+		ip->src[3] = s->from;
+	ip->checksum = 0;
+	ip->checksum = cksum_fold(cksum_add(0, ip, sizeof(*ip)));
+}
+
 size_t rig_build_tcp(uint8_t *frame, const struct rig_segment *s)
 {
 	struct net_addr src = rig_remote(0), dst = rig_local(0);
@@ -340,14 +363,20 @@ size_t rig_build_tcp(uint8_t *frame, const struct rig_segment *s)
 		.window = be16_make(s->window),
 	};
 	size_t len = 20 + s->options_len + s->len;
-	uint64_t sum = net_pseudo_sum(&src, &dst, IP_PROTO_TCP, (uint32_t)len);
+	uint64_t sum;
 
+	if (s->from != 0)
+		src.bytes[3] = s->from;
+	sum = net_pseudo_sum(&src, &dst, IP_PROTO_TCP, (uint32_t)len);
 	memcpy(l4, &th, 20);
 	memcpy(l4 + 20, s->options, s->options_len);
 	memcpy(l4 + 20 + s->options_len, s->payload, s->len);
 	th.checksum = cksum_fold(cksum_add(sum, l4, len));
 	memcpy(l4, &th, 20);
-	return rig_build_ip(frame, IP_PROTO_TCP, l4, len);
+	len = rig_build_ip(frame, IP_PROTO_TCP, l4, len);
+	if (s->tos != 0 || s->from != 0)
+		ip_rewrite(frame, s);
+	return len;
 }
 
 void rig_send(struct rig *r, const struct rig_segment *s)
@@ -369,6 +398,7 @@ bool rig_take_tcp(struct rig *r, struct rig_segment *s)
 	ck_assert_uint_eq(be16_load(frame + 12), ETH_TYPE_IPV4);
 	ck_assert_uint_eq(frame[23], IP_PROTO_TCP);
 	ck_assert_uint_eq(cksum_reduce(cksum_add(0, frame + 14, 20)), 0xffff);
+	memcpy(dst.bytes, frame + 30, 4);
 	l4_len = be16_load(frame + 16) - 20u;
 	ck_assert_uint_eq(l4_len + 34, len);
 	ck_assert_uint_eq(
@@ -384,6 +414,9 @@ bool rig_take_tcp(struct rig *r, struct rig_segment *s)
 	s->flags = th.flags;
 	s->src_port = be16_get(th.src);
 	s->dst_port = be16_get(th.dst);
+	s->tos = frame[15];
+	s->from = frame[33];
+	s->sent_ns = r->took_ns;
 	s->len = (uint32_t)(l4_len - header);
 	s->options_len = (uint32_t)(header - 20);
 	memcpy(s->options, frame + 54, s->options_len);

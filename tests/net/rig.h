@@ -21,6 +21,9 @@ struct rig_segment {
 	uint16_t window;
 	uint8_t flags;
 	uint16_t src_port, dst_port;
+	uint8_t tos;      /* type of service; ECN's bits are the low two */
+	uint8_t from;     /* last byte of the peer's address; 0: the usual peer */
+	uint64_t sent_ns; /* of one that the stack sent */
 	uint32_t len;
 	uint8_t payload[9000];
 	uint8_t options[40];
@@ -47,12 +50,15 @@ struct rig {
 	struct rte_mempool *pool;
 	uint64_t now_ns;
 	struct rte_mbuf *sent[RIG_FRAMES]; /* what the stack sent and nobody looked at */
+	uint64_t sent_ns[RIG_FRAMES];
 	unsigned sent_n;
-	unsigned avail; /* mbufs free at the start */
+	uint64_t took_ns; /* when the frame that rig_take() gave last was sent */
+	unsigned avail;   /* mbufs free at the start */
 	bool device_full;
 	unsigned device_room; /* frames taken at each rig_flush(); 0: all */
 	unsigned device_took;
-	bool no_arp; /* do not answer ARP requests */
+	bool no_arp;  /* do not answer ARP requests */
+	bool arp_all; /* answer for every address, not only the peer's */
 	struct random random;
 	struct rig_app app;
 	struct tcp_listener *listener;

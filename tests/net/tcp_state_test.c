@@ -326,7 +326,9 @@ START_TEST(test_backlog_gives_way)
 	static struct rig_segment s, got;
 	uint32_t last_ack = 0;
 
-	start();
+	rig_defaults(&r);
+	r.config.tcp.syn_cookies = false;
+	rig_start(&r);
 	s.dst_port = RIG_PORT;
 	s.flags = SYN;
 	s.window = 1000;

@@ -1,5 +1,6 @@
 #include "tests/sim/sim.h"
 
+#include "daemon/net/cksum.h"
 #include "daemon/net/net_internal.h"
 
 #include <inttypes.h>
@@ -107,7 +108,8 @@ static void link_send(struct sim_link *l, struct rte_mbuf *m)
 	struct sim_frame frame = {.m = m, .corrupt_bit = -1};
 	uint64_t start = sim->now_ns;
 
-	if (chance(sim, l->loss) || l->frames_n >= l->queue_max || l->frames_n + 2 > SIM_LINK_MAX) {
+	if (sim->now_ns < l->down_until_ns || chance(sim, l->loss) || l->frames_n >= l->queue_max ||
+	    l->frames_n + 2 > SIM_LINK_MAX) {
 		rte_pktmbuf_free(m);
 		return;
 	}
@@ -132,6 +134,18 @@ static void link_send(struct sim_link *l, struct rte_mbuf *m)
 	link_put(l, frame);
 }
 
+/* RFC 3168 s5: a router marks what is ECN-capable, and sets the header's sum right. */
+static void frame_mark(struct rte_mbuf *m)
+{
+	struct ip4_header *ip = rte_pktmbuf_mtod_offset(m, struct ip4_header *, 14);
+
+	if (m->data_len < 34 || ip->version_ihl != IP4_VERSION_IHL || (ip->tos & 3) == IP_ECN_NOT)
+		return;
+	ip->tos |= IP_ECN_CE;
+	ip->checksum = 0;
+	ip->checksum = cksum_fold(cksum_add(0, ip, sizeof(*ip)));
+}
+
 /* The frame's bytes are read only now, so a sender that changed them meanwhile is found out. */
 static void link_deliver(struct sim_link *l)
 {
@@ -142,6 +156,8 @@ static void link_deliver(struct sim_link *l)
 	rte_pktmbuf_free(frame.m);
 	if (m == NULL)
 		return; /* the receiving device has no mbuf: lost */
+	if (chance(sim, l->mark))
+		frame_mark(m);
 	if (frame.corrupt_bit >= 0) {
 		uint32_t at = (uint32_t)frame.corrupt_bit / 8;
 		struct rte_mbuf *seg = m;
@@ -365,6 +381,8 @@ static int end_accept(void *listen_ctx, struct tcp_conn *conn, void **conn_ctx_o
 		return -1;
 	}
 	e = &sim->ends[1][peer.port - 1000];
+	if (e->opened && sim->cookies)
+		return -1; /* its handshake's last ACK came again, after all was over */
 	if (e->opened) {
 		fail(sim, "accepted twice");
 		return -1;
@@ -414,6 +432,8 @@ static void link_draw(struct sim *sim, int to)
 	l->loss = chance(sim, 0.7) ? random_unit(&sim->random) * 0.12 : 0;
 	l->duplicate = chance(sim, 0.4) ? random_unit(&sim->random) * 0.08 : 0;
 	l->corrupt = chance(sim, 0.4) ? random_unit(&sim->random) * 0.04 : 0;
+	l->mark = chance(sim, 0.4) ? random_unit(&sim->random) * 0.3 : 0;
+	l->down_until_ns = 0;
 	l->byte_ns = pick(sim, byte_ns, 5);
 	l->queue_max = chance(sim, 0.3) ? (uint32_t)between(sim, 4, 64) : SIM_LINK_MAX - 2;
 }
@@ -452,6 +472,11 @@ static bool stack_draw(struct sim *sim, int side)
 	c.tcp.sack = chance(sim, 0.7);
 	c.tcp.delayed_ack_ns = chance(sim, 0.2) ? 1 : 40 * MS;
 	c.tcp.keepalive_idle_ns = chance(sim, 0.2) ? 5 * S : 0;
+	c.tcp.congestion = (uint8_t)between(sim, TCP_CONGESTION_CUBIC, TCP_CONGESTION_DCTCP);
+	c.tcp.ecn = chance(sim, 0.6);
+	if (sim->cookies)
+		c.tcp.backlog_max = 1;
+	c.tcp.source_half_open_max = sim->cookies ? (uint32_t)between(sim, 0, 8) : 0;
 	if (chance(sim, 0.3))
 		c.flags |= NET_FORCE_SLOW; /* the fast path's generic twin */
 	return net_stack_create(&c, &ops, sim->now_ns, &sim->stacks[side]) == 0;
@@ -487,6 +512,9 @@ static bool world_make(struct sim *sim)
 
 	sim->aborts = chance(sim, 0.15);
 	sim->conns = (uint32_t)between(sim, 1, SIM_CONNS_MAX);
+	sim->cookies = chance(sim, 0.2);
+	sim->down_p = chance(sim, 0.25) ? 0.0005 : 0;
+	sim->jump_p = chance(sim, 0.25) ? 0.0005 : 0;
 	link_draw(sim, 0);
 	link_draw(sim, 1);
 	if (!stack_draw(sim, 0) || !stack_draw(sim, 1))
@@ -532,6 +560,8 @@ static void heal(struct sim *sim)
 		sim->links[i].loss = 0;
 		sim->links[i].duplicate = 0;
 		sim->links[i].corrupt = 0;
+		sim->links[i].mark = 0;
+		sim->links[i].down_until_ns = 0;
 		sim->links[i].queue_max = SIM_LINK_MAX - 2;
 	}
 	while (sim->hoard_n > 0)
@@ -671,9 +701,25 @@ static void end_clock(struct sim *sim, struct sim_end *e)
 	}
 }
 
+/* What befalls the world as a whole. */
+static void mishaps(struct sim *sim)
+{
+	if (sim->healed)
+		return;
+	if (chance(sim, sim->down_p)) {
+		uint64_t until_ns = sim->now_ns + between(sim, 1 * MS, 4 * S);
+
+		sim->links[0].down_until_ns = until_ns;
+		sim->links[1].down_until_ns = until_ns;
+	}
+	if (chance(sim, sim->jump_p)) /* as after a suspended machine: all is late at once */
+		sim->now_ns += between(sim, 1, 3 * S);
+}
+
 static void step(struct sim *sim)
 {
 	sim->now_ns = next_event(sim);
+	mishaps(sim);
 	if (!sim->healed && sim->now_ns >= FAULTS_NS + S)
 		heal(sim);
 	for (uint32_t id = 0; id < sim->conns; id++) {
@@ -688,6 +734,9 @@ static void step(struct sim *sim)
 		while (burst-- > 0 && sim->links[i].frames_n > 0 &&
 		       sim->links[i].frames[0].due_ns <= sim->now_ns)
 			link_deliver(&sim->links[i]);
+		/* A clock that goes back is taken as standing still. */
+		if (sim->jump_p > 0 && chance(sim, 0.01))
+			net_timers_run(sim->stacks[i], sim->now_ns - between(sim, 1, S));
 		net_timers_run(sim->stacks[i], sim->now_ns);
 		net_flush(sim->stacks[i], sim->now_ns);
 		check_stack(sim, i);

@@ -1,7 +1,8 @@
 /* Two network stacks, a bad link between them, and applications on both, under a virtual clock.
  *
  * Everything is drawn from one seed. sim_run() first runs under faults (loss, reordering,
- * duplication, corruption, queue limits, mbuf shortage), then heals the link and demands that all
+ * duplication, corruption, queue limits, ECN marks, a link that goes down, a clock that leaps, mbuf
+ * shortage, backlogs so small that SYN cookies come), then heals the link and demands that all
  * ends. After every event the state of each connection must make sense: numbers in their order, a
  * timer for whatever waits, counts that agree.
  */
@@ -29,13 +30,14 @@ struct sim_frame {
 };
 
 /* One direction of the link: delay, jitter (which reorders), loss, duplication, corruption, queue
- * limit. */
+ * limit, ECN marks, times without link. */
 struct sim_link {
 	struct sim *sim;
 	int to; /* which stack hears it */
 	uint64_t delay_ns, jitter_ns;
-	double loss, duplicate, corrupt;
-	uint64_t byte_ns; /* serialisation; 0: none */
+	double loss, duplicate, corrupt, mark; /* mark: what is ECN-capable becomes CE */
+	uint64_t down_until_ns;                /* nothing passes before that */
+	uint64_t byte_ns;                      /* serialisation; 0: none */
 	uint64_t busy_until_ns;
 	uint32_t queue_max;
 	uint32_t frames_n;
@@ -75,6 +77,8 @@ struct sim {
 	bool both_open[SIM_CONNS_MAX]; /* simultaneous open */
 	uint32_t conns;
 	bool aborts, healed;
+	bool cookies;          /* a late ACK may make a connection that was there already */
+	double down_p, jump_p; /* in each step: the link goes down, the clock leaps */
 	char failure[256];
 };
 
