@@ -64,7 +64,6 @@
 	X(LINEARIZE_TAG_ZERO, 303, "field number 0")                                               \
 	X(LINEARIZE_FIELD_NUMBER, 304, "field number out of range")                                \
 	X(LINEARIZE_WIRE_RESERVED, 305, "reserved wire type 6 or 7")                               \
-	X(LINEARIZE_WIRE_TYPE, 306, "wire type does not fit the field's type")                     \
 	X(LINEARIZE_GROUP, 307, "group end without its start, or the reverse")                     \
 	X(LINEARIZE_PACKED, 308, "packed field is no whole number of elements")                    \
 	X(LINEARIZE_UTF8, 309, "string is not valid UTF-8")                                        \

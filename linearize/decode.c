@@ -204,13 +204,16 @@ static bool copy_run(struct decode_state *s)
 			return true;
 		if (n > s->copy_left)
 			n = s->copy_left;
-		memcpy(s->copy_to, s->copy_from, n);
-		s->copy_to += n;
+		if (s->copy_to) {
+			memcpy(s->copy_to, s->copy_from, n);
+			s->copy_to += n;
+		}
 		s->copy_from += n;
 		s->copy_left -= n;
 		s->budget -= (int64_t)(n / LINEAR_UNIT_BYTES + (n >= LINEAR_UNIT_BYTES / 2));
 		if (s->utf8_from) {
-			s->utf8_from = utf8_span(s->utf8_from, s->copy_from);
+			s->utf8_from = s->fast ? s->fast->utf8(s->utf8_from, s->copy_from)
+					       : utf8_span(s->utf8_from, s->copy_from);
 			if (!s->utf8_from || (!s->copy_left && s->utf8_from != s->copy_from))
 				return fail(s, SPLIT_E_LINEARIZE_UTF8);
 		}
@@ -665,11 +668,43 @@ static inline uint8_t *field_slot(const struct decode_frame *frame, const struct
 	return slot;
 }
 
+/* A string that stays where it is. Its NUL would stand on a tag that may be read again. */
+static bool string_alias(struct decode_state *s, const struct schema_field *f, uint8_t *slot,
+			 const uint8_t *p, uint64_t len)
+{
+	uint8_t *nul = linear_get(s, sizeof(struct alias_nul), 8);
+
+	if (!nul)
+		return false;
+	store64(nul + offsetof(struct alias_nul, before), s->nuls);
+	store64(nul + offsetof(struct alias_nul, place), to_receiver(s, p + len));
+	s->nuls = to_receiver(s, nul);
+	s->aliased++;
+	store64(slot, to_receiver(s, p));
+	return !(f->flags & FIELD_UTF8) || copy_start(s, NULL, p, len, true);
+}
+
+/* The message is whole, and the wire not read any more. */
+static void nuls_write(const struct decode_state *s)
+{
+	uint64_t at = s->nuls;
+
+	while (at) {
+		const uint8_t *nul = from_receiver(s, at);
+
+		*from_receiver(s, load64(nul + offsetof(struct alias_nul, place))) = 0;
+		at = load64(nul + offsetof(struct alias_nul, before));
+	}
+}
+
 static bool string_store(struct decode_state *s, const struct schema_field *f, uint8_t *slot,
 			 const uint8_t *p, uint64_t len)
 {
-	uint8_t *mem = linear_get(s, len + 1, 1);
+	uint8_t *mem;
 
+	if (len >= s->alias_min)
+		return string_alias(s, f, slot, p, len);
+	mem = linear_get(s, len + 1, 1);
 	if (!mem)
 		return false;
 	mem[len] = 0;
@@ -682,6 +717,12 @@ static bool bytes_store(struct decode_state *s, uint8_t *slot, const uint8_t *p,
 {
 	uint8_t *mem = NULL;
 
+	if (len >= s->alias_min) {
+		s->aliased++;
+		store64(slot, len);
+		store64(slot + 8, to_receiver(s, p));
+		return true;
+	}
 	if (len) {
 		mem = linear_get(s, len, 1);
 		if (!mem)
@@ -793,8 +834,7 @@ static bool field_run(struct decode_state *s)
 	if (wire != f->wire) {
 		if (wire == WIRE_LEN && f->flags & FIELD_PACKABLE)
 			return packed_field(s, f, p);
-		return fail(s, wire == WIRE_GROUP_END ? SPLIT_E_LINEARIZE_GROUP
-						      : SPLIT_E_LINEARIZE_WIRE_TYPE);
+		return unknown_field(s, tag, p); /* as C++ has it */
 	}
 	if (f->flags & FIELD_ENUM_CLOSED && enum_is_foreign(s, f, p))
 		return unknown_field(s, tag, p);
@@ -809,7 +849,7 @@ static bool fields_run(struct decode_state *s)
 {
 	while (s->budget > 0 && s->phase == PHASE_FIELDS) {
 		if (s->fast) {
-			decode_fast(s);
+			s->fast->decode(s);
 			if (s->budget <= 0)
 				break;
 		}
@@ -824,6 +864,7 @@ static bool fields_run(struct decode_state *s)
 		if (s->frame == s->frames) {
 			if (s->incomplete)
 				return fail(s, SPLIT_E_LINEARIZE_REQUIRED);
+			nuls_write(s);
 			s->phase = PHASE_DONE;
 			return true;
 		}
@@ -864,7 +905,7 @@ int decode_start(struct decode_job *j, const struct schema_message *m, const uin
 	struct decode_state *s = state_of(j);
 
 	/* Not the stacks: they are written before they are read. */
-	memset(s, 0, offsetof(struct decode_state, groups));
+	memset(s, 0, offsetof(struct decode_state, tail));
 	linear_limits_resolve(&s->limits, limits);
 	if (len > s->limits.wire_bytes_max) {
 		s->error = -SPLIT_E_LINEARIZE_LIMIT_WIRE;
@@ -872,7 +913,13 @@ int decode_start(struct decode_job *j, const struct schema_message *m, const uin
 	}
 	bump_init(&s->bump, target, s->limits.linear_bytes_max);
 	s->delta = target->delta;
-	s->fast = linearize_engine_get() == LINEARIZE_ENGINE_FAST;
+	s->alias_min = UINT64_MAX;
+	if (target->alias_min)
+		s->alias_min = target->alias_min < LINEAR_ALIAS_LEAST ? LINEAR_ALIAS_LEAST
+								      : target->alias_min;
+	if (linearize_engine_get() == LINEARIZE_ENGINE_FAST)
+		s->fast = linear_fast_get();
+	s->wire = wire;
 	s->p = wire;
 	s->frame = s->frames;
 	s->frames[0] = (struct decode_frame){.m = m, .end = len ? wire + len : wire};
@@ -915,6 +962,11 @@ uint64_t decode_root(const struct decode_job *j)
 size_t decode_chunk_used(const struct decode_job *j)
 {
 	return (size_t)(state_const(j)->bump.free - state_const(j)->bump.chunk);
+}
+
+uint64_t decode_aliased(const struct decode_job *j)
+{
+	return state_const(j)->aliased;
 }
 
 uint64_t decode_linear_bytes(const struct decode_job *j)

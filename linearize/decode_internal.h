@@ -3,7 +3,10 @@
 #ifndef SPLITD_LINEARIZE_DECODE_INTERNAL_H
 #define SPLITD_LINEARIZE_DECODE_INTERNAL_H
 
-#include "linearize/linearize_internal.h"
+#include "linearize/fast_internal.h"
+
+/* How far past the begin of a field the fast engine reads. */
+#define DECODE_SLOP 48
 
 enum decode_phase {
 	PHASE_FIELDS,
@@ -39,7 +42,13 @@ struct decode_state {
 	enum decode_phase after_copy;
 	uint32_t incomplete; /* messages that lack required fields so far */
 	int error;
-	bool fast; /* decode_fast may take fields */
+	const struct linear_fast *fast; /* may take fields; NULL: the generic engine alone */
+
+	/* The fast engine's, while it runs. */
+	const uint8_t *wire;		 /* its first byte */
+	const uint8_t *safe;		 /* fields that begin before it may be read without care */
+	ptrdiff_t shift;		 /* how far from the wire its end is: in `tail`; 0: it is not */
+	struct decode_frame *frame_last; /* deepest that limits allow */
 
 	/* The long phases' cursors. */
 	const uint8_t *scan, *scan_end;
@@ -57,19 +66,27 @@ struct decode_state {
 	uint64_t elements, work;
 	uint64_t root;
 	int64_t delta;
+	uint64_t alias_min; /* content of so many bytes stays on the wire */
+	uint64_t aliased;
+	uint64_t nuls; /* receiver's address of the last alias_nul; 0: none */
 	struct linear_limits limits;
+	/* Everything from here on is not cleared. */
+	uint8_t tail[2 * DECODE_SLOP];
 	uint32_t groups[LINEAR_DEPTH_MAX + 1];
 	struct decode_frame frames[LINEAR_DEPTH_MAX + 1];
 };
 
+/* A NUL that is due on the wire when the job is done, where an aliased string ends. Lies in linear
+ * memory; both are receiver's addresses. */
+struct alias_nul {
+	uint64_t before; /* the one that was noted before; 0: none */
+	uint64_t place;
+};
+
+static_assert(LINEAR_ALIAS_LEAST > DECODE_SLOP, "nothing in `tail` is aliased");
 static_assert(sizeof(struct decode_state) <= DECODE_JOB_BYTES, "a job holds its state");
 
 /* When a message ends: is every required field there? It may be opened again later. */
 void decode_required_judge(struct decode_state *s, const struct decode_frame *frame);
-
-/* In phase FIELDS: take fields as far as the usual goes. Stops between two fields, with the state
- * as the generic engine would have left it there; what it stopped at is for that engine. It has no
- * errors of its own. */
-void decode_fast(struct decode_state *s);
 
 #endif

@@ -415,7 +415,7 @@ static bool packed_run(struct encode_state *s)
 		uint64_t v;
 
 		if (s->fast) {
-			encode_fast_packed(s);
+			s->fast->encode_packed(s);
 			if (!frame->left || s->budget <= 0)
 				break;
 		}
@@ -525,7 +525,7 @@ static bool fields_run(struct encode_state *s)
 		bool good;
 
 		if (s->fast) {
-			encode_fast(s);
+			s->fast->encode(s);
 			if (s->budget <= 0)
 				break;
 		}
@@ -580,7 +580,10 @@ int encode_start(struct encode_job *j, const struct schema_message *m,
 	s->source = *source;
 	s->sink = *sink;
 	s->root = root;
-	s->fast = linearize_engine_get() == LINEARIZE_ENGINE_FAST;
+	if (linearize_engine_get() == LINEARIZE_ENGINE_FAST)
+		s->fast = linear_fast_get();
+	s->frame_last = s->frames + s->limits.depth_max;
+	s->empty_string = m->empty_string;
 	s->frames[0].m = m;
 	return 0;
 }

@@ -3,7 +3,7 @@
 #ifndef SPLITD_LINEARIZE_ENCODE_INTERNAL_H
 #define SPLITD_LINEARIZE_ENCODE_INTERNAL_H
 
-#include "linearize/linearize_internal.h"
+#include "linearize/fast_internal.h"
 
 enum encode_phase {
 	PHASE_FIELDS,
@@ -34,7 +34,9 @@ struct encode_state {
 	struct encode_frame *frame;
 	enum encode_phase phase;
 	int error;
-	bool fast; /* encode_fast may take fields */
+	const struct linear_fast *fast; /* may take fields; NULL: the generic engine alone */
+	struct encode_frame *frame_last; /* deepest that limits allow */
+	uint64_t empty_string;
 
 	const struct schema_field *field; /* of the long phases */
 	const uint8_t *from;
@@ -69,12 +71,5 @@ static inline uint64_t load64_once(const uint8_t *p)
 {
 	return *(const volatile hostile64 *)(const void *)p;
 }
-
-/* In phase FIELDS: take fields as far as the usual goes. Stops between two steps of fields_run,
- * with the state as the generic engine would have left it there. It has no errors of its own. */
-void encode_fast(struct encode_state *s);
-
-/* In phase PACKED: write elements as long as there are chunk and budget for them. */
-void encode_fast_packed(struct encode_state *s);
 
 #endif

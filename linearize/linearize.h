@@ -235,7 +235,16 @@ struct linear_target {
 	int64_t delta; /* receiver's address = this process's address + delta */
 	int (*chunk_get)(void *ctx, size_t bytes_min, size_t bytes_want, struct linear_chunk *out);
 	void *ctx;
+	/* Decode only. Not 0: strings and bytes of at least so many bytes (LINEAR_ALIAS_LEAST or more)
+	 * are not copied; the message points to where they lie on the wire. For that the wire lies in
+	 * the receiver's memory too, under the same delta, is writable and has one byte more than
+	 * `len`, and stays as long as the message when decode_aliased() is not 0. Nothing on the wire
+	 * is changed before the job is done; then a NUL stands after each such string. */
+	uint32_t alias_min;
 };
+
+/* Below that, copying is cheaper than what it would spare. */
+#define LINEAR_ALIAS_LEAST 128
 
 /* --- Engines ----------------------------------------------------------------------------- */
 
@@ -251,6 +260,12 @@ enum linearize_engine {
  * (-Dlinearize_engine); a build with `generic` has no other, and answers -SPLIT_E_BASE_INVALID. */
 SPLIT_MUST_USE int linearize_engine_set(enum linearize_engine engine);
 enum linearize_engine linearize_engine_get(void);
+
+/* The fast engine is compiled for every machine and, on x86-64, again for BMI2 and AVX2; the best
+ * that this machine can run is taken. For tests and benches: the portable one for the jobs that are
+ * started from now on, or the best again. */
+void linearize_portable_set(bool portable);
+const char *linearize_variant_name(void);
 
 /* --- Decode ----------------------------------------------------------------------------- */
 
@@ -279,6 +294,8 @@ uint64_t decode_root(const struct decode_job *j);
 
 /* Bytes used of the chunk got last, from its start; what is past it may be given back. */
 size_t decode_chunk_used(const struct decode_job *j);
+/* After 0: how many strings and bytes of the message lie on the wire itself. */
+uint64_t decode_aliased(const struct decode_job *j);
 /* Linear bytes used in all, and work units spent so far. */
 uint64_t decode_linear_bytes(const struct decode_job *j);
 uint64_t decode_work(const struct decode_job *j);

@@ -187,8 +187,8 @@ struct fast_field {
 	uint8_t bytes;
 	uint16_t zero;
 	uint32_t offset;
-	uint32_t presence_at; /* has word, case word, count, or required word; else FAST_NOWHERE */
-	uint32_t presence;    /* what goes there; required: the bit's index in its word */
+	uint32_t presence_at; /* has word, case word, count, or required word */
+	uint32_t presence;    /* the case; required: the bit's index in its word */
 	uint32_t zero_too;
 	const struct schema_message *sub;
 };
@@ -198,8 +198,6 @@ static_assert(sizeof(struct fast_field) == 32, "two in a cache line");
 #define FAST_TAG_NONE   UINT32_MAX
 #define FAST_NUMBERS    16   /* each message has at least these, the tags of one byte */
 #define FAST_NUMBER_MAX 2047 /* the last that has a tag of two bytes */
-/* The hole in ProtobufCMessage: always 0, and 0 may be stored there. */
-#define FAST_NOWHERE 12
 
 struct schema_message {
 	const struct fast_field *fast;     /* by number, for number < fast_count */
@@ -272,7 +270,7 @@ void fast_compile(const struct schema_message *m, struct fast_field *table);
 void fast_encode_compile(struct schema_field *f);
 
 /* What may be read past the images of all messages. */
-#define FAST_IMAGE_SLACK 16
+#define FAST_IMAGE_SLACK 64
 
 bool schema_enum_has(const struct schema_enum *e, int32_t number);
 

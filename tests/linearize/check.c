@@ -97,8 +97,6 @@ static bool scan_content(unsigned *mask, const ProtobufCMessageDescriptor *d,
 	if (!f)
 		return true;
 	if (f->type == PROTOBUF_C_TYPE_BOOL) {
-		if (f->label != PROTOBUF_C_LABEL_REPEATED)
-			*mask |= Q(BOOL_WIRE);
 		for (i = 0; i < len; i++)
 			if (p[i] > 1)
 				*mask |= Q(PACKED_BOOL);
@@ -111,6 +109,15 @@ static bool scan_content(unsigned *mask, const ProtobufCMessageDescriptor *d,
 	return true;
 }
 
+/* Does `f` take that wire type? What does not fit is unknown. */
+static bool scan_fits(const ProtobufCFieldDescriptor *f, unsigned wire)
+{
+	static const uint8_t wires[] = {0, 0, 5, 0, 0, 1, 0, 5, 0, 1, 5, 1, 0, 0, 2, 2, 2};
+
+	return wires[f->type] == wire || (wire == 2 && f->label == PROTOBUF_C_LABEL_REPEATED &&
+					  f->type < PROTOBUF_C_TYPE_STRING);
+}
+
 /* One value after its tag; NULL where all readers agree that the message is bad. */
 static const uint8_t *scan_value(unsigned *mask, const ProtobufCMessageDescriptor *d,
 				 const ProtobufCFieldDescriptor *f, unsigned wire, const uint8_t *p,
@@ -119,6 +126,10 @@ static const uint8_t *scan_value(unsigned *mask, const ProtobufCMessageDescripto
 	uint64_t v;
 	bool lost;
 
+	if (f && !scan_fits(f, wire)) {
+		*mask |= Q(WIRE);
+		f = NULL;
+	}
 	switch (wire) {
 	case 0:
 		p = scan_varint(p, end, 10, &v, &lost);
@@ -127,8 +138,6 @@ static const uint8_t *scan_value(unsigned *mask, const ProtobufCMessageDescripto
 		return p;
 	case 1:
 	case 5:
-		if (f && f->type == PROTOBUF_C_TYPE_BOOL)
-			*mask |= Q(BOOL_WIRE);
 		v = wire == 1 ? 8 : 4;
 		return (uint64_t)(end - p) < v ? NULL : p + v;
 	case 2:
@@ -171,7 +180,7 @@ static bool scan_message(unsigned *mask, const ProtobufCMessageDescriptor *d, co
 			break;
 		}
 		f = scan_field(d, (uint32_t)(tag >> 3));
-		if (f && f->type == PROTOBUF_C_TYPE_MESSAGE &&
+		if (f && (tag & 7) == 2 && f->type == PROTOBUF_C_TYPE_MESSAGE &&
 		    f->label != PROTOBUF_C_LABEL_REPEATED) {
 			if (seen[f - d->fields])
 				*mask |= Q(MERGE);

@@ -324,14 +324,6 @@ static const struct bad bads[] = {
 	BAD("tag past 32 bits", "\x88\x80\x80\x80\x10\x01", FIELD_NUMBER),
 	BAD("wire type 6", "\x0e\x01", WIRE_RESERVED),
 	BAD("wire type 7", "\x9f\x06\x01", WIRE_RESERVED),
-	BAD("int32 as 32 bits", "\x0d\x01\x02\x03\x04", WIRE_TYPE),
-	BAD("int32 as length", "\x0a\x01\x02", WIRE_TYPE),
-	BAD("string as varint", "\x78\x01", WIRE_TYPE),
-	BAD("message as varint", "\x88\x01\x01", WIRE_TYPE),
-	BAD("message as group", "\x8b\x01\x8c\x01", WIRE_TYPE),
-	BAD("bool as 32 bits", "\x6d\x01\x02\x03\x04", WIRE_TYPE),
-	BAD("repeated string as varint", "\xd8\x01\x01", WIRE_TYPE),
-	BAD("repeated int32 as 32 bits", "\xad\x01\x01\x02\x03\x04", WIRE_TYPE),
 	BAD("end of no group", "\x9c\x06", GROUP),
 	BAD("end of no group, known number", "\x0c", GROUP),
 	BAD("end of another group", "\x9b\x06\xa4\x06", GROUP),
@@ -358,6 +350,125 @@ START_TEST(test_bad)
 	rc = decode(all, b->wire, b->len, one, &out);
 	ck_assert_msg(rc == b->error, "%s, quantum 1: %s", b->name, error_name(rc));
 	ck_assert_int_eq(linearize_map_status(rc), 13);
+}
+END_TEST
+
+/* A known field of another wire type is kept as unknown, as C++ does, and packs to the same bytes. */
+START_TEST(test_wrong_wire)
+{
+	static const struct {
+		const char *wire;
+		size_t len;
+		uint32_t number;
+		unsigned type;
+	} cases[] = {
+		{WIRE("\x0d\x01\x02\x03\x04"), 1, 5},	   /* int32 as 32 bits */
+		{WIRE("\x0a\x01\x02"), 1, 2},		   /* int32 as length */
+		{WIRE("\x78\x01"), 15, 0},		   /* string as varint */
+		{WIRE("\x88\x01\x01"), 17, 0},		   /* message as varint */
+		{WIRE("\x8b\x01\x08\x07\x8c\x01"), 17, 3}, /* message as group */
+		{WIRE("\x6d\x01\x02\x03\x04"), 13, 5},	   /* bool as 32 bits */
+		{WIRE("\xd8\x01\x01"), 27, 0},		   /* repeated string as varint */
+		{WIRE("\xad\x01\x01\x02\x03\x04"), 21, 5}, /* repeated int32 as 32 bits */
+	};
+	const ProtobufCMessageUnknownField *u;
+	const Unit3__All *m;
+	uint8_t packed[16];
+
+	m = decode3(cases[_i].wire, cases[_i].len);
+	ck_assert_uint_eq(m->base.n_unknown_fields, 1);
+	u = m->base.unknown_fields;
+	ck_assert_uint_eq(u->tag, cases[_i].number);
+	ck_assert_uint_eq((unsigned)u->wire_type, cases[_i].type);
+	ck_assert_uint_eq(protobuf_c_message_pack(&m->base, packed), cases[_i].len);
+	ck_assert_mem_eq(packed, cases[_i].wire, cases[_i].len);
+}
+END_TEST
+
+/* Strings and bytes that stay on the wire: content, NULs once all is read, and a wire that failed is
+ * as it was. */
+START_TEST(test_alias)
+{
+	enum { LONG = 5000 };
+	static const unsigned lengths[] = {0, 1, 127, 128, 129, 300, LONG};
+	const struct linear_limits small = {.work_quantum = (uint32_t)_i * 3};
+	unsigned i, k, n = sizeof(lengths) / sizeof(lengths[0]);
+	struct linear_target target = arena_target(&arena);
+	char text[LONG];
+	struct decode_job j;
+	struct wire w = {0};
+	const Unit3__All *m;
+	uint8_t *wire;
+	int rc;
+
+	memset(text, 'x', sizeof(text));
+	for (i = 0; i < n; i++) {
+		wire_tag(&w, 27, 2);
+		wire_varint(&w, lengths[i]);
+		wire_put(&w, text, lengths[i]);
+		wire_tag(&w, 28, 2);
+		wire_varint(&w, lengths[i]);
+		wire_put(&w, text, lengths[i]);
+	}
+	wire_tag(&w, 15, 2);
+	wire_varint(&w, 200);
+	wire_put(&w, text, 200);
+	wire = malloc(w.len + 1);
+	target.alias_min = 128;
+	for (k = 0; k < 2; k++) {
+		memcpy(wire, w.bytes, w.len);
+		wire[w.len] = 'y';
+		if (k == 1)
+			arena.fail_at = arena.got + 3;
+		ck_assert_int_eq(decode_start(&j, all, wire, w.len, &target, &small), 0);
+		while ((rc = decode_run(&j)) == SPLIT_AGAIN)
+			ck_assert_mem_eq(wire, w.bytes, w.len);
+		ck_assert_int_eq(rc, k == 0 ? 0 : -SPLIT_E_LINEARIZE_NOMEM);
+		if (k == 1) {
+			ck_assert_mem_eq(wire, w.bytes, w.len);
+			break;
+		}
+		ck_assert_uint_eq(decode_aliased(&j), 9);
+		m = (const Unit3__All *)decode_root(&j);
+		ck_assert_uint_eq(m->n_r_string, n);
+		ck_assert_uint_eq(m->n_r_bytes, n);
+		for (i = 0; i < n; i++) {
+			const uint8_t *at = (const uint8_t *)m->r_string[i];
+
+			ck_assert_uint_eq(strlen(m->r_string[i]), lengths[i]);
+			ck_assert_mem_eq(m->r_string[i], text, lengths[i]);
+			ck_assert_int_eq(at >= wire && at < wire + w.len, lengths[i] >= 128);
+			ck_assert_uint_eq(m->r_bytes[i].len, lengths[i]);
+			ck_assert_mem_eq(m->r_bytes[i].data, text, lengths[i]);
+		}
+		ck_assert_uint_eq(strlen(m->f_string), 200);
+		ck_assert_uint_eq(wire[w.len], 0);
+	}
+	free(wire);
+	free(w.bytes);
+}
+END_TEST
+
+START_TEST(test_alias_utf8)
+{
+	struct linear_target target = arena_target(&arena);
+	struct decode_job j;
+	struct wire w = {0};
+	char text[256];
+	int rc;
+
+	memset(text, 'x', sizeof(text));
+	text[200] = (char)0xff;
+	wire_tag(&w, 15, 2);
+	wire_varint(&w, sizeof(text));
+	wire_put(&w, text, sizeof(text));
+	wire_put(&w, "", 1);
+	target.alias_min = 1;
+	ck_assert_int_eq(decode_start(&j, all, w.bytes, w.len - 1, &target, NULL), 0);
+	while ((rc = decode_run(&j)) == SPLIT_AGAIN)
+		;
+	ck_assert_int_eq(rc, -SPLIT_E_LINEARIZE_UTF8);
+	free(w.bytes);
 }
 END_TEST
 
@@ -702,6 +813,9 @@ int main(void)
 	tcase_add_test(c, test_oneof);
 	tcase_add_test(c, test_unknown);
 	tcase_add_loop_test(c, test_bad, 0, sizeof(bads) / sizeof(bads[0]));
+	tcase_add_loop_test(c, test_wrong_wire, 0, 8);
+	tcase_add_loop_test(c, test_alias, 0, 4);
+	tcase_add_test(c, test_alias_utf8);
 	tcase_add_test(c, test_utf8_boundaries);
 	tcase_add_test(c, test_required);
 	tcase_add_test(c, test_depth);

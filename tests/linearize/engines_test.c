@@ -1,6 +1,7 @@
 /* The switch between the engines, and both held equal on what lies at the edges: every truncation,
  * every length of varint at every distance from the end, long runs, long strings, small chunks. The
  * random inputs of differential_test, generated_test and the fuzz targets go through the same. */
+#include "linearize/fast_internal.h"
 #include "tests/linearize/support.h"
 #include "unit3.pb-c.h"
 
@@ -160,6 +161,59 @@ START_TEST(test_runs)
 }
 END_TEST
 
+/* Pieces of text, good and bad, cut anywhere: the vectors say what the grammar says. */
+START_TEST(test_utf8)
+{
+	static const char *const pieces[] = {
+		"a",
+		"0123456789abcdefghijklmnopqrstuvwxyz",
+		"\xc3\xa9",
+		"\xe2\x82\xac",
+		"\xed\x9f\xbf",
+		"\xf0\x9f\x98\x80",
+		"\xf4\x8f\xbf\xbf",
+		/* bad */
+		"\x80",
+		"\xc0\x80",
+		"\xc1\xbf",
+		"\xe0\x9f\xbf",
+		"\xed\xa0\x80",
+		"\xf0\x8f\xbf\xbf",
+		"\xf4\x90\x80\x80",
+		"\xf5\x80\x80\x80",
+		"\xff",
+		"\xe2\x82",
+	};
+	int i, k, good = 0;
+
+	for (i = 0; i < 40000; i++) {
+		struct wire w = {0};
+		int bad = (int)random_below(&r, 3);
+		const uint8_t *end, *expected;
+
+		for (k = (int)random_below(&r, 40); k >= 0; k--) {
+			const char *piece = pieces[random_below(&r, 7)];
+
+			if (bad == 1 && random_below(&r, 30) == 0)
+				piece = pieces[7 + random_below(&r, 10)];
+			wire_put(&w, piece, strlen(piece));
+		}
+		if (bad == 2)
+			w.bytes[random_below(&r, w.len)] = (uint8_t)random_next(&r);
+		/* Exactly that size, so that ASan sees what is read past it. */
+		w.bytes = realloc(w.bytes, w.len);
+		end = w.bytes + w.len - (w.len ? random_below(&r, 2) : 0);
+		expected = utf8_span(w.bytes, end);
+		good += expected != NULL;
+		ck_assert_ptr_eq(linear_fast_get()->utf8(w.bytes, end), expected);
+		ck_assert_ptr_eq(linear_fast_any.utf8(w.bytes, end), expected);
+		free(w.bytes);
+	}
+	ck_assert_int_gt(good, 1000);
+	ck_assert_int_lt(good, 39000);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("engines");
@@ -174,6 +228,7 @@ int main(void)
 	tcase_add_test(c, test_varints);
 	tcase_add_test(c, test_lengths);
 	tcase_add_test(c, test_runs);
+	tcase_add_test(c, test_utf8);
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

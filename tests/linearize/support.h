@@ -71,7 +71,7 @@ bool message_equal(const ProtobufCMessage *a, const ProtobufCMessage *b, int64_t
 #define QUIRKS(X)                                                                                  \
 	X(MERGE, "a repeated singular sub-message: merge loses fields or fails")                   \
 	X(GROUP, "groups are refused; they are legal unknown fields")                              \
-	X(BOOL_WIRE, "a bool field takes any wire type")                                           \
+	X(WIRE, "a known field of another wire type is refused, or misread: bool")                 \
 	X(BOOL_VALUE, "a bool varint counts bits past 64")                                         \
 	X(PACKED_BOOL, "each byte of a packed bool is an element, unchecked")                      \
 	X(TAG, "tags past 32 bits are cut; field number 0 passes in long form")                    \

@@ -1,0 +1,153 @@
+/* What the fast engines share: wide varints, and the variants they are compiled in.
+ *
+ * The files of the fast engines are compiled once for every machine and, on x86-64, once more for
+ * those with BMI2 and AVX2 (LINEARIZE_WIDE); linear_fast_get() chooses when the process first needs
+ * one. aarch64 has NEON always, so one variant does. Each vector path has a portable twin. */
+#ifndef SPLITD_LINEARIZE_FAST_INTERNAL_H
+#define SPLITD_LINEARIZE_FAST_INTERNAL_H
+
+#include "linearize/linearize_internal.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#ifdef LINEARIZE_WIDE
+#define FAST_NAME(name) name##_wide
+#else
+#define FAST_NAME(name) name##_any
+#endif
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define likely(x)     __builtin_expect(!!(x), 1)
+#define unlikely(x)   __builtin_expect(!!(x), 0)
+#define HIGH_BITS     0x8080808080808080u
+
+struct decode_state;
+struct encode_state;
+
+/* One variant of the fast engines. */
+struct linear_fast {
+	/* In phase FIELDS: take fields as far as the usual goes. Stops between two fields, with the
+	 * state as the generic engine would have left it there; what it stopped at is for that
+	 * engine. It has no errors of its own. */
+	void (*decode)(struct decode_state *s);
+	/* The same for encode. */
+	void (*encode)(struct encode_state *s);
+	/* In phase PACKED: write elements as long as there are chunk and budget for them. */
+	void (*encode_packed)(struct encode_state *s);
+	/* utf8_span of this variant. */
+	const uint8_t *(*utf8)(const uint8_t *p, const uint8_t *end);
+	const char *name;
+};
+
+extern const struct linear_fast linear_fast_any;
+#ifdef LINEARIZE_HAVE_WIDE
+extern const struct linear_fast linear_fast_wide;
+#endif
+
+/* The best variant that this machine can run. */
+const struct linear_fast *linear_fast_get(void);
+
+/* --- Variant-internal pieces ------------------------------------------------------------------ */
+
+void FAST_NAME(decode_fast)(struct decode_state *s);
+void FAST_NAME(encode_fast)(struct encode_state *s);
+void FAST_NAME(encode_fast_packed)(struct encode_state *s);
+const uint8_t *FAST_NAME(utf8_span)(const uint8_t *p, const uint8_t *end);
+
+/* Varint types of packed fields. */
+enum varint_kind { VARINT_32, VARINT_64, VARINT_ZIGZAG_32, VARINT_ZIGZAG_64, VARINT_BOOL };
+
+/* How many varints end in [p, end). */
+uint64_t FAST_NAME(varints_count)(const uint8_t *p, const uint8_t *end);
+/* Decode all varints of [p, end), which ends with a whole one, to `slot`, which has room for them.
+ * Nothing past `wire_end` (>= end) is read. False: one is too long; then `slot` holds anything. */
+bool FAST_NAME(varints_decode)(enum varint_kind kind, uint8_t *slot, const uint8_t *p,
+			       const uint8_t *end, const uint8_t *wire_end);
+/* Encode elements [to, from) of `array`, the last one first, in front of `head`; each has 10 bytes
+ * of room, and 16 more are there. The array may change meanwhile: each element is loaded once. */
+uint8_t *FAST_NAME(varints_encode)(enum varint_kind kind, bool sign_extend, uint8_t *head,
+				   const uint8_t *array, uint64_t from, uint64_t to);
+
+/* --- Varints ---------------------------------------------------------------------------------- */
+
+/* By value: two registers. `next` NULL: longer than 10 bytes. */
+struct varint {
+	const uint8_t *next;
+	uint64_t v;
+};
+
+/* The 7-bit groups of the bytes of `w`, together. */
+ALWAYS_INLINE uint64_t groups_join(uint64_t w)
+{
+#ifdef __BMI2__
+	return _pext_u64(w, ~HIGH_BITS);
+#else
+	w = (w & 0x007f007f007f007fu) | (w & 0x7f007f007f007f00u) >> 1;
+	w = (w & 0x00003fff00003fffu) | (w & 0x3fff00003fff0000u) >> 2;
+	return (w & 0x000000000fffffffu) | (w & 0x0fffffff00000000u) >> 4;
+#endif
+}
+
+/* The low 56 bits of `v` as groups of 7, one in each byte. */
+ALWAYS_INLINE uint64_t groups_spread(uint64_t v)
+{
+#ifdef __BMI2__
+	return _pdep_u64(v, ~HIGH_BITS);
+#else
+	v = (v & 0x000000000fffffffu) | (v & 0x00fffffff0000000u) << 4;
+	v = (v & 0x00003fff00003fffu) | (v & 0x0fffc0000fffc000u) << 2;
+	return (v & 0x007f007f007f007fu) | (v & 0x3f803f803f803f80u) << 1;
+#endif
+}
+
+/* The varint at `p`, 10 bytes of which may be read; `w` are its first 8. */
+ALWAYS_INLINE struct varint varint_join(const uint8_t *p, uint64_t w)
+{
+	uint64_t stops = ~w & HIGH_BITS;
+	struct varint r;
+
+	if (likely(stops)) {
+		r.v = groups_join(w & (stops ^ (stops - 1)));
+		r.next = p + (unsigned)__builtin_ctzll(stops) / 8 + 1;
+		return r;
+	}
+	r.v = groups_join(w) | (uint64_t)(p[8] & 0x7f) << 56;
+	r.next = p + 9;
+	if (p[8] >= 0x80) {
+		r.v |= (uint64_t)p[9] << 63;
+		r.next = p[9] >= 0x80 ? NULL : p + 10;
+	}
+	return r;
+}
+
+/* The same, the short ones first. */
+ALWAYS_INLINE struct varint varint_near(const uint8_t *p)
+{
+	uint64_t w = load64(p);
+
+	if (likely(!(w & 0x80)))
+		return (struct varint){p + 1, w & 0x7f};
+	return varint_join(p, w);
+}
+
+/* Any varint of at most 10 bytes that ends before `end`, byte by byte. */
+static inline struct varint varint_careful(const uint8_t *p, const uint8_t *end)
+{
+	struct varint r = {NULL, 0};
+	unsigned i;
+
+	for (i = 0; i < 10 && p + i < end; i++) {
+		r.v |= (uint64_t)(p[i] & 0x7f) << (7 * i);
+		if (p[i] < 0x80) {
+			r.next = p + i + 1;
+			return r;
+		}
+	}
+	return r;
+}
+
+#endif
