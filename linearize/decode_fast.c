@@ -14,12 +14,12 @@
  * that was read, wire type and all. Each pair of a type and a cardinality has its own piece of code
  * (an `op`), which ends by finding the next field and jumping to its piece.
  *
- * Bounds. A field that begins SLOP bytes before the end of the wire can be read without asking: tag,
- * varint and a short string fit into that. What a value really took is compared with the end of its
- * message once, afterwards. The last SLOP bytes of the wire are moved to a buffer in the job that
- * has as much room behind it (tail_enter), and go on from there in the same way; all places on the
- * wire that the job knows move along, and back when the engine stops. Stores may run past a value,
- * never past the chunk: near its end they are made to measure.
+ * Bounds. A field that begins SLOP bytes before the end of the wire can be read without asking:
+ * tag, varint and a short string fit into that. What a value really took is compared with the end
+ * of its message once, afterwards. The last SLOP bytes of the wire are moved to a buffer in the job
+ * that has as much room behind it (tail_enter), and go on from there in the same way; all places on
+ * the wire that the job knows move along, and back when the engine stops. Stores may run past a
+ * value, never past the chunk: near its end they are made to measure.
  *
  * The accounts that must come out as in decode.c: one unit of budget for a field and for the end of
  * a message; copies, structs and runs as decode.c counts them. Elements are not held against their
@@ -208,8 +208,8 @@ static void wire_shift(struct decode_state *s, const struct decode_frame *last, 
 	s->shift += by;
 }
 
-/* Go on in the job's buffer, from `p` on, at most SLOP bytes before the end of the wire. Returns the
- * new `p`. */
+/* Go on in the job's buffer, from `p` on, at most SLOP bytes before the end of the wire. Returns
+ * the new `p`. */
 static __attribute__((noinline)) const uint8_t *tail_enter(struct decode_state *s, const uint8_t *p,
 							   const struct decode_frame *last)
 {
@@ -751,8 +751,8 @@ static void engine_end(struct decode_state *s, const struct fast *x)
 	LIST(X, REPEATED)
 #define MESSAGES(X, card) X(message, KIND_MESSAGE, card)
 
-#define LABEL(what, kind, card)  [OP(kind, card)] = &&op_##kind##_##card,
-#define PACKED_LABEL(kind)       [OP_PACKED(kind)] = &&op_packed,
+#define LABEL(what, kind, card) [OP(kind, card)] = &&op_##kind##_##card,
+#define PACKED_LABEL(kind)      [OP_PACKED(kind)] = &&op_packed,
 
 /* Find the field at x.p and go to its piece of code. */
 #define DISPATCH()                                                                                 \

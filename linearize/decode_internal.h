@@ -45,9 +45,9 @@ struct decode_state {
 	const struct linear_fast *fast; /* may take fields; NULL: the generic engine alone */
 
 	/* The fast engine's, while it runs. */
-	const uint8_t *wire;		 /* its first byte */
-	const uint8_t *safe;		 /* fields that begin before it may be read without care */
-	ptrdiff_t shift;		 /* how far from the wire its end is: in `tail`; 0: it is not */
+	const uint8_t *wire; /* its first byte */
+	const uint8_t *safe; /* fields that begin before it may be read without care */
+	ptrdiff_t shift;     /* how far from the wire its end is: in `tail`; 0: it is not */
 	struct decode_frame *frame_last; /* deepest that limits allow */
 
 	/* The long phases' cursors. */

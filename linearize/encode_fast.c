@@ -6,10 +6,10 @@
  * of the chunk or of the quantum within reach, tags of more than 4 bytes.
  *
  * A message is the row of its fields from the last to the first; each piece of code ends by jumping
- * to that of the next field. Before each it is asked once whether the chunk has FIELD_ROOM, which is
- * enough for any header, number and short string; only longer content asks again. Below `floor` no
- * byte may be written, be it for the chunk's end or for the output's limit. Stores may run past a
- * value towards the front of the chunk, where nothing is yet, never behind `head`.
+ * to that of the next field. Before each it is asked once whether the chunk has FIELD_ROOM, which
+ * is enough for any header, number and short string; only longer content asks again. Below `floor`
+ * no byte may be written, be it for the chunk's end or for the output's limit. Stores may run past
+ * a value towards the front of the chunk, where nothing is yet, never behind `head`.
  *
  * A short string is found and moved without a branch on its length: one vector from its start tells
  * where the NUL is, one that ends before the NUL is stored so that it ends before `head`.
@@ -18,8 +18,8 @@
  * window(). A step that was looked at and left to the generic engine is loaded again by that, from
  * the start; nothing of the first look is used then.
  *
- * Elements are not counted one by one: a unit is an element unless charge() says that it is not, and
- * since each one takes a byte of output, one comparison with the room ahead will do.
+ * Elements are not counted one by one: a unit is an element unless charge() says that it is not,
+ * and since each one takes a byte of output, one comparison with the room ahead will do.
  */
 #include "linearize/encode_internal.h"
 #include "linearize/fast_internal.h"
@@ -294,8 +294,8 @@ ALWAYS_INLINE unsigned nul_find(const uint8_t *from)
 {
 #if defined(__AVX2__)
 	__m256i v = _mm256_loadu_si256((const __m256i *)(const void *)from);
-	uint64_t zeros = (uint32_t)_mm256_movemask_epi8(
-		_mm256_cmpeq_epi8(v, _mm256_setzero_si256()));
+	uint64_t zeros =
+		(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, _mm256_setzero_si256()));
 #elif defined(__SSE2__)
 	__m128i none = _mm_setzero_si128();
 	__m128i low = _mm_loadu_si128((const __m128i *)(const void *)from);
@@ -304,10 +304,10 @@ ALWAYS_INLINE unsigned nul_find(const uint8_t *from)
 			 (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(high, none)) << 16;
 #else
 	uint8x16_t low = vceqzq_u8(vld1q_u8(from)), high = vceqzq_u8(vld1q_u8(from + 16));
-	uint64_t a = vget_lane_u64(
-		vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(low), 4)), 0);
-	uint64_t b = vget_lane_u64(
-		vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(high), 4)), 0);
+	uint64_t a =
+		vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(low), 4)), 0);
+	uint64_t b =
+		vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(high), 4)), 0);
 
 	return a   ? (unsigned)__builtin_ctzll(a) / 4
 	       : b ? 16 + (unsigned)__builtin_ctzll(b) / 4
@@ -354,7 +354,8 @@ ALWAYS_INLINE void short_header(struct fast *x, uint64_t n)
 }
 
 /* `n` bytes at `from` with their header. `scanned`: their end was looked for. Returns the new head,
- * or NULL when it is unusual and nothing was done. Charges s->budget and s->elements for the copy. */
+ * or NULL when it is unusual and nothing was done. Charges s->budget and s->elements for the copy.
+ */
 static __attribute__((noinline)) uint8_t *content_long(struct encode_state *s, uint8_t *head,
 						       const uint8_t *floor,
 						       const struct schema_field *f,
@@ -460,8 +461,7 @@ ALWAYS_INLINE enum outcome bytes_put(struct encode_state *s, struct fast *x, uin
 		return WRITTEN;
 	}
 	address = load64_once(member + 8);
-	if (unlikely(address == x->f->default_address && address != 0 &&
-		     n <= x->f->default_bytes))
+	if (unlikely(address == x->f->default_address && address != 0 && n <= x->f->default_bytes))
 		return long_put(s, x, x->f->default_data, n, false);
 	at = address - s->source.peer_base;
 	if (unlikely(at > s->source.bytes || n > s->source.bytes - at))
@@ -567,8 +567,8 @@ ALWAYS_INLINE const uint8_t *array_find(const struct encode_state *s, const stru
 	uint64_t elements = s->elements - (uint64_t)x->budget;
 
 	*n = load64_once(x->src + x->f->quantifier);
-	if (*n == 0 || unlikely(*n > s->source.bytes / 16 ||
-				*n + room(x) > s->limits.elements_max - elements))
+	if (*n == 0 ||
+	    unlikely(*n > s->source.bytes / 16 || *n + room(x) > s->limits.elements_max - elements))
 		return NULL;
 	return window(s, load64_once(x->src + x->f->offset), *n * x->f->bytes);
 }
@@ -696,8 +696,8 @@ void FAST_NAME(encode_fast_packed)(struct encode_state *s)
 	SCALARS(X, HAS)                                                                            \
 	POINTERS(X, POINTER)
 
-#define LABEL(kind, presence)   [OP(kind, presence)] = &&op_##kind##_##presence,
-#define ARRAY(kind, presence)   [OP(kind, presence)] = &&op_array,
+#define LABEL(kind, presence)    [OP(kind, presence)] = &&op_##kind##_##presence,
+#define ARRAY(kind, presence)    [OP(kind, presence)] = &&op_array,
 #define ELEMENT_(kind, presence) [OP(kind, presence)] = &&element_##kind,
 
 /* On with the field before x.f in its message. */
@@ -712,8 +712,7 @@ void FAST_NAME(encode_fast_packed)(struct encode_state *s)
 	} while (0)
 
 #define SINGULAR_PIECE(kind, presence)                                                             \
-	op_##kind##_##presence : if (unlikely(!singular_put(s, &x, kind, presence)))               \
-		goto unusual;                                                                      \
+	op_##kind##_##presence : if (unlikely(!singular_put(s, &x, kind, presence))) goto unusual; \
 	if ((kind) == KIND_MESSAGE)                                                                \
 		goto message_begun;                                                                \
 	DISPATCH();

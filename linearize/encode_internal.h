@@ -34,7 +34,7 @@ struct encode_state {
 	struct encode_frame *frame;
 	enum encode_phase phase;
 	int error;
-	const struct linear_fast *fast; /* may take fields; NULL: the generic engine alone */
+	const struct linear_fast *fast;  /* may take fields; NULL: the generic engine alone */
 	struct encode_frame *frame_last; /* deepest that limits allow */
 	uint64_t empty_string;
 

@@ -235,11 +235,12 @@ struct linear_target {
 	int64_t delta; /* receiver's address = this process's address + delta */
 	int (*chunk_get)(void *ctx, size_t bytes_min, size_t bytes_want, struct linear_chunk *out);
 	void *ctx;
-	/* Decode only. Not 0: strings and bytes of at least so many bytes (LINEAR_ALIAS_LEAST or more)
-	 * are not copied; the message points to where they lie on the wire. For that the wire lies in
-	 * the receiver's memory too, under the same delta, is writable and has one byte more than
-	 * `len`, and stays as long as the message when decode_aliased() is not 0. Nothing on the wire
-	 * is changed before the job is done; then a NUL stands after each such string. */
+	/* Decode only. Not 0: strings and bytes of at least so many bytes (LINEAR_ALIAS_LEAST or
+	 * more) are not copied; the message points to where they lie on the wire. For that the wire
+	 * lies in the receiver's memory too, under the same delta, is writable and has one byte
+	 * more than `len`, and stays as long as the message when decode_aliased() is not 0. Nothing
+	 * on the wire is changed before the job is done; then a NUL stands after each such string.
+	 */
 	uint32_t alias_min;
 };
 

@@ -1,10 +1,10 @@
 /* Runs of packed varints, at the speed of vectors where the machine has them.
  *
- * Decode looks at 64 bytes at a time: the bytes below 0x80 are the ends of varints, and give a mask.
- * A full mask is 64 numbers of one byte, widened by vectors; else the mask is taken apart bit by bit,
- * so that where a number begins never depends on the value before it, and no branch on its length
- * but the rare one past 8 bytes. Encode goes backwards: vectors narrow what is small, the rest is
- * spread over a word whose front end is cut off, again without a branch on the length. */
+ * Decode looks at 64 bytes at a time: the bytes below 0x80 are the ends of varints, and give a
+ * mask. A full mask is 64 numbers of one byte, widened by vectors; else the mask is taken apart bit
+ * by bit, so that where a number begins never depends on the value before it, and no branch on its
+ * length but the rare one past 8 bytes. Encode goes backwards: vectors narrow what is small, the
+ * rest is spread over a word whose front end is cut off, again without a branch on the length. */
 #include "linearize/fast_internal.h"
 
 #define BLOCK 64
@@ -111,8 +111,8 @@ ALWAYS_INLINE void widen_16(enum varint_kind kind, uint8_t *slot, const uint8_t 
 		v = _mm_min_epu8(v, _mm_set1_epi8(1));
 	if (kind == VARINT_ZIGZAG_32 || kind == VARINT_ZIGZAG_64) {
 		__m128i half = _mm_and_si128(_mm_srli_epi16(v, 1), _mm_set1_epi8(0x3f));
-		__m128i sign = _mm_sub_epi8(_mm_setzero_si128(),
-					    _mm_and_si128(v, _mm_set1_epi8(1)));
+		__m128i sign =
+			_mm_sub_epi8(_mm_setzero_si128(), _mm_and_si128(v, _mm_set1_epi8(1)));
 
 		v = _mm_xor_si128(half, sign);
 	}
@@ -135,8 +135,7 @@ ALWAYS_INLINE void widen_16(enum varint_kind kind, uint8_t *slot, const uint8_t 
 	if (kind == VARINT_BOOL)
 		v = vminq_u8(v, vdupq_n_u8(1));
 	if (kind == VARINT_ZIGZAG_32 || kind == VARINT_ZIGZAG_64)
-		v = veorq_u8(vshrq_n_u8(v, 1),
-			     vsubq_u8(vdupq_n_u8(0), vandq_u8(v, vdupq_n_u8(1))));
+		v = veorq_u8(vshrq_n_u8(v, 1), vsubq_u8(vdupq_n_u8(0), vandq_u8(v, vdupq_n_u8(1))));
 	low = vmovl_s8(vget_low_s8(vreinterpretq_s8_u8(v)));
 	high = vmovl_s8(vget_high_s8(vreinterpretq_s8_u8(v)));
 	words[0] = vmovl_s16(vget_low_s16(low));
@@ -145,10 +144,10 @@ ALWAYS_INLINE void widen_16(enum varint_kind kind, uint8_t *slot, const uint8_t 
 	words[3] = vmovl_s16(vget_high_s16(high));
 	for (i = 0; i < 4; i++) {
 		if (kind_is_wide(kind)) {
-			vst1q_u8(slot + 32UL * i, vreinterpretq_u8_s64(vmovl_s32(
-							  vget_low_s32(words[i]))));
-			vst1q_u8(slot + 32UL * i + 16, vreinterpretq_u8_s64(vmovl_s32(
-							       vget_high_s32(words[i]))));
+			vst1q_u8(slot + 32UL * i,
+				 vreinterpretq_u8_s64(vmovl_s32(vget_low_s32(words[i]))));
+			vst1q_u8(slot + 32UL * i + 16,
+				 vreinterpretq_u8_s64(vmovl_s32(vget_high_s32(words[i]))));
 		} else {
 			vst1q_u8(slot + 16UL * i, vreinterpretq_u8_s32(words[i]));
 		}
@@ -308,7 +307,8 @@ ALWAYS_INLINE bool narrow_8(enum varint_kind kind, uint8_t *head, const uint8_t 
 		bad = _mm256_or_si256(low, high);
 		if (!_mm256_testz_si256(bad, _mm256_set1_epi64x(~INT64_C(0x7f))))
 			return false;
-		/* The low words of both, in order: 0 2 (low) 4 6 (high) in each half, then sorted. */
+		/* The low words of both, in order: 0 2 (low) 4 6 (high) in each half, then sorted.
+		 */
 		low = _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(low),
 							    _mm256_castsi256_ps(high), 0x88));
 		low = _mm256_permute4x64_epi64(low, 0xd8);
@@ -316,9 +316,8 @@ ALWAYS_INLINE bool narrow_8(enum varint_kind kind, uint8_t *head, const uint8_t 
 		low = _mm256_loadu_si256((const __m256i *)(const void *)(at - 32));
 		HOLD(low);
 		if (kind == VARINT_BOOL)
-			low = _mm256_andnot_si256(
-				_mm256_cmpeq_epi32(low, _mm256_setzero_si256()),
-				_mm256_set1_epi32(1));
+			low = _mm256_andnot_si256(_mm256_cmpeq_epi32(low, _mm256_setzero_si256()),
+						  _mm256_set1_epi32(1));
 		if (kind == VARINT_ZIGZAG_32)
 			low = _mm256_xor_si256(_mm256_slli_epi32(low, 1),
 					       _mm256_srai_epi32(low, 31));

@@ -6,23 +6,35 @@
 
 #if defined(__AVX2__) || defined(__ARM_NEON)
 
-#define TOO_SHORT    0x01 /* lead, then no continuation */
-#define TOO_LONG     0x02 /* ASCII, then a continuation */
-#define OVERLONG_3   0x04
-#define TOO_LARGE    0x08 /* above U+10FFFF */
-#define SURROGATE    0x10
-#define OVERLONG_2   0x20
-#define OVERLONG_4   0x40
-#define TOO_LARGE_2  0x40
-#define TWO_CONTS    0x80
-#define CARRY        (TOO_SHORT | TOO_LONG | TWO_CONTS)
-#define LARGE        (CARRY | TOO_LARGE | TOO_LARGE_2)
-#define SECOND       (TOO_LONG | OVERLONG_2 | TWO_CONTS)
+#define TOO_SHORT   0x01 /* lead, then no continuation */
+#define TOO_LONG    0x02 /* ASCII, then a continuation */
+#define OVERLONG_3  0x04
+#define TOO_LARGE   0x08 /* above U+10FFFF */
+#define SURROGATE   0x10
+#define OVERLONG_2  0x20
+#define OVERLONG_4  0x40
+#define TOO_LARGE_2 0x40
+#define TWO_CONTS   0x80
+#define CARRY       (TOO_SHORT | TOO_LONG | TWO_CONTS)
+#define LARGE       (CARRY | TOO_LARGE | TOO_LARGE_2)
+#define SECOND      (TOO_LONG | OVERLONG_2 | TWO_CONTS)
 
 static const uint8_t first_high[16] = {
-	TOO_LONG,  TOO_LONG,  TOO_LONG,  TOO_LONG,  TOO_LONG,
-	TOO_LONG,  TOO_LONG,  TOO_LONG,  TWO_CONTS, TWO_CONTS,
-	TWO_CONTS, TWO_CONTS, TOO_SHORT | OVERLONG_2, TOO_SHORT, TOO_SHORT | OVERLONG_3 | SURROGATE,
+	TOO_LONG,
+	TOO_LONG,
+	TOO_LONG,
+	TOO_LONG,
+	TOO_LONG,
+	TOO_LONG,
+	TOO_LONG,
+	TOO_LONG,
+	TWO_CONTS,
+	TWO_CONTS,
+	TWO_CONTS,
+	TWO_CONTS,
+	TOO_SHORT | OVERLONG_2,
+	TOO_SHORT,
+	TOO_SHORT | OVERLONG_3 | SURROGATE,
 	TOO_SHORT | TOO_LARGE | TOO_LARGE_2 | OVERLONG_4,
 };
 static const uint8_t first_low[16] = {
@@ -111,8 +123,8 @@ ALWAYS_INLINE vector vector_wrong(vector v, vector before)
 				       _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
 	vector third = _mm256_subs_epu8(two, _mm256_set1_epi8(0xe0 - 0x80));
 	vector fourth = _mm256_subs_epu8(three, _mm256_set1_epi8(0xf0 - 0x80));
-	vector must = _mm256_and_si256(_mm256_or_si256(third, fourth),
-				       _mm256_set1_epi8((char)0x80));
+	vector must =
+		_mm256_and_si256(_mm256_or_si256(third, fourth), _mm256_set1_epi8((char)0x80));
 
 	return _mm256_xor_si256(must, _mm256_and_si256(_mm256_and_si256(a, b), c));
 }

@@ -353,7 +353,8 @@ START_TEST(test_bad)
 }
 END_TEST
 
-/* A known field of another wire type is kept as unknown, as C++ does, and packs to the same bytes. */
+/* A known field of another wire type is kept as unknown, as C++ does, and packs to the same bytes.
+ */
 START_TEST(test_wrong_wire)
 {
 	static const struct {
@@ -362,13 +363,13 @@ START_TEST(test_wrong_wire)
 		uint32_t number;
 		unsigned type;
 	} cases[] = {
-		{WIRE("\x0d\x01\x02\x03\x04"), 1, 5},	   /* int32 as 32 bits */
-		{WIRE("\x0a\x01\x02"), 1, 2},		   /* int32 as length */
-		{WIRE("\x78\x01"), 15, 0},		   /* string as varint */
-		{WIRE("\x88\x01\x01"), 17, 0},		   /* message as varint */
+		{WIRE("\x0d\x01\x02\x03\x04"), 1, 5},      /* int32 as 32 bits */
+		{WIRE("\x0a\x01\x02"), 1, 2},              /* int32 as length */
+		{WIRE("\x78\x01"), 15, 0},                 /* string as varint */
+		{WIRE("\x88\x01\x01"), 17, 0},             /* message as varint */
 		{WIRE("\x8b\x01\x08\x07\x8c\x01"), 17, 3}, /* message as group */
-		{WIRE("\x6d\x01\x02\x03\x04"), 13, 5},	   /* bool as 32 bits */
-		{WIRE("\xd8\x01\x01"), 27, 0},		   /* repeated string as varint */
+		{WIRE("\x6d\x01\x02\x03\x04"), 13, 5},     /* bool as 32 bits */
+		{WIRE("\xd8\x01\x01"), 27, 0},             /* repeated string as varint */
 		{WIRE("\xad\x01\x01\x02\x03\x04"), 21, 5}, /* repeated int32 as 32 bits */
 	};
 	const ProtobufCMessageUnknownField *u;
@@ -385,8 +386,8 @@ START_TEST(test_wrong_wire)
 }
 END_TEST
 
-/* Strings and bytes that stay on the wire: content, NULs once all is read, and a wire that failed is
- * as it was. */
+/* Strings and bytes that stay on the wire: content, NULs once all is read, and a wire that failed
+ * is as it was. */
 START_TEST(test_alias)
 {
 	enum { LONG = 5000 };
