@@ -20,6 +20,37 @@
  * and split_call_cancelled excepted: these may race with anything). A handler must not fork and go
  * on using the segments in the child: they are not mapped there.
  *
+ * Streams (kinds other than SPLIT_UNARY; split_host_serve_method, or handlers of protoc-gen-split).
+ * Every callback of a call runs on one and the same worker, never two at a time, in this order:
+ *
+ *     open, message, message, …, half_close        SPLIT_CLIENT_STREAM, SPLIT_BIDI_STREAM
+ *     message                                      SPLIT_SERVER_STREAM: the request, once
+ *
+ * with `writable` and, at most once, `cancelled` in between; after `cancelled` none but `closed`.
+ * open comes when the call's headers have come: before any message, and also when none ever comes.
+ * `closed` is the last of all.
+ *
+ *   - The handler sends by split_call_send, from callbacks or any other thread, in the order of its
+ *     calls. SPLIT_AGAIN: the client is slow, the message was not taken; `writable` is called when
+ *     there is room again. split_call_send_wait waits instead.
+ *   - What was added by split_call_add_initial_metadata leaves before the first message, or when
+ *     split_call_send_initial_metadata says so.
+ *   - A call ends when the handler says so, whatever the client still sends: split_call_answer with
+ *     the one reply of a SPLIT_CLIENT_STREAM call, with NULL for the others (the status set, OK
+ *     when none was); split_call_fail in any case. Messages sent before go out first. No callback
+ *     but `closed` begins after that.
+ *   - A message is valid until its callback returns; split_message_retain keeps it longer. The
+ *     request of a SPLIT_SERVER_STREAM call, and metadata of every streaming call, are valid until
+ *     the call has been answered (and longer by split_call_retain).
+ *   - Read-ahead: splitd hands over at most `read_ahead` messages of a call that the handler is not
+ *     through with. It is through with one when its callback has returned, or with the release of a
+ *     retained one; with SPLIT_METHOD_CREDIT it says so itself (split_call_credit). Beyond that the
+ *     client is stopped by HTTP/2's flow control.
+ *   - A struct split_call is valid in its callbacks, and elsewhere until `closed`.
+ *   - When the client goes, the deadline passes or splitd is lost, `cancelled` is called, and the
+ *     call must still be ended. A streaming method without `cancelled` leaves that to the library:
+ *     its calls are over then as if failed with SPLIT_CANCELLED.
+ *
  * A call. Each call is answered exactly once: by the closure that protobuf-c hands to the handler,
  * or by split_call_answer or split_call_fail. A second answer is refused (SPLIT_E_ANSWERED),
  * counted and harmless, whenever and from wherever it comes: closure data is a handle with a
@@ -166,14 +197,25 @@ struct split_method {
 	void (*open)(struct split_call *call, void *data);
 	/* The client sends no more messages. */
 	void (*half_close)(struct split_call *call, void *data);
-	/* split_call_send would block before; there is room again. */
+	/* split_call_send would block before; there is room again. May also come unasked. */
 	void (*writable)(struct split_call *call, void *data);
 	/* Nobody waits for the answer any more. The call must be answered all the same. */
 	void (*cancelled)(struct split_call *call, void *data);
+	/* The call is over: answered, no callback running, nothing of it retained. The last word
+	 * about it, on whichever thread that happens; only split_call_user, _method and _kind may
+	 * be used. For calls that `open` or `message` was called for; not for those that
+	 * split_host_detach finds unanswered. */
+	void (*closed)(struct split_call *call, void *data);
+	uint32_t read_ahead; /* messages handed over ahead of the handler, 1..255; 0: 16 */
+	unsigned flags;      /* SPLIT_METHOD_* */
 };
 
-/* Serve one method. `method` is copied. A kind other than SPLIT_UNARY is SPLIT_E_KIND: splitd does
- * not carry streams in this version. 0 or SPLIT_E_*. Before split_host_run only. */
+/* Only split_call_credit says that the handler is through with a message. */
+#define SPLIT_METHOD_CREDIT 0x1u
+
+/* Serve one method, of any kind. `method` is copied; zeroed fields are fine. SPLIT_UNARY and
+ * SPLIT_SERVER_STREAM need `message`, the other kinds `message` and one of `open` and `half_close`.
+ * 0 or SPLIT_E_*. Before split_host_run only. */
 SPLIT_API int split_host_serve_method(struct split_host *host, const struct split_method *method);
 
 /* Attach, start the workers, and serve until split_host_stop. n_workers 0: see options. After a
@@ -211,6 +253,9 @@ struct split_host_stats {
 	uint64_t parks;          /* times a worker parked */
 	uint64_t attaches;       /* times attached */
 	uint64_t protocol_errors; /* slots that made no sense; ignored */
+	uint64_t messages_in;     /* messages of streams handed to handlers */
+	uint64_t messages_out;    /* messages of streams sent */
+	uint64_t sends_again;     /* sends that said SPLIT_AGAIN */
 };
 SPLIT_API void split_host_stats_get(const struct split_host *host, struct split_host_stats *out);
 
@@ -220,7 +265,7 @@ SPLIT_API void split_host_stats_get(const struct split_host *host, struct split_
 #define SPLIT_E_SYSTEM    (-4)   /* a system call failed */
 #define SPLIT_E_REFUSED   (-900) /* splitd refused the attach */
 #define SPLIT_E_LOST      (-901) /* splitd is not there, or is gone */
-#define SPLIT_E_KIND      (-902) /* this kind of method is not carried by this version */
+#define SPLIT_E_KIND      (-902) /* not for this kind of method */
 #define SPLIT_E_DUPLICATE (-903) /* the method is served already */
 #define SPLIT_E_ANSWERED  (-904) /* the call was answered before */
 #define SPLIT_E_SCHEMA    (-905) /* the message descriptors cannot be described to splitd */
@@ -319,15 +364,58 @@ SPLIT_API int split_call_answer(struct split_call *call, const ProtobufCMessage 
 /* split_call_set_status and split_call_answer(call, NULL) in one. */
 SPLIT_API int split_call_fail(struct split_call *call, enum split_status code, const char *message);
 
+/* Streams: end the call with the status that was set (OK when none was) and the trailing metadata.
+ * The same as split_call_answer(call, NULL). */
+SPLIT_API int split_call_finish(struct split_call *call);
+
 /* Send an answer that waits for its handler's return now. Harmless otherwise. Handler's thread
  * only. */
 SPLIT_API void split_call_flush(struct split_call *call);
 
-/* Streams: one message of a server- or bidi-streaming call; and room for `messages` more of a
- * client- or bidi-streaming one. SPLIT_E_KIND on other kinds; and on all in this version, which has
- * no streams. */
+/* ---- streams ---- */
+
+/* Not an error: nothing was taken; `writable` follows. */
+#define SPLIT_AGAIN 1
+
+/* One message of a server- or bidi-streaming call, of the method's output type. Copied, or in place
+ * when built by the call's allocator (it belongs to splitd then, and the allocator goes on with
+ * fresh memory). Never blocks but for memory of which this call has nothing out (at most
+ * room_wait_ns). Any thread, one at a time for each call.
+ * 0: on its way. SPLIT_AGAIN: not taken; send it again after `writable`. SPLIT_E_ANSWERED: the call
+ * is ended. SPLIT_E_LOST: nobody waits any more; end the call. SPLIT_E_KIND: not such a call.
+ * SPLIT_E_NOMEM, SPLIT_E_SCHEMA: this message cannot be sent; the call goes on. */
 SPLIT_API int split_call_send(struct split_call *call, const ProtobufCMessage *message);
+
+/* As split_call_send, but waits while it would say SPLIT_AGAIN, for at most `timeout_ns`
+ * (UINT64_MAX: as long as the call lives). In a callback it holds up every other call of the
+ * worker: for threads of the service's own, and for simple services. */
+SPLIT_API int split_call_send_wait(struct split_call *call, const ProtobufCMessage *message,
+				   uint64_t timeout_ns);
+
+/* Messages that split_call_send would take now without SPLIT_AGAIN, at least. A hint. */
+SPLIT_API uint32_t split_call_room(const struct split_call *call);
+
+/* Send the initial metadata added so far now (also when none was), before any message. Any kind of
+ * call. 0; SPLIT_E_ARGUMENT (it was sent before); SPLIT_E_ANSWERED; SPLIT_E_LOST; SPLIT_E_NOMEM. */
+SPLIT_API int split_call_send_initial_metadata(struct split_call *call);
+
+/* SPLIT_METHOD_CREDIT: the handler is through with `messages` more. 0, SPLIT_E_KIND (no such
+ * method) or SPLIT_E_ANSWERED. */
 SPLIT_API int split_call_credit(struct split_call *call, uint32_t messages);
+
+/* Keep the message that this thread's `message` callback was called with, of a client- or
+ * bidi-streaming call, and its call. NULL when memory is short or no such callback runs. Until
+ * split_message_release, once, from any thread. */
+struct split_message;
+SPLIT_API struct split_message *split_message_retain(struct split_call *call);
+SPLIT_API const ProtobufCMessage *split_message_get(const struct split_message *message);
+SPLIT_API void split_message_release(struct split_message *message);
+
+/* Compression (gRPC's per-message flag). Whether the client sent the message that the running
+ * callback got (the request) compressed; whether messages sent from here on shall be compressed, if
+ * the client takes that: at first as splitd's configuration says. */
+SPLIT_API bool split_call_compressed(const struct split_call *call);
+SPLIT_API void split_call_compress(struct split_call *call, bool on);
 
 /* A pointer of the caller's that goes with the call; NULL at first. */
 SPLIT_API void split_call_set_user(struct split_call *call, void *user);
