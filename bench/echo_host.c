@@ -9,21 +9,10 @@
 
 #include "base/clock.h"
 #include "bench/perf.h"
-#include "echo.pb-c.h"
+#include "examples/echo/echo_service.h"
 #include "host-lib/split-host.h"
 
 static struct split_host *host;
-
-/* What examples/echo does with a plain echo. */
-static void unary(Split__Examples__Echo_Service *self, const Split__Examples__EchoMessage *in,
-		  Split__Examples__EchoMessage_Closure reply, void *closure_data)
-{
-	Split__Examples__EchoMessage out = SPLIT__EXAMPLES__ECHO_MESSAGE__INIT;
-
-	(void)self;
-	out.payload = in->payload;
-	reply(&out, closure_data);
-}
 
 static void on_term(int signo)
 {
@@ -34,17 +23,15 @@ static void on_term(int signo)
 
 static int serve(const struct echo_host_options *o)
 {
-	Split__Examples__Echo_Service echo = SPLIT__EXAMPLES__ECHO__INIT();
 	struct split_host_options options = SPLIT_HOST_OPTIONS_INIT;
 	int result;
 
-	echo.unary = unary;
 	options.cores = &o->core;
 	options.cores_n = 1;
 	options.spin_ns = o->spin_ns;
 	options.backoff_max_ns = 20 * CLOCK_NS_PER_MS;
 	host = split_host_attach(o->socket, o->name, &options);
-	result = split_host_serve_flags(host, &echo.base, SPLIT_SERVE_ANSWERS_NOW);
+	result = echo_serve(host, NULL);
 	if (result == 0) {
 		(void)signal(SIGTERM, on_term);
 		result = split_host_run(host, 1);

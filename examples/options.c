@@ -113,7 +113,8 @@ static bool options_parse(int argc, char **argv, struct example_options *o)
 	return optind == argc;
 }
 
-int example_main(int argc, char **argv, const char *default_name, ProtobufCService *service)
+int example_serve(int argc, char **argv, const char *default_name,
+		  int (*serve)(struct split_host *host, void *arg), void *arg)
 {
 	struct example_options o = {.name = default_name};
 	struct split_host_options options = SPLIT_HOST_OPTIONS_INIT;
@@ -136,7 +137,7 @@ int example_main(int argc, char **argv, const char *default_name, ProtobufCServi
 	}
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
-	rc = split_host_serve(running, service);
+	rc = serve(running, arg);
 	if (rc == 0)
 		rc = split_host_run(running, o.workers);
 	if (rc != 0)
@@ -145,4 +146,14 @@ int example_main(int argc, char **argv, const char *default_name, ProtobufCServi
 	signal(SIGINT, SIG_IGN);
 	split_host_detach(running);
 	return rc == 0 ? 0 : 1;
+}
+
+static int serve_service(struct split_host *host, void *service)
+{
+	return split_host_serve(host, service);
+}
+
+int example_main(int argc, char **argv, const char *default_name, ProtobufCService *service)
+{
+	return example_serve(argc, argv, default_name, serve_service, service);
 }

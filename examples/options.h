@@ -15,4 +15,9 @@
 /* Parse, attach, serve `service` until a signal. Returns what main should. */
 int example_main(int argc, char **argv, const char *default_name, ProtobufCService *service);
 
+/* The same for a service whose methods are served one by one: `serve` is called before the host
+ * runs; it returns 0 or SPLIT_E_*. */
+int example_serve(int argc, char **argv, const char *default_name,
+		  int (*serve)(struct split_host *host, void *arg), void *arg);
+
 #endif

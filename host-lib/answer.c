@@ -138,7 +138,7 @@ static struct block *block_wait(struct split_call *call, size_t min, size_t want
 		b = block_add(call, min);
 	if (b != NULL)
 		return b;
-	if (!room_possible(room, min)) {
+	if (call->nowait || !room_possible(room, min)) {
 		*rc = -SPLIT_E_HOST_ROOM;
 		return NULL;
 	}
@@ -205,6 +205,7 @@ struct answer {
 	uint64_t metadata;
 	uint64_t text;
 	uint32_t text_bytes;
+	uint32_t msg_bytes;      /* what it takes of the segment */
 	const char *text_inline; /* small enough to go in the slot; `text` is 0 then */
 };
 
@@ -212,11 +213,16 @@ static void slot_fill(struct slot *slot, struct split_call *call, const struct a
 {
 	slot->kind = a->kind;
 	slot->flags = a->flags;
+	if (call->compress && a->kind == TO_DAEMON_MESSAGE)
+		slot->flags |= SLOT_COMPRESSED;
 	slot->call_id = call->call_id;
 	slot->msg = a->msg;
 	slot->info = a->status;
-	if (a->metadata != 0 || a->text != 0) {
+	if (call->streaming && a->kind == TO_DAEMON_MESSAGE)
+		stream_sends(call, a->msg_bytes != 0 ? a->msg_bytes : SLOT_BYTES);
+	if (a->metadata != 0 || a->text != 0 || a->msg_bytes != 0) {
 		slot->flags |= SLOT_EXTRA;
+		slot->msg_bytes = a->msg_bytes;
 		slot->metadata = a->metadata;
 		slot->text = a->text;
 		slot->text_bytes = a->text_bytes;
@@ -252,7 +258,7 @@ static void slot_end_call(struct producer *p, struct split_call *call, struct sl
 		w->pending.lane = p->lane;
 		*kept_out = true;
 	} else {
-		producer_commit(p, slot);
+		producer_commit_call(p, call, slot);
 	}
 	producer_close(p);
 }
@@ -264,7 +270,9 @@ static int answer_send(struct split_call *call, const struct answer *a, bool *ke
 	struct slot *slot;
 	int rc;
 
-	producer_open(&p, call->session, call->daemon_worker);
+	rc = producer_open_call(&p, call);
+	if (rc != 0)
+		return rc;
 	rc = producer_slot(&p, call->blocks != NULL, &slot);
 	if (rc != 0) {
 		producer_close(&p);
@@ -274,7 +282,7 @@ static int answer_send(struct split_call *call, const struct answer *a, bool *ke
 	if ((a->flags & SLOT_HAS_STATUS) != 0 || a->kind == TO_DAEMON_STATUS) {
 		slot_end_call(&p, call, slot, kept_out);
 	} else {
-		producer_commit(&p, slot);
+		producer_commit_call(&p, call, slot);
 		producer_close(&p);
 	}
 	return 0;
@@ -347,7 +355,7 @@ static int answer_status(struct split_call *call, unsigned status, const char *t
 	return rc;
 }
 
-static int answer_initial(struct split_call *call)
+int answer_initial(struct split_call *call, bool always)
 {
 	struct answer a = {.kind = TO_DAEMON_INITIAL_METADATA};
 	struct block *reply = call->blocks;
@@ -355,7 +363,7 @@ static int answer_initial(struct split_call *call)
 	bool kept = false;
 	int rc;
 
-	if (call->initial.count == 0)
+	if (call->initial_sent || (call->initial.count == 0 && !always))
 		return 0;
 	/* A chain of its own: it is given back on its own. */
 	call->blocks = NULL;
@@ -365,6 +373,8 @@ static int answer_initial(struct split_call *call)
 		rc = answer_send(call, &a, &kept);
 	if (rc != 0)
 		blocks_free(call);
+	else
+		call->initial_sent = true;
 	call->blocks = reply;
 	call->bump = bump;
 	call->bump_end = end;
@@ -373,18 +383,23 @@ static int answer_initial(struct split_call *call)
 
 /* ------------------------------------------------------------------ replies */
 
-/* Into a slot, if it fits. 0, -SPLIT_E_HOST_SLOT (it does not), others. */
-static int reply_inline(struct split_call *call, const ProtobufCMessage *reply, bool *kept_out)
+#define REPLY_LAST (SLOT_END_STREAM | SLOT_HAS_STATUS)
+
+/* Into a slot, if it fits. `end`: REPLY_LAST, or 0 when more follows. 0, -SPLIT_E_HOST_SLOT (it
+ * does not), others. */
+static int reply_inline(struct split_call *call, const ProtobufCMessage *reply, uint8_t end,
+			bool *kept_out)
 {
 	struct answer a = {.kind = TO_DAEMON_MESSAGE,
-			   .flags = SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_HAS_MESSAGE |
-				    SLOT_INLINE};
+			   .flags = end | SLOT_HAS_MESSAGE | SLOT_INLINE};
 	struct slot *slot, *area;
 	struct linear_target target = {.chunk_get = chunk_slot, .ctx = &area};
 	struct producer p;
 	int rc;
 
-	producer_open(&p, call->session, call->daemon_worker);
+	rc = producer_open_call(&p, call);
+	if (rc != 0)
+		return rc;
 	rc = producer_slot(&p, false, &slot);
 	if (rc == 0) {
 		area = slot;
@@ -399,14 +414,28 @@ static int reply_inline(struct split_call *call, const ProtobufCMessage *reply, 
 	slot_fill(slot, call, &a);
 	slot->inline_bytes = SLOT_INLINE_BYTES;
 	STAT(call->host, replies_inline);
-	slot_end_call(&p, call, slot, kept_out);
+	if (end != 0) {
+		slot_end_call(&p, call, slot, kept_out);
+	} else {
+		producer_commit_call(&p, call, slot);
+		producer_close(&p);
+	}
 	return 0;
 }
 
-static int reply_blocks(struct split_call *call, const ProtobufCMessage *reply, bool *kept_out)
+static uint32_t chain_bytes(const struct block *b)
 {
-	struct answer a = {.kind = TO_DAEMON_MESSAGE,
-			   .flags = SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_HAS_MESSAGE};
+	uint64_t bytes = 0;
+
+	for (; b != NULL; b = b->next)
+		bytes += b->bytes;
+	return bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
+}
+
+static int reply_blocks(struct split_call *call, const ProtobufCMessage *reply, uint8_t end,
+			bool *kept_out)
+{
+	struct answer a = {.kind = TO_DAEMON_MESSAGE, .flags = end | SLOT_HAS_MESSAGE};
 	struct linear_target target = {.chunk_get = chunk_block, .ctx = call};
 	const struct shepherd_chunk *mem = &call->session->room.mem;
 	/* Only what the call itself allocated may stay in place: nothing else goes with its token.
@@ -414,9 +443,54 @@ static int reply_blocks(struct split_call *call, const ProtobufCMessage *reply, 
 	bool own = call->blocks != NULL;
 	int rc = flatten(reply, &target, own ? mem->mem : NULL, own ? mem->bytes : 0, NULL, &a.msg);
 
-	if (rc == 0)
+	if (rc == 0 && end != 0)
 		rc = metadata_put(call, &call->trailing, &a.metadata);
+	if (end == 0)
+		a.msg_bytes = chain_bytes(call->blocks);
 	return rc == 0 ? answer_send(call, &a, kept_out) : rc;
+}
+
+/* What was added to the chain since `mark` goes back; the bump is what it was. */
+static void blocks_unwind(struct split_call *call, struct block *mark, uint8_t *bump, uint8_t *end)
+{
+	struct block *last = call->blocks;
+
+	if (last != mark) {
+		while (last->next != mark)
+			last = last->next;
+		last->next = NULL;
+		room_put(&call->session->room, own_cache(call->session), call->blocks);
+		call->blocks = mark;
+	}
+	call->bump = bump;
+	call->bump_end = end;
+	if (bump != end)
+		poison_region(bump, (size_t)(end - bump));
+}
+
+int answer_message(struct split_call *call, const ProtobufCMessage *message)
+{
+	struct block *mark = call->blocks;
+	uint8_t *bump = call->bump, *end = call->bump_end;
+	bool kept = false;
+	int rc = answer_initial(call, false);
+
+	if (rc != 0)
+		return rc;
+	if (message->descriptor != call->method->output)
+		return -SPLIT_E_HOST_SCHEMA;
+	if (call->blocks == NULL) {
+		rc = reply_inline(call, message, 0, &kept);
+		if (rc != -SPLIT_E_HOST_SLOT)
+			goto out;
+	}
+	rc = reply_blocks(call, message, 0, &kept);
+out:
+	if (rc != 0)
+		blocks_unwind(call, mark, bump, end);
+	else
+		call->initial_sent = true;
+	return rc;
 }
 
 static int answer_reply(struct split_call *call, const ProtobufCMessage *reply, bool *kept_out)
@@ -426,9 +500,9 @@ static int answer_reply(struct split_call *call, const ProtobufCMessage *reply, 
 	if (reply->descriptor != call->method->output)
 		return -SPLIT_E_HOST_SCHEMA;
 	if (call->blocks == NULL && call->trailing.count == 0)
-		rc = reply_inline(call, reply, kept_out);
+		rc = reply_inline(call, reply, REPLY_LAST, kept_out);
 	if (rc == -SPLIT_E_HOST_SLOT)
-		rc = reply_blocks(call, reply, kept_out);
+		rc = reply_blocks(call, reply, REPLY_LAST, kept_out);
 	return rc;
 }
 
@@ -448,16 +522,23 @@ static int answer_instead(struct split_call *call, int rc, bool *kept_out)
 
 int answer_claimed(struct split_call *call, const ProtobufCMessage *reply, bool *kept_out)
 {
+	bool many = call->method->kind == SPLIT_SERVER_STREAM ||
+		    call->method->kind == SPLIT_BIDI_STREAM;
 	int rc = 0;
 
 	*kept_out = false;
+	/* What it was built of for a message that was never sent. */
+	if (many)
+		blocks_free(call);
 	if (atomic_load_explicit(&call->cancelled, memory_order_acquire) != 0 ||
 	    !attachment_alive(call->session->attachment))
 		rc = -SPLIT_E_HOST_LOST;
 	else
-		rc = answer_initial(call);
+		rc = answer_initial(call, false);
 	if (rc == 0 && reply != NULL && call->status == SPLIT_OK)
 		rc = answer_reply(call, reply, kept_out);
+	else if (rc == 0 && many && call->status == SPLIT_OK)
+		rc = answer_status(call, SPLIT_OK, call->text, kept_out);
 	else if (rc == 0 && !call->status_set)
 		rc = answer_status(call, SPLIT_INTERNAL, "the service gave no reply", kept_out);
 	else if (rc == 0 && call->status == SPLIT_OK)
@@ -586,6 +667,8 @@ static int metadata_add(struct split_call *call, struct metadata_list *list, con
 int split_call_add_initial_metadata(struct split_call *call, const char *name, const void *value,
 				    size_t len)
 {
+	if (call->initial_sent)
+		return SPLIT_E_ARGUMENT;
 	return metadata_add(call, &call->initial, name, value, len);
 }
 

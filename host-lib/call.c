@@ -84,6 +84,7 @@ void call_table_fini(struct call_table *t)
 		struct split_call *chunk = atomic_load(&t->chunks[i / HOST_CALL_CHUNK]);
 
 		answer_parts_free(&chunk[i % HOST_CALL_CHUNK]);
+		free(chunk[i % HOST_CALL_CHUNK].stream);
 	}
 	for (uint32_t i = 0; i < t->made; i += HOST_CALL_CHUNK)
 		free(atomic_load(&t->chunks[i / HOST_CALL_CHUNK]));
@@ -212,13 +213,14 @@ static struct split_call *call_at(const struct split_host *host, uint64_t handle
 
 bool call_claim_answer(struct split_call *call, uint32_t gen)
 {
-	uint64_t w = atomic_load_explicit(&call->word, memory_order_acquire);
+	uint64_t w = atomic_load_explicit(&call->word, memory_order_acquire), next;
 
 	do {
 		if ((uint32_t)(w >> CALL_GEN_SHIFT) != gen || (w & CALL_ANSWERED) != 0)
 			return false;
-	} while (!atomic_compare_exchange_weak_explicit(&call->word, &w, (w | CALL_ANSWERED) + 1,
-							memory_order_acq_rel,
+		/* A stream's own reference becomes the answer's. */
+		next = (w | CALL_ANSWERED) + (call->streaming ? 0 : 1);
+	} while (!atomic_compare_exchange_weak_explicit(&call->word, &w, next, memory_order_acq_rel,
 							memory_order_acquire));
 	return true;
 }
@@ -243,6 +245,8 @@ static void call_free(struct split_call *call)
 	struct worker *home = call->home;
 	struct split_call *top = atomic_load_explicit(&home->returned, memory_order_relaxed);
 
+	if (call->begun && call->method->raw.closed != NULL)
+		call->method->raw.closed(call, call->method->raw.data);
 	answer_parts_free(call);
 	do {
 		call->next = top;
@@ -342,6 +346,10 @@ void call_closure(const ProtobufCMessage *reply, void *closure_data)
 
 int split_call_answer(struct split_call *call, const ProtobufCMessage *reply)
 {
+	/* Its messages go by split_call_send, within the window. */
+	if (reply != NULL &&
+	    (call->method->kind == SPLIT_SERVER_STREAM || call->method->kind == SPLIT_BIDI_STREAM))
+		return SPLIT_E_ARGUMENT;
 	if (!call_claim_answer(call, call_generation(call))) {
 		STAT(call->host, answers_twice);
 		return SPLIT_E_ANSWERED;
@@ -470,20 +478,6 @@ bool split_call_cancelled(const struct split_call *call)
 ProtobufCAllocator *split_call_allocator(struct split_call *call)
 {
 	return &call->allocator;
-}
-
-int split_call_send(struct split_call *call, const ProtobufCMessage *message)
-{
-	(void)call;
-	(void)message;
-	return SPLIT_E_KIND;
-}
-
-int split_call_credit(struct split_call *call, uint32_t messages)
-{
-	(void)call;
-	(void)messages;
-	return SPLIT_E_KIND;
 }
 
 void split_call_set_user(struct split_call *call, void *user)

@@ -31,6 +31,7 @@ _Static_assert(SPLIT_E_METADATA == -SPLIT_E_HOST_METADATA, "one space of errors"
 #define BACKOFF_MAX_NS_DEFAULT CLOCK_NS_PER_SEC
 #define WATCH_MS               500 /* looks whether the daemon let us go without closing the socket */
 #define BURY_MS                20  /* the same while sessions wait to be freed */
+#define READ_AHEAD_DEFAULT     16  /* messages: a worker's turn for small ones */
 #define NAME_BYTES_MAX         255 /* of a service or method, as attach has it */
 
 const char *split_host_error_text(int error)
@@ -164,6 +165,15 @@ static void run_raw(struct split_call *call, struct method *m)
 	m->raw.message(call, call->message, m->raw.data);
 }
 
+static bool method_sound(const struct split_method *m)
+{
+	if ((unsigned)m->kind > SPLIT_BIDI_STREAM || m->read_ahead > UINT8_MAX ||
+	    (m->flags & ~SPLIT_METHOD_CREDIT) != 0 || m->message == NULL)
+		return false;
+	return m->kind == SPLIT_UNARY || m->kind == SPLIT_SERVER_STREAM || m->open != NULL ||
+	       m->half_close != NULL;
+}
+
 static struct method *method_find(const struct split_host *host, const char *service,
 				  const char *name)
 {
@@ -258,21 +268,18 @@ int split_host_serve_method(struct split_host *host, const struct split_method *
 	struct method *m;
 	int rc;
 
-	if (host == NULL || method == NULL || (unsigned)method->kind > SPLIT_BIDI_STREAM)
-		return SPLIT_E_ARGUMENT;
-	if (method->kind != SPLIT_UNARY)
-		return SPLIT_E_KIND;
-	if (method->message == NULL)
+	if (host == NULL || method == NULL || !method_sound(method))
 		return SPLIT_E_ARGUMENT;
 	rc = method_add(host, method->service, method->name, method->input, method->output, &m);
 	if (rc != 0)
 		return rc;
-	m->code = run_raw;
+	m->code = method->kind == SPLIT_UNARY ? run_raw : run_stream;
 	m->raw = *method;
 	m->raw.service = m->service_name;
 	m->raw.name = m->method_name;
 	m->kind = method->kind;
-	m->answers_now = true;
+	m->read_ahead = method->read_ahead != 0 ? method->read_ahead : READ_AHEAD_DEFAULT;
+	m->answers_now = method->kind == SPLIT_UNARY;
 	return 0;
 }
 
@@ -298,6 +305,7 @@ static int hello_make(const struct split_host *host, unsigned workers, struct at
 			.service = m->service_name,
 			.method = m->method_name,
 			.kind = (enum attach_kind)m->kind,
+			.read_ahead = (uint8_t)m->read_ahead,
 			.code = (uint64_t)(uintptr_t)m->code,
 			.data = (uint64_t)(uintptr_t)m,
 		};

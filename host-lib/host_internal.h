@@ -6,6 +6,7 @@
  *   lane.c      the producer's side: which lane, waiting for room, release batches
  *   call.c      calls: table, handles, references, what a handler asks of them
  *   answer.c    replies: flatten, status, metadata
+ *   stream.c    streams: what comes for a call after its request, its window, its credit
  *   room.c      memory in the to-daemon segment
  *   relocate.c  a small message out of its slot
  *
@@ -67,6 +68,7 @@ struct method {
 	const ProtobufCMessageDescriptor *input;
 	const ProtobufCMessageDescriptor *output;
 	bool answers_now; /* a handler that returns without answering or retaining has forgotten */
+	uint32_t read_ahead; /* messages handed over ahead of the handler; 1..255 */
 
 	ProtobufCService *service; /* a protobuf-c service's method, or */
 	unsigned service_index;
@@ -149,6 +151,49 @@ struct metadata_list {
 	uint32_t bytes;
 };
 
+/* What the worker has to run for a call, in the order in which it came. */
+enum event_kind {
+	EVENT_BEGIN, /* of any kind of call; only where it could not be run from its slot */
+	EVENT_MESSAGE,
+	EVENT_HALF_CLOSE,
+	EVENT_WRITABLE,
+	EVENT_CANCEL, /* of streams */
+};
+
+/* An event; a message that the handler may keep. */
+struct split_message {
+	struct split_message *next; /* queue, free list */
+	struct split_call *call;    /* NULL: only the token is to be given back */
+	uint8_t kind;
+	bool has_token;
+	bool compressed;
+	bool last; /* the client's half-close came with it */
+	uint16_t daemon_worker;
+	_Atomic uint32_t refs; /* its callback, and each retain: each is a reference of the call too
+				*/
+	uint64_t token;
+	const ProtobufCMessage *message;
+	_Alignas(BITS_CACHE_LINE) uint8_t inline_area[SLOT_INLINE_BYTES];
+};
+
+/* A streaming call's own state; stays with its struct split_call. */
+struct stream {
+	struct split_message *current; /* the message whose callback runs */
+	bool half_closed;              /* with the request */
+
+	/* The window: the sender counts `sent`, who holds the ring the rest. */
+	_Atomic uint32_t sent;
+	_Atomic uint32_t done;
+	_Atomic uint32_t window;
+	_Atomic uint32_t want; /* a send found no room: the writable callback is due */
+	bool asked;            /* for it by WANT; the sender's */
+	_Atomic uint64_t bytes_sent;
+	_Atomic uint64_t bytes_done;
+	_Atomic uint32_t sizes[SHEPHERD_STREAM_WINDOW_MAX]; /* of message n at n % MAX */
+
+	_Atomic uint32_t credit_due; /* messages the handler is through with and splitd not told */
+};
+
 struct split_call {
 	/* line 0: identity, and what every answer needs */
 	_Atomic uint64_t word;
@@ -165,6 +210,12 @@ struct split_call {
 	bool status_set;
 	bool cancel_queued;
 	bool taken_back;     /* revoked by the daemon: not run */
+	bool streaming;      /* a kind other than unary: `stream` is set */
+	bool begun;          /* its handler was called */
+	bool initial_sent;   /* its initial metadata, or a message, is out */
+	bool compressed;     /* the request came compressed */
+	bool compress;       /* what is sent shall be */
+	bool nowait;         /* while something is sent: memory is there or it is not */
 	struct worker *home; /* the worker that took it */
 
 	/* line 1: asked for now and then */
@@ -172,8 +223,13 @@ struct split_call {
 	const struct metadata_block *metadata;
 	struct split_peer peer;
 	void *user;
-	struct split_call *next;        /* free list, run queue */
+	struct split_call *next;        /* free list */
 	struct split_call *cancel_next; /* calls whose cancelled callback is due */
+	struct stream *stream;          /* NULL until the struct first stands for a stream */
+
+	/* Where the last slot of it went: what follows on another lane must not overtake it. */
+	struct host_lane *out_lane;
+	uint32_t out_tail;
 
 	/* the reply being built: one thread at a time */
 	struct block *blocks; /* chain; the newest first */
@@ -254,8 +310,9 @@ struct worker {
 	/* whoever holds the ring */
 	_Alignas(BITS_CACHE_LINE) _Atomic uint32_t ring_held;
 	struct split_call *free;
-	struct split_call *queue_head; /* begun by nobody yet, though taken from the ring */
-	struct split_call *queue_tail;
+	struct split_message *queue_head; /* taken from the ring and not yet run */
+	struct split_message *queue_tail;
+	struct split_message *events_free;
 	struct split_call *cancel_head;
 	struct call_map *maps; /* by daemon worker */
 	_Atomic uint64_t opened;
@@ -264,6 +321,7 @@ struct worker {
 
 	/* any thread */
 	_Alignas(BITS_CACHE_LINE) _Atomic(struct split_call *) returned;
+	_Atomic(struct split_message *) events_returned;
 	_Atomic uint64_t closed;
 
 	/* the worker's thread */
@@ -336,10 +394,16 @@ struct producer {
 	struct host_lane *lane;
 	struct worker *worker; /* NULL: foreign, `d` is locked */
 	unsigned d;
+	bool nowait; /* producer_slot does not wait for tokens */
 };
 
 void producer_open(struct producer *p, struct session *s, unsigned d);
 void producer_close(struct producer *p);
+/* producer_open for a slot that must not overtake what the call has sent before. On failure (0 is
+ * good, -SPLIT_E_HOST_LOST) nothing is open. */
+int producer_open_call(struct producer *p, struct split_call *call) SPLIT_MUST_USE;
+/* Commit and wake, the call's next slot coming after this one. */
+void producer_commit_call(struct producer *p, struct split_call *call, struct slot *slot);
 /* A slot, waiting for one. 0; -SPLIT_E_HOST_LOST; with a token also -SPLIT_E_HOST_ROOM after
  * room_wait_ns. */
 int producer_slot(struct producer *p, bool with_token, struct slot **out) SPLIT_MUST_USE;
@@ -362,6 +426,38 @@ void waiter_init(struct waiter *wt, const struct session *s);
 /* Make some progress or pause. 0; -SPLIT_E_HOST_ROOM: waited long enough; -SPLIT_E_HOST_LOST. */
 int waiter_step(struct waiter *wt, struct session *s) SPLIT_MUST_USE;
 void waiter_fini(struct waiter *wt, struct session *s);
+
+/* ------------------------------------------------------------------ streams (stream.c) */
+
+/* Make `call`'s stream state new. Ring held. */
+int stream_begin(struct split_call *call, const struct slot *slot) SPLIT_MUST_USE;
+/* An event of the worker's store, or NULL: no memory. Ring held. */
+struct split_message *event_get(struct worker *w);
+/* To the end of the queue, or back to the store. Ring held. */
+void event_queue(struct worker *w, struct split_message *e);
+void event_unget(struct worker *w, struct split_message *e);
+/* Fill in from a MESSAGE slot. False: it makes no sense. */
+bool event_take_message(struct split_message *e, const struct slot *slot, const struct method *m);
+/* WRITABLE: true when the handler waits for it. Ring held. */
+bool stream_writable(struct split_call *call, uint64_t info);
+/* Run an event of a stream; the worker's thread. `run_callback` as in worker.c. */
+void event_run(struct worker *w, struct split_message *e);
+/* Drop an event that will not be run; the session is over. */
+void event_discard(struct split_message *e);
+/* The session is over: end the streams of the worker that are open. */
+void streams_cancel(struct worker *w);
+void events_free(struct worker *w);
+/* What a method's table entry runs for streams. */
+void run_stream(struct split_call *call, struct method *method);
+/* Call `fn` with the call as the worker's current one; drops a reference. */
+void worker_run_callback(struct worker *w, struct split_call *call,
+			 void (*fn)(struct split_call *call, void *data));
+/* One message of a stream into shared memory and out: 0 or a negative code. */
+int answer_message(struct split_call *call, const ProtobufCMessage *message) SPLIT_MUST_USE;
+/* A message of a stream that takes `bytes` of the segment is about to be published. */
+void stream_sends(struct split_call *call, uint32_t bytes);
+/* The initial metadata, if any was added and none is out. `always`: even if there is none. */
+int answer_initial(struct split_call *call, bool always) SPLIT_MUST_USE;
 
 /* ------------------------------------------------------------------ relocate */
 

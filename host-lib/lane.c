@@ -70,6 +70,7 @@ void producer_open(struct producer *p, struct session *s, unsigned d)
 
 	p->session = s;
 	p->d = d;
+	p->nowait = false;
 	if (w != NULL && w->session == s) {
 		worker_pending_flush(w);
 		p->worker = w;
@@ -85,6 +86,46 @@ void producer_close(struct producer *p)
 {
 	if (p->worker == NULL)
 		pthread_mutex_unlock(&p->session->foreign[p->d].lock);
+}
+
+/* Until the daemon has taken what is on the lane; it needs nobody's help for that. */
+static int lane_wait_taken(struct session *s, const struct host_lane *lane, uint32_t tail)
+{
+	struct timespec pause = {.tv_nsec = WAIT_SLEEP_NS};
+
+	for (unsigned idle = 0; !host_lane_taken(lane, tail); idle++) {
+		if (!attachment_alive(s->attachment))
+			return -SPLIT_E_HOST_LOST;
+		if (idle < WAIT_SPINS)
+			cpu_relax();
+		else if (idle < WAIT_YIELDS)
+			sched_yield();
+		else
+			(void)nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+int producer_open_call(struct producer *p, struct split_call *call)
+{
+	int rc;
+
+	producer_open(p, call->session, call->daemon_worker);
+	p->nowait = call->nowait;
+	if (likely(call->out_lane == NULL || call->out_lane == p->lane))
+		return 0;
+	rc = lane_wait_taken(call->session, call->out_lane, call->out_tail);
+	if (rc != 0)
+		producer_close(p);
+	return rc;
+}
+
+void producer_commit_call(struct producer *p, struct split_call *call, struct slot *slot)
+{
+	host_lane_commit(p->lane, slot);
+	call->out_lane = p->lane;
+	call->out_tail = host_lane_tail(p->lane);
+	host_lane_ring(p->lane);
 }
 
 /* The ring has room, so it is the tokens that are out. */
@@ -109,6 +150,10 @@ int producer_slot(struct producer *p, bool with_token, struct slot **out)
 	do {
 		bool tokens = with_token && ring_has_room(p);
 
+		if (tokens && p->nowait) {
+			rc = -SPLIT_E_HOST_ROOM;
+			break;
+		}
 		rc = waiter_step(&wt, p->session);
 		if (rc == -SPLIT_E_HOST_LOST || (rc != 0 && tokens))
 			break;

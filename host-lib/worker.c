@@ -68,22 +68,30 @@ static struct split_call *call_get(struct worker *w)
 	return call;
 }
 
-/* Remember which struct stands for the call, for CANCEL. Entries are checked by id when used. */
+/* Room to remember which struct stands for the call, for what follows it. */
+static bool map_room(struct worker *w, uint64_t call_id)
+{
+	struct call_map *m = &w->maps[attachment_call_worker(call_id)];
+	uint32_t at = (uint32_t)(call_id & 0xffffff);
+	uint32_t n = (uint32_t)pow2_up((uint64_t)at + 64), *of;
+
+	if (likely(at < m->n))
+		return true;
+	of = realloc(m->of, n * sizeof(*of));
+	if (of == NULL)
+		return false;
+	memset(of + m->n, 0, (n - m->n) * sizeof(*of));
+	m->of = of;
+	m->n = n;
+	return true;
+}
+
+/* Entries are checked by id when used. */
 static void map_set(struct worker *w, uint64_t call_id, uint32_t index)
 {
 	struct call_map *m = &w->maps[attachment_call_worker(call_id)];
 	uint32_t at = (uint32_t)(call_id & 0xffffff);
 
-	if (at >= m->n) {
-		uint32_t n = (uint32_t)pow2_up((uint64_t)at + 64);
-		uint32_t *of = realloc(m->of, n * sizeof(*of));
-
-		if (of == NULL)
-			return; /* its CANCEL will go unheard; nothing else needs the map */
-		memset(of + m->n, 0, (n - m->n) * sizeof(*of));
-		m->of = of;
-		m->n = n;
-	}
 	m->of[at] = index + 1;
 }
 
@@ -119,6 +127,13 @@ static void call_fill(struct worker *w, struct split_call *call, const struct sl
 	call->status = SPLIT_OK;
 	call->status_set = false;
 	call->user = NULL;
+	call->streaming = method->kind != SPLIT_UNARY;
+	call->begun = false;
+	call->initial_sent = false;
+	call->compressed = (slot->flags & SLOT_COMPRESSED) != 0;
+	call->compress = false;
+	call->nowait = false;
+	call->out_lane = NULL;
 	call->metadata = NULL;
 	call->peer.family = 0;
 	call->cancel_queued = false;
@@ -151,11 +166,15 @@ static bool slot_sound(const struct worker *w, const struct slot *slot)
 {
 	const struct split_host *host = w->host;
 	uint64_t area = (uint64_t)(uintptr_t)slot->inline_area;
+	const struct method *m;
+	bool message;
 
-	if (slot->method >= host->methods_n ||
-	    slot->data != (uint64_t)(uintptr_t)host->methods[slot->method] ||
-	    slot->code != (uint64_t)(uintptr_t)host->methods[slot->method]->code ||
-	    (slot->flags & SLOT_HAS_MESSAGE) == 0 ||
+	if (slot->method >= host->methods_n)
+		return false;
+	m = host->methods[slot->method];
+	message = m->kind == SPLIT_UNARY || m->kind == SPLIT_SERVER_STREAM;
+	if (slot->data != (uint64_t)(uintptr_t)m || slot->code != (uint64_t)(uintptr_t)m->code ||
+	    ((slot->flags & SLOT_HAS_MESSAGE) != 0) != message ||
 	    attachment_call_worker(slot->call_id) >= w->session->daemon_workers)
 		return false;
 	return (slot->flags & SLOT_INLINE) == 0 ||
@@ -197,8 +216,16 @@ static enum taken take_request(struct worker *w, struct host_lane *lane, const s
 			       bool may_produce, struct split_call **call_out)
 {
 	bool sound = slot_sound(w, slot);
-	struct split_call *call = sound && !w->retire ? call_get(w) : NULL;
+	struct split_call *call = NULL;
 
+	if (sound && !w->retire && map_room(w, slot->call_id))
+		call = call_get(w);
+	if (call != NULL && w->host->methods[slot->method]->kind != SPLIT_UNARY &&
+	    stream_begin(call, slot) != 0) {
+		call->next = w->free;
+		w->free = call;
+		call = NULL;
+	}
 	if (call == NULL)
 		return take_refused(w, lane, slot, may_produce, sound);
 	/* Taken back: the daemon hears REFUSE from the worker's thread. */
@@ -228,13 +255,20 @@ static void take_release(struct worker *w, struct host_lane *lane, const struct 
 	}
 }
 
-/* A struct stays with its worker as long as the session, so with the ring held call_id is stable.
- */
-static void take_cancel(struct worker *w, uint64_t call_id, bool may_produce)
+/* The call that a slot is about, with a reference; NULL: it is over. A struct stays with its worker
+ * as long as the session, so with the ring held call_id is stable. */
+static struct split_call *call_held(struct worker *w, uint64_t call_id)
 {
 	struct split_call *call = map_get(w, call_id);
 
-	if (call == NULL || call->call_id != call_id || !call_hold_unanswered(call))
+	return call != NULL && call->call_id == call_id && call_hold_unanswered(call) ? call : NULL;
+}
+
+static void take_cancel(struct worker *w, uint64_t call_id, bool may_produce)
+{
+	struct split_call *call = call_held(w, call_id);
+
+	if (call == NULL)
 		return;
 	if (atomic_exchange_explicit(&call->cancelled, 1, memory_order_acq_rel) == 0)
 		STAT(w->host, cancels);
@@ -249,7 +283,59 @@ static void take_cancel(struct worker *w, uint64_t call_id, bool may_produce)
 	call_put(call, 1);
 }
 
-/* A message, or end, of a stream: no method of ours asked for one. Its blocks go back. */
+/* What comes for a stream after its request goes into the queue, in order. */
+static enum taken take_stream(struct worker *w, struct host_lane *lane, const struct slot *slot)
+{
+	static const uint8_t kinds[TO_HOST_KINDS] = {
+		[TO_HOST_MESSAGE] = EVENT_MESSAGE,
+		[TO_HOST_HALF_CLOSE] = EVENT_HALF_CLOSE,
+		[TO_HOST_WRITABLE] = EVENT_WRITABLE,
+		[TO_HOST_CANCEL] = EVENT_CANCEL,
+	};
+	struct split_message *e = event_get(w);
+	struct split_call *call;
+	bool queue = true;
+
+	if (e == NULL)
+		return TAKEN_BLOCKED; /* until there is memory */
+	call = call_held(w, slot->call_id);
+	if (call != NULL && !call->streaming) {
+		STAT(w->host, protocol_errors);
+		call_put(call, 1);
+		call = NULL;
+	}
+	e->kind = kinds[slot->kind];
+	e->call = call;
+	e->has_token = slot->kind == TO_HOST_MESSAGE && (slot->flags & SLOT_HAS_TOKEN) != 0;
+	e->token = slot->info;
+	e->daemon_worker = (uint16_t)attachment_call_worker(slot->call_id);
+	if (slot->kind == TO_HOST_MESSAGE && call != NULL) {
+		if (!event_take_message(e, slot, call->method)) {
+			STAT(w->host, protocol_errors);
+			call_put(call, 1);
+			e->call = NULL;
+		}
+	} else if (slot->kind == TO_HOST_WRITABLE && call != NULL) {
+		queue = stream_writable(call, slot->info);
+	} else if (slot->kind == TO_HOST_CANCEL && call != NULL &&
+		   atomic_exchange_explicit(&call->cancelled, 1, memory_order_acq_rel) == 0) {
+		STAT(w->host, cancels);
+	}
+	host_lane_advance(lane);
+	if (e->call == NULL && (!e->has_token || e->daemon_worker >= w->session->daemon_workers))
+		queue = false;
+	if (queue) {
+		event_queue(w, e);
+		return TAKEN_CONTROL;
+	}
+	call = e->call;
+	event_unget(w, e);
+	if (call != NULL)
+		call_put(call, 1);
+	return TAKEN_CONTROL;
+}
+
+/* A kind that there is not. Its blocks go back. */
 static enum taken take_unasked(struct worker *w, struct host_lane *lane, const struct slot *slot,
 			       bool may_produce)
 {
@@ -264,6 +350,13 @@ static enum taken take_unasked(struct worker *w, struct host_lane *lane, const s
 	if (give)
 		request_release(w->session, d, token);
 	return TAKEN_CONTROL;
+}
+
+static bool call_streams(const struct worker *w, uint64_t call_id)
+{
+	const struct split_call *call = map_get(w, call_id);
+
+	return call != NULL && call->call_id == call_id && call->streaming;
 }
 
 /* Take one slot of the lane, with w's ring held. `may_produce`: this is w's own thread, outside any
@@ -283,8 +376,14 @@ static enum taken lane_take(struct worker *w, struct host_lane *lane, bool may_p
 	case TO_HOST_RELEASE:
 		take_release(w, lane, slot);
 		return TAKEN_CONTROL;
+	case TO_HOST_MESSAGE:
+	case TO_HOST_HALF_CLOSE:
+	case TO_HOST_WRITABLE:
+		return take_stream(w, lane, slot);
 	case TO_HOST_CANCEL:
 		call_id = slot->call_id;
+		if (call_streams(w, call_id))
+			return take_stream(w, lane, slot);
 		host_lane_advance(lane);
 		take_cancel(w, call_id, may_produce);
 		return TAKEN_CONTROL;
@@ -303,16 +402,6 @@ static enum taken lane_take(struct worker *w, struct host_lane *lane, bool may_p
 	return TAKEN_CONTROL;
 }
 
-static void queue_add(struct worker *w, struct split_call *call)
-{
-	call->next = NULL;
-	if (w->queue_head == NULL)
-		w->queue_head = call;
-	else
-		w->queue_tail->next = call;
-	w->queue_tail = call;
-}
-
 static bool help_one(struct session *s, struct worker *w)
 {
 	bool mine = w == worker_self && w->ring_mine;
@@ -324,13 +413,22 @@ static bool help_one(struct session *s, struct worker *w)
 		struct host_lane *lane = attachment_lane(s->attachment, d, w->h);
 
 		for (unsigned i = 0; i < HELP_BUDGET; i++) {
+			struct split_message *e = event_get(w);
 			struct split_call *call = NULL;
-			enum taken t = lane_take(w, lane, false, &call);
+			enum taken t;
 
+			if (e == NULL)
+				break;
+			t = lane_take(w, lane, false, &call);
+			if (t == TAKEN_CALL) {
+				e->kind = EVENT_BEGIN;
+				e->call = call;
+				event_queue(w, e);
+			} else {
+				event_unget(w, e);
+			}
 			if (t == TAKEN_NOTHING || t == TAKEN_BLOCKED)
 				break;
-			if (t == TAKEN_CALL)
-				queue_add(w, call);
 			found = true;
 		}
 	}
@@ -456,6 +554,9 @@ static void run(struct worker *w, struct split_call *call)
 		return;
 	}
 	STAT(w->host, calls);
+	call->begun = true;
+	if (call->streaming) /* until it is answered */
+		atomic_fetch_add_explicit(&call->word, 1, memory_order_relaxed);
 	w->current = call;
 	ring_leave(w);
 	call->method->code(call, call->method);
@@ -464,13 +565,32 @@ static void run(struct worker *w, struct split_call *call)
 	handler_done(w, call);
 }
 
+void worker_run_callback(struct worker *w, struct split_call *call,
+			 void (*fn)(struct split_call *call, void *data))
+{
+	state_set(w, HOST_RUNNING);
+	w->current = call;
+	ring_leave(w);
+	fn(call, call->method->raw.data);
+	ring_take(w);
+	w->current = NULL;
+	handler_done(w, call);
+}
+
 static bool run_queued(struct worker *w)
 {
-	struct split_call *call = w->queue_head;
+	struct split_message *e = w->queue_head;
+	struct split_call *call;
 
-	if (call == NULL)
+	if (e == NULL)
 		return false;
-	w->queue_head = call->next;
+	w->queue_head = e->next;
+	if (e->kind != EVENT_BEGIN) {
+		event_run(w, e);
+		return true;
+	}
+	call = e->call;
+	event_unget(w, e);
 	run(w, call);
 	return true;
 }
@@ -487,12 +607,7 @@ static bool run_cancels(struct worker *w)
 		call_put(call, 1);
 		return true;
 	}
-	w->current = call;
-	ring_leave(w);
-	call->method->raw.cancelled(call, call->method->raw.data);
-	ring_take(w);
-	w->current = NULL;
-	handler_done(w, call);
+	worker_run_callback(w, call, call->method->raw.cancelled);
 	return true;
 }
 
@@ -511,6 +626,9 @@ static bool pass(struct worker *w)
 
 		if (t == TAKEN_CALL)
 			run(w, call);
+		/* Before anything further is taken. */
+		while (run_queued(w))
+			;
 		found |= t != TAKEN_NOTHING;
 	}
 	if ((++w->passes & (PASSES_PER_BEAT - 1)) == 0) {
@@ -582,11 +700,12 @@ static void idle(struct worker *w, uint64_t now, uint64_t *since)
 /* The session is over: what was taken and not begun is never begun. */
 static void discard(struct worker *w)
 {
+	struct split_message *e;
 	struct split_call *call;
 
-	while ((call = w->queue_head) != NULL) {
-		w->queue_head = call->next;
-		call_drop_unbegun(call);
+	while ((e = w->queue_head) != NULL) {
+		w->queue_head = e->next;
+		event_discard(e);
 	}
 	while ((call = w->cancel_head) != NULL) {
 		w->cancel_head = call->cancel_next;
@@ -620,6 +739,7 @@ void *worker_main(void *arg)
 			break;
 	}
 	discard(w);
+	streams_cancel(w);
 	worker_batches_flush(w);
 	state_set(w, HOST_RETIRED);
 	/* The ring stays held: nobody helps a worker that is gone. */

@@ -13,7 +13,8 @@ set -u
 usage() {
 	cat <<-'END'
 	usage: scripts/serve.sh EXAMPLE [options]
-	  EXAMPLE                         echo, greeter: a program of examples/ (build/examples/EXAMPLE)
+	  EXAMPLE                         echo, greeter: a program of examples/ (build/examples/EXAMPLE);
+	                                  interop: grpc.testing.TestService (build/tests/interop/interop)
 	  --port tap|af_packet|af_xdp     how splitd reaches the namespace (default tap)
 	  --config FILE                   splitd configuration (default config/demo.json); device, sockets and
 	                                  prefix are set by this script, the rest is taken as it is
@@ -47,7 +48,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[ -n "$example" ] || { usage >&2; die "name an example: echo, greeter"; }
+[ -n "$example" ] || { usage >&2; die "name an example: echo, greeter, interop"; }
 case $port in tap | af_packet | af_xdp) ;; *) die "--port $port: expected tap, af_packet or af_xdp" ;; esac
 case $mtu in *[!0-9]*) die "--mtu $mtu: expected a number of bytes" ;; esac
 [ -r "$config" ] || die "--config $config: no such file, or not readable"
@@ -59,6 +60,7 @@ if [ -n "$setup" ]; then
 fi
 splitd=$build/daemon/splitd
 service=$build/examples/$example
+[ "$example" != interop ] || service=$build/tests/interop/interop
 [ -x "$splitd" ] || die "$splitd is missing: build first, or leave --no-setup away"
 [ -x "$service" ] || die "no example named $example (looked for $service)"
 

@@ -148,6 +148,7 @@ static int methods_parse(const uint8_t *p, size_t bytes, uint32_t n, struct atta
 		len = record_bytes(p + at, bytes - at, &r);
 		m[i] = (struct attach_method){
 			.kind = (enum attach_kind)r.kind,
+			.read_ahead = r.read_ahead,
 			.input_schema = r.input_schema,
 			.output_schema = r.output_schema,
 			.code = r.code,
@@ -229,6 +230,7 @@ int attach_blob_make(const struct attach_hello *hello, uint8_t **out, size_t *by
 			.input_schema = m->input_schema,
 			.output_schema = m->output_schema,
 			.kind = (uint8_t)m->kind,
+			.read_ahead = m->read_ahead,
 			.service_bytes = (uint8_t)strlen(m->service),
 			.method_bytes = (uint8_t)strlen(m->method),
 		};

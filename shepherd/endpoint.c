@@ -239,6 +239,7 @@ static int endpoint_segments(struct endpoint *e, const struct endpoint_config *c
 		.foreign_slots = c->foreign_slots,
 		.tokens_max = c->tokens_max != 0 ? c->tokens_max : c->calls_max * 4,
 		.revocable = c->revocable,
+		.stream_window = SHEPHERD_STREAM_WINDOW,
 		.to_host_bytes = e->to_host.bytes,
 		.to_daemon_bytes = e->to_daemon.bytes,
 	};

@@ -32,6 +32,7 @@ static const uint8_t flags_allowed[TO_DAEMON_KINDS] = {
 	[TO_DAEMON_RELEASE] = SLOT_RELEASE_REQUEST,
 	[TO_DAEMON_REFUSE] = SLOT_RELEASE_REQUEST,
 	[TO_DAEMON_CREDIT] = SLOT_RELEASE_REQUEST,
+	[TO_DAEMON_WANT] = 0,
 };
 
 static void slot_take(const struct slot *s, uint64_t peer, struct taken *t)

@@ -24,7 +24,8 @@ int geometry_lay_out(struct geometry *g)
 	    g->host_workers < 1 || g->host_workers > SHEPHERD_HOST_WORKERS_MAX ||
 	    !slots_valid(g->request_slots) || !slots_valid(g->completion_slots) ||
 	    !slots_valid(g->foreign_slots) || g->to_host_bytes > SHEPHERD_SEGMENT_MAX ||
-	    g->to_daemon_bytes > SHEPHERD_SEGMENT_MAX || g->tokens_max < 1)
+	    g->to_daemon_bytes > SHEPHERD_SEGMENT_MAX || g->tokens_max < 1 ||
+	    g->stream_window < 1 || g->stream_window > SHEPHERD_STREAM_WINDOW_MAX)
 		return -SPLIT_E_SHEPHERD_GEOMETRY;
 	pairs = (uint64_t)g->daemon_workers * g->host_workers;
 

@@ -138,6 +138,11 @@ struct host_lane *attachment_foreign(struct attachment *a, unsigned d)
 	return &a->lanes[(size_t)a->geometry.daemon_workers * a->geometry.host_workers + d];
 }
 
+uint32_t attachment_stream_window(const struct attachment *a)
+{
+	return a->geometry.stream_window;
+}
+
 unsigned attachment_call_worker(uint64_t call_id)
 {
 	return (unsigned)(call_id >> 24) & 0xff;
@@ -242,6 +247,17 @@ void host_lane_commit(struct host_lane *l, struct slot *slot)
 	l->tail++;
 	store_release(&slot->seq, l->tail); /* everything else of the slot is before it */
 	store_relaxed(&l->host_line->tail, l->tail);
+}
+
+uint32_t host_lane_tail(const struct host_lane *l)
+{
+	return l->tail;
+}
+
+/* Acquire: whatever the daemon did with the slots was before it said so. */
+bool host_lane_taken(const struct host_lane *l, uint32_t tail)
+{
+	return (int32_t)(load_acquire(&l->daemon_line->head) - tail) >= 0;
 }
 
 /* The daemon's sleep word is odd while it sleeps or is about to. Fence between our slot and the

@@ -1,4 +1,4 @@
-/* The format of the two shared segments, version 1. docs/SHARED-MEMORY.md is its prose.
+/* The format of the two shared segments, version 3. docs/SHARED-MEMORY.md is its prose.
  *
  * Everything here is memory that two processes see: any change of a size, an offset or a meaning
  * bumps SHEPHERD_VERSION. Little endian, 64-bit pointers; a host of another layout is refused at
@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SHEPHERD_VERSION 2
+#define SHEPHERD_VERSION 3
 #define SHEPHERD_MAGIC   0x31646c6f46706853ULL /* "ShpFold1" */
 #define SHEPHERD_LINE    64
 
@@ -33,6 +33,11 @@
 #define SHEPHERD_SLOTS_MAX          4096
 #define SHEPHERD_SEGMENT_MAX        (1ULL << 38)
 #define SHEPHERD_BLOCK_MIN          256 /* the arena's unit */
+
+/* Messages of one call that a host may have given and splitd not yet sent: what a geometry begins a
+ * stream with, and what it may grow to by WRITABLE. */
+#define SHEPHERD_STREAM_WINDOW     2
+#define SHEPHERD_STREAM_WINDOW_MAX 32
 
 #define SLOT_BYTES        256
 #define SLOT_INLINE_BYTES 128
@@ -49,7 +54,7 @@ enum slot_kind {
 	TO_HOST_HALF_CLOSE = 3, /* the client sends no more, and no message comes with it */
 	TO_HOST_CANCEL = 4,     /* nobody waits for the answer; info: enum cancel_cause */
 	TO_HOST_RELEASE = 5,    /* info tokens of response blocks, in the inline area */
-	TO_HOST_WRITABLE = 6,   /* the call's stream has room again; info: messages */
+	TO_HOST_WRITABLE = 6,   /* messages of the call were sent; info: WRITABLE_* */
 	TO_HOST_TRYAGAIN = 7,   /* nothing to do; the worker may look elsewhere */
 	TO_HOST_YIELDNOW = 8,   /* give up the core */
 	TO_HOST_RETIRE = 9,     /* this worker is not needed any more */
@@ -62,6 +67,7 @@ enum slot_kind {
 	TO_DAEMON_RELEASE = 0x44, /* info tokens of request blocks, in the inline area */
 	TO_DAEMON_REFUSE = 0x45,  /* the call was not begun; it may go elsewhere */
 	TO_DAEMON_CREDIT = 0x46,  /* the handler takes `info` more messages of the call */
+	TO_DAEMON_WANT = 0x47,    /* WRITABLE is wanted as soon as a message of the call was sent */
 	TO_DAEMON_KINDS,
 };
 
@@ -71,6 +77,12 @@ enum cancel_cause {
 	CANCEL_CONNECTION = 3,
 	CANCEL_SHUTDOWN = 4,
 };
+
+/* Argument of WRITABLE: so many of the host's messages are done with, and so many more than these
+ * it may have out from now on. */
+#define WRITABLE_INFO(done, more) ((uint64_t)(uint16_t)(done) | (uint64_t)(uint16_t)(more) << 16)
+#define WRITABLE_DONE(info)       ((uint32_t)(info)&0xffffu)
+#define WRITABLE_MORE(info)       ((uint32_t)((info) >> 16) & 0xffffu)
 
 /* Flags of a slot. */
 #define SLOT_END_STREAM      0x01 /* no message follows in this direction */
@@ -245,7 +257,8 @@ struct geometry {
 	uint64_t request_offset;
 	uint64_t to_host_arena_offset;
 	uint64_t to_host_partition_bytes; /* the arena is daemon_workers of these */
-	uint64_t reserved1[2];
+	uint32_t stream_window;           /* messages of a call that may be out at its beginning */
+	uint32_t reserved1[3];
 	/* line 2: to-daemon offsets */
 	uint64_t control_offset;
 	uint64_t host_line_offset;

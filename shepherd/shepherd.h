@@ -129,6 +129,7 @@ struct attach_method {
 	uint32_t output_schema;
 	uint64_t code; /* given back with each request */
 	uint64_t data;
+	uint8_t read_ahead; /* messages of a call handed over before its first CREDIT; 0: 1 */
 };
 
 /* What a host says of itself. All memory stays the caller's. */
@@ -299,7 +300,7 @@ struct endpoint_request {
 	uint32_t msg_seq;
 	uint32_t msg_bytes;
 	uint64_t deadline_ns;
-	uint64_t info;                 /* CANCEL: cause; WRITABLE: messages */
+	uint64_t info;                 /* CANCEL: cause; WRITABLE: WRITABLE_INFO */
 	uint64_t msg, metadata, trace; /* host addresses */
 	uint8_t peer_family;           /* 0: not told */
 	uint16_t peer_port;
@@ -342,7 +343,8 @@ unsigned endpoint_lanes(const struct endpoint_port *port); /* host workers */
 /* One thing the host said, all of it copied and checked. Addresses lie inside `window`'s peer range
  * at their start (msg only, and inline ones in the copy); what is behind them is still hostile. */
 struct endpoint_completion {
-	enum slot_kind kind; /* TO_DAEMON_INITIAL_METADATA, _MESSAGE, _STATUS, _REFUSE, _CREDIT */
+	enum slot_kind kind; /* TO_DAEMON_INITIAL_METADATA, _MESSAGE, _STATUS, _REFUSE, _CREDIT,
+				_WANT */
 	uint8_t flags;       /* SLOT_END_STREAM, SLOT_HAS_STATUS, SLOT_COMPRESSED */
 	bool has_message;
 	unsigned lane; /* host_workers for the foreign lane */
@@ -451,6 +453,8 @@ bool attachment_holds(const struct attachment *attachment, const void *p, size_t
  * only, callers serialise. Live as long as the attachment. */
 struct host_lane *attachment_lane(struct attachment *attachment, unsigned d, unsigned h);
 struct host_lane *attachment_foreign(struct attachment *attachment, unsigned d);
+/* Messages of a call that may be with the daemon before its first WRITABLE. */
+uint32_t attachment_stream_window(const struct attachment *attachment);
 /* The daemon worker that made a call id, and so whose lane its answer takes. */
 unsigned attachment_call_worker(uint64_t call_id);
 
@@ -474,6 +478,10 @@ unsigned host_lane_released(struct host_lane *lane, const struct slot *slot,
 struct slot *host_lane_reserve(struct host_lane *lane, bool with_token);
 void host_lane_commit(struct host_lane *lane, struct slot *slot);
 void host_lane_drop(struct host_lane *lane, struct slot *slot);
+/* After commits: how many slots were ever published here; and, on any thread, whether the daemon
+ * has taken that many. */
+uint32_t host_lane_tail(const struct host_lane *lane);
+bool host_lane_taken(const struct host_lane *lane, uint32_t tail);
 /* After commits: wakes the daemon worker if it sleeps. */
 void host_lane_ring(struct host_lane *lane);
 

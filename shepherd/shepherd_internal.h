@@ -154,7 +154,7 @@ struct attach_method_record {
 	uint8_t kind;
 	uint8_t service_bytes; /* both follow, without NUL; records are not aligned */
 	uint8_t method_bytes;
-	uint8_t reserved;
+	uint8_t read_ahead;
 } __attribute__((packed));
 
 /* Header of a received packet of `bytes`: magic, version, layout, length, type and its size. Copies

@@ -157,6 +157,7 @@ void call_leave_host(struct call *call, unsigned cause)
 		return;
 	}
 	call_unwait(call);
+	list_del(&call->grant);
 	call_job_drop(call);
 	call_wire_put(call);
 	endpoint_blocks_put(ep->port, &call->blocks);
@@ -181,6 +182,7 @@ void call_put(struct call *call)
 	if (call->grpc != NULL || !call->host_over)
 		return;
 	list_del(&call->in_ep);
+	list_del(&call->opening);
 	pool_put(&w->call_pool, call);
 	counter_set(&w->counters.gauge_calls, pool_in_use(&w->call_pool));
 }
@@ -192,11 +194,18 @@ void call_message_done(struct call *call)
 	call->message_ready = false;
 	call->blocks_wanted = false;
 	call->msg_seq++;
-	if (call->asked && call->grpc != NULL && !call->finished &&
-	    (call->credit != 0 || !grpc_kind_many_requests(call->kind))) {
-		call->asked = false;
-		grpc_call_room(call->grpc);
-	}
+	call_ask(call);
+}
+
+void call_ask(struct call *call)
+{
+	if (!call->asked || call->grpc == NULL || call->finished || call->answered ||
+	    call->have_message)
+		return;
+	if (grpc_kind_many_requests(call->kind) && (!call->published || call->credit == 0))
+		return;
+	call->asked = false;
+	grpc_call_room(call->grpc);
 }
 
 /* ---- open ----------------------------------------------------------------------------------- */
@@ -276,7 +285,10 @@ static struct call *call_new(struct worker *w, struct connection *c, struct grpc
 	call->conn = c;
 	call->grpc = grpc;
 	call->balance.user = call;
+	call->window = SHEPHERD_STREAM_WINDOW;
 	list_init(&call->in_ep);
+	list_init(&call->opening);
+	list_init(&call->grant);
 	list_init(&call->wait);
 	list_init(&call->replies);
 	list_init(&call->job.link);
@@ -327,6 +339,8 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 	accept->kind = method->kind;
 	accept->message_bytes_max = (uint32_t)w->cfg->services[service].limits.message_bytes_max;
 	accept->user = call;
+	if (grpc_kind_many_requests(call->kind))
+		list_add_tail(&w->opening, &call->opening);
 	counter_inc(&w->counters.calls);
 	counter_set(&w->counters.gauge_calls, pool_in_use(&w->call_pool));
 	return 0;
@@ -352,12 +366,42 @@ static bool call_pick(struct call *call)
 	call->sought = NULL;
 	call->method = route;
 	call->ep = call->method->ep;
+	call->credit = call->method->read_ahead;
 	list_add_tail(&call->ep->calls, &call->in_ep);
 	if (call->method->kind != call->kind) {
 		call_fail(call, GRPC_INTERNAL, "hosts disagree about the kind of the method", 0);
 		return false;
 	}
 	return true;
+}
+
+/* A stream begins for its handler when its headers are here, not with its first message. */
+unsigned openings_run(struct worker *w)
+{
+	struct list *node;
+	unsigned n = 0;
+
+	while ((node = list_pop_head(&w->opening)) != NULL) {
+		struct call *call = list_entry(node, struct call, opening);
+
+		n++;
+		if (!call->finished && !call->published && call_pick(call))
+			call_advance(call);
+	}
+	return n;
+}
+
+/* Whether the next message has to wait: one at a time; of a stream as many as the host takes, and
+ * large ones not before it is published (to be published it may have to wait itself). */
+static bool message_waits(const struct call *call, uint32_t bytes)
+{
+	if (call->have_message)
+		return true;
+	if (!grpc_kind_many_requests(call->kind))
+		return false;
+	if (call->credit == 0)
+		counter_inc(&call->w->counters.stream_credit_waits);
+	return call->credit == 0 || (!call->published && bytes > CALL_SMALL_BYTES);
 }
 
 /* Room for a large message's wire bytes, whole or not at all. See worker_internal.h, 1. */
@@ -396,8 +440,8 @@ static int on_reserve(void *ctx, struct grpc_call *grpc, uint32_t bytes, uint8_t
 	(void)ctx;
 	if (!call_pick(call))
 		goto out; /* finished: closed follows */
-	if (call->have_message || (call->published && call->credit == 0)) {
-		call->asked = true; /* one message at a time, and as many as the host takes */
+	if (message_waits(call, bytes)) {
+		call->asked = true;
 		goto out;
 	}
 	if (bytes <= CALL_SMALL_BYTES) {
@@ -434,7 +478,7 @@ static void on_message(void *ctx, struct grpc_call *grpc, uint8_t *buf, uint32_t
 	call->have_message = true;
 	call->from_small = call->wire == call->small;
 	call->compressed = grpc_call_message_compressed(grpc);
-	if (call->published)
+	if (grpc_kind_many_requests(call->kind))
 		call->credit--;
 	call->half_closed |= last;
 	call_advance(call);
@@ -469,6 +513,9 @@ static void on_closed(void *ctx, struct grpc_call *grpc, enum grpc_closed why)
 
 	(void)ctx;
 	call_replies_drop(call);
+	call->w->windows_grown -= call->window - SHEPHERD_STREAM_WINDOW;
+	call->conn->windows_grown -= call->window - SHEPHERD_STREAM_WINDOW;
+	call->window = SHEPHERD_STREAM_WINDOW;
 	call->grpc = NULL;
 	call->conn = NULL;
 	call_leave_host(call, causes[why]);

@@ -114,7 +114,6 @@ static bool reply_send(struct call *call, struct reply *r)
 		list_del(&r->link);
 		r->state = REPLY_SENT;
 		r->has_token = false;
-		r->call = NULL;
 	} else {
 		has_token = r->has_token;
 		r->has_token = false;
@@ -180,19 +179,108 @@ static void reply_keep_text(struct call *call)
 	r->text_kept = true;
 }
 
-/* What a host may say about one call ahead of what its client was sent. */
-#define CALL_REPLIES_MAX 64
+/* ---- the window of a stream -------------------------------------------------------------------
+ *
+ * A host may have `window` messages of a call here, from their slot until they are sent. What it
+ * has back is told by WRITABLE in portions of half a window, or at once when the host waits for it
+ * (WANT). A stream that uses up its window gets a larger one, out of a common store. */
+
+/* One connection's streams may have this part of the store. */
+#define WINDOWS_CONNECTION_PART 8
+
+static void grant_check(struct call *call)
+{
+	bool due = call->done * 2 >= call->window ||
+		   (call->want && (call->done != 0 || call->out == 0));
+
+	if (due && !call->host_over && !call->answered && call->published &&
+	    grpc_kind_many_replies(call->kind) && list_empty(&call->grant))
+		list_add_tail(&call->ep->grants, &call->grant);
+}
+
+void reply_done(struct reply *r)
+{
+	if (!r->windowed)
+		return;
+	r->call->out--;
+	r->call->done++;
+	grant_check(r->call);
+}
+
+/* How much larger the window of a call that has used up half of it becomes. */
+static uint32_t window_growth(const struct call *call)
+{
+	const struct worker *w = call->w;
+	uint32_t share = w->windows_grown_max / WINDOWS_CONNECTION_PART;
+	uint32_t more = RTE_MIN(call->window, SHEPHERD_STREAM_WINDOW_MAX - call->window);
+
+	if (call->conn == NULL || call->done * 2 < call->window ||
+	    w->windows_grown + more > w->windows_grown_max ||
+	    call->conn->windows_grown + more > RTE_MAX(share, (uint32_t)SHEPHERD_STREAM_WINDOW_MAX))
+		return 0;
+	return more;
+}
+
+unsigned attached_grant(struct attached *ep)
+{
+	struct worker *w = ep->w;
+	unsigned n = 0;
+
+	list_for_each_safe (pos, &ep->grants) {
+		struct call *call = list_entry(pos, struct call, grant);
+		uint32_t more = window_growth(call);
+		const struct endpoint_request rq = {
+			.kind = TO_HOST_WRITABLE,
+			.call_id = call->call_id,
+			.method = call->method->index,
+			.info = WRITABLE_INFO(call->done, more),
+		};
+
+		int err = endpoint_submit(ep->port, call->lane, &rq, w->now_ns);
+
+		if (err == -SPLIT_E_SHEPHERD_FULL)
+			continue; /* next turn */
+		list_del(&call->grant);
+		if (err != 0)
+			continue;
+		call->window += more;
+		call->done = 0;
+		call->want = false;
+		if (more != 0) {
+			w->windows_grown += more;
+			call->conn->windows_grown += more;
+		}
+		counter_inc(&w->counters.stream_grants);
+		n++;
+	}
+	return n;
+}
+
+/* The host has sent a message. False: it may not; the call was failed. */
+static bool window_take(struct call *call, const struct endpoint_completion *c)
+{
+	if (call->out < call->window) {
+		call->out++;
+		return true;
+	}
+	if (c->has_token)
+		endpoint_token_release(call->ep->port, c->lane, c->token);
+	counter_inc(&call->w->counters.stream_overruns);
+	call_fail(call, GRPC_INTERNAL, "the host sent more messages than it may", CANCEL_SHUTDOWN);
+	return false;
+}
 
 static void on_reply(struct call *call, const struct endpoint_completion *c)
 {
 	struct worker *w = call->w;
-	struct reply *r = NULL;
+	struct reply *r;
 
-	/* The pool is everybody's: neither one call's host nor one connection takes all of it. */
-	if (list_count(&call->replies) < CALL_REPLIES_MAX &&
-	    call->conn->replies < pool_size(&w->reply_pool) / 4)
-		r = pool_get(&w->reply_pool);
+	if (c->has_message && !window_take(call, c))
+		return;
+	r = pool_get(&w->reply_pool);
 	if (r == NULL) {
+		/* Not to happen (replies_max). */
+		call->out -= c->has_message;
 		if (c->has_token)
 			endpoint_token_release(call->ep->port, c->lane, c->token);
 		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "too many answers wait to be sent",
@@ -207,7 +295,7 @@ static void on_reply(struct call *call, const struct endpoint_completion *c)
 	r->w = w;
 	r->call = call;
 	r->conn = call->conn;
-	r->conn->replies++;
+	r->windowed = c->has_message;
 	r->has_status = c->kind == TO_DAEMON_STATUS || (c->flags & SLOT_HAS_STATUS) != 0;
 	r->has_message = c->has_message && (!r->has_status || c->status == GRPC_OK);
 	r->has_token = c->has_token;
@@ -228,6 +316,9 @@ static void on_reply(struct call *call, const struct endpoint_completion *c)
 	}
 	list_add_tail(&call->replies, &r->link);
 	if (r->has_status) {
+		/* Its messages have no room any more: what the client still sends is held, and
+		 * discarded when the status goes out. */
+		grpc_call_pause(call->grpc, true);
 		call->answered = true;
 		call_leave_host(call, 0);
 	}
@@ -250,10 +341,13 @@ static void on_credit(struct call *call, uint32_t credit)
 {
 	/* A host can't make it overflow, and needs no more than what fits. */
 	call->credit = credit > UINT32_MAX - call->credit ? UINT32_MAX : call->credit + credit;
-	if (call->asked && !call->have_message && call->credit != 0) {
-		call->asked = false;
-		grpc_call_room(call->grpc);
-	}
+	call_ask(call);
+}
+
+static void on_want(struct call *call)
+{
+	call->want = true;
+	grant_check(call);
 }
 
 static void on_completion(void *ctx, struct endpoint_port *port,
@@ -278,6 +372,8 @@ static void on_completion(void *ctx, struct endpoint_port *port,
 	} else {
 		if (c->kind == TO_DAEMON_INITIAL_METADATA)
 			on_initial_metadata(call, c);
+		else if (c->kind == TO_DAEMON_WANT)
+			on_want(call);
 		else if (c->kind == TO_DAEMON_CREDIT)
 			on_credit(call, c->credit);
 		if (c->has_token)

@@ -94,9 +94,9 @@ static void chain_release(struct grpc_chain *chain)
 	r->iov_n = 0;
 	iov_put(r);
 	c->encoded_bytes -= r->charged;
-	c->replies--;
 	if (!list_empty(&c->encode_wait))
 		connection_due(c);
+	reply_done(r);
 	pool_put(&r->w->reply_pool, r);
 }
 
@@ -122,7 +122,7 @@ void reply_put(struct reply *r)
 		chunks_put(r);
 	}
 	reply_token_put(r);
-	r->conn->replies--;
+	reply_done(r);
 	pool_put(&r->w->reply_pool, r);
 }
 

@@ -139,6 +139,18 @@ static int message_prepare(struct call *call)
 	return decode_outcome(call, err);
 }
 
+/* A stream's messages come after its request, in slots of their own. */
+static bool message_turn(const struct call *call)
+{
+	return call->have_message && (call->published || !grpc_kind_many_requests(call->kind));
+}
+
+static bool message_needs_blocks(const struct call *call)
+{
+	return message_turn(call) && !call->message_ready &&
+	       (call->wire != call->small || call->blocks_wanted);
+}
+
 static int prepare_attempt(struct call *call)
 {
 	enum worker_stage left = stage_enter(call->w, WORKER_STAGE_decode);
@@ -153,8 +165,7 @@ static int prepare_attempt(struct call *call)
 		}
 	}
 	/* A small message is left for its slot unless it was found not to fit there. */
-	if (err == 0 && call->have_message && !call->message_ready &&
-	    (call->wire != call->small || call->blocks_wanted))
+	if (err == 0 && message_needs_blocks(call))
 		err = message_prepare(call);
 	if (err == PREPARE_NO_ROOM && call->ep->prepare_mark == 0)
 		call->ep->prepare_mark = endpoint_bytes_used(call->ep->port);
@@ -200,14 +211,14 @@ void call_advance(struct call *call)
 {
 	bool needs_blocks;
 
-	if (call->finished || call->waiting != CALL_WAIT_NONE || call->decode != NULL ||
-	    call->balance.queued)
+	if (call->finished || call->answered || call->waiting != CALL_WAIT_NONE ||
+	    call->decode != NULL || call->balance.queued)
 		return;
-	if (!call->have_message && (!call->half_closed || call->half_close_out))
+	if (!call->have_message && (call->published ? !call->half_closed || call->half_close_out
+						    : !grpc_kind_many_requests(call->kind)))
 		return;
 	needs_blocks = (!call->published && call->items_n != 0 && !call->metadata_ready) ||
-		       (call->have_message && !call->message_ready &&
-			(call->wire != call->small || call->blocks_wanted));
+		       message_needs_blocks(call);
 	if (needs_blocks && call_prepare(call) != 0)
 		return;
 	if (call->published)

@@ -72,8 +72,6 @@ static void request_fill(struct call *call, struct endpoint_request *rq)
 	rq->peer_family = peer->family;
 	rq->peer_port = peer->port;
 	memcpy(rq->peer_address, peer->bytes, sizeof(rq->peer_address));
-	if (call->half_closed)
-		rq->flags |= SLOT_END_STREAM;
 }
 
 static int submit(struct call *call, unsigned lane, struct endpoint_request *rq)
@@ -93,6 +91,7 @@ static int submit(struct call *call, unsigned lane, struct endpoint_request *rq)
 
 static int request_publish(struct call *call, unsigned lane)
 {
+	bool stream = grpc_kind_many_requests(call->kind);
 	struct endpoint_request rq = {0};
 	int err;
 
@@ -104,10 +103,12 @@ static int request_publish(struct call *call, unsigned lane)
 		}
 		call->opened = true;
 	}
-	if (call->have_message) {
+	if (!stream) {
 		err = message_fill(call, lane, &rq);
 		if (err != 0)
 			return err;
+	} else if (call->half_closed && !call->have_message) {
+		rq.flags |= SLOT_END_STREAM;
 	}
 	request_fill(call, &rq);
 	err = submit(call, lane, &rq);
@@ -118,9 +119,14 @@ static int request_publish(struct call *call, unsigned lane)
 	call->published = true;
 	call->inlined = rq.inline_bytes != 0;
 	call->lane = lane;
-	call->half_close_out = call->half_closed;
-	if (call->have_message)
+	call->half_close_out = (rq.flags & SLOT_END_STREAM) != 0;
+	if (!stream) {
 		call_message_done(call);
+	} else if (call->have_message || call->half_closed) {
+		call_advance(call);
+	} else {
+		call_ask(call);
+	}
 	return 0;
 }
 
@@ -165,8 +171,10 @@ void call_follow_up(struct call *call)
 		call_wait(call, CALL_WAIT_PUBLISH, false);
 	} else if (err == 0) {
 		call->half_close_out = call->half_closed;
-		if (call->have_message)
+		if (call->have_message) {
+			counter_inc(&call->w->counters.stream_messages);
 			call_message_done(call);
+		}
 	} else if (err < 0 && !call->finished) {
 		call_fail_code(call, err);
 	}
@@ -228,7 +236,8 @@ static void call_take_back(void *ctx, uint64_t call_id, void *user)
 	if (call->grpc == NULL || call->waiting != CALL_WAIT_NONE || call->decode != NULL ||
 	    call->have_message)
 		return;
-	if (!call->published || call->answered || call->finished || call->msg_seq > 1 ||
+	if (!call->published || call->answered || call->finished ||
+	    call->msg_seq > (grpc_kind_many_requests(call->kind) ? 0 : 1) ||
 	    !(t->lanes[call->lane / 64] & (UINT64_C(1) << (call->lane % 64))))
 		return;
 	if (endpoint_revoke(port, call_id, t->ep->w->now_ns, &call->blocks) != 0)
@@ -237,6 +246,7 @@ static void call_take_back(void *ctx, uint64_t call_id, void *user)
 	call->opened = false;
 	call->published = false;
 	call->have_message = call->msg_seq != 0;
+	call->half_close_out = false;
 	call->msg_seq = 0;
 	/* In blocks it is as it was; in its slot it is decoded again, for another. */
 	call->message_ready = call->have_message && !call->inlined;
@@ -247,8 +257,12 @@ static void call_take_back(void *ctx, uint64_t call_id, void *user)
 /* The host did not begin it: it may go elsewhere, which it can while its bytes are still here. */
 void call_given_back(struct call *call)
 {
+	bool stream = grpc_kind_many_requests(call->kind);
+	bool lost = stream ? call->msg_seq != 0 || call->message_ready
+			   : !call->from_small || call->msg_seq != 1;
+
 	counter_inc(&call->w->counters.calls_given_back);
-	if (!call->from_small || call->msg_seq != 1 || call->refusals++ == REFUSALS_MAX) {
+	if (lost || call->decode != NULL || call->refusals++ == REFUSALS_MAX) {
 		call->answered = true;
 		call_fail(call, GRPC_UNAVAILABLE, "the host did not take the call", 0);
 		return;
@@ -259,10 +273,17 @@ void call_given_back(struct call *call)
 	call->metadata_ready = false;
 	call->metadata = 0;
 	call->trace = 0;
-	call->have_message = true;
-	call->message_ready = false;
-	call->msg_seq = 0;
-	call->wire = call->small;
+	call->half_close_out = false;
+	if (!stream) {
+		call->have_message = true;
+		call->message_ready = false;
+		call->msg_seq = 0;
+		call->wire = call->small;
+	}
+	/* What waits for room asks again once it is published. */
+	call->asked |= call->waiting == CALL_WAIT_ROOM;
+	call_unwait(call);
+	endpoint_blocks_put(call->ep->port, &call->blocks);
 	call_advance(call);
 }
 

@@ -312,6 +312,16 @@ static int balance_setup(struct worker *w)
 
 /* ---- pools ---------------------------------------------------------------------------------- */
 
+/* Each call has its first window of messages and a status; what streams have beyond that is counted
+ * (windows_grown). So the pool is never empty, whatever hosts say. */
+static uint32_t replies_max(struct worker *w)
+{
+	uint32_t calls = w->cfg->grpc.calls_max;
+
+	w->windows_grown_max = RTE_MAX(calls, (uint32_t)SHEPHERD_STREAM_WINDOW_MAX);
+	return calls * (SHEPHERD_STREAM_WINDOW + 1) + w->windows_grown_max;
+}
+
 static int pools_setup(struct worker *w)
 {
 	const struct config *cfg = w->cfg;
@@ -327,7 +337,7 @@ static int pools_setup(struct worker *w)
 	if (err == 0)
 		err = pool_init(&w->call_pool, sizeof(struct call), calls, NULL);
 	if (err == 0)
-		err = pool_init(&w->reply_pool, sizeof(struct reply), calls, NULL);
+		err = pool_init(&w->reply_pool, sizeof(struct reply), replies_max(w), NULL);
 	if (err == 0)
 		err = pool_init(&w->decode_pool, sizeof(struct decode_job), JOBS_MAX, NULL);
 	if (err == 0)

@@ -24,6 +24,7 @@ int worker_create(const struct worker_params *params, struct worker **worker_out
 	w->stages_want = params->config->telemetry.stages;
 	list_init(&w->connections);
 	list_init(&w->due);
+	list_init(&w->opening);
 	list_init(&w->jobs);
 	list_init(&w->reply_wait);
 	list_init(&w->endpoints);
@@ -92,6 +93,7 @@ static unsigned endpoints_poll(struct worker *w)
 		n += (unsigned)got;
 		n += attached_retry(ep);
 		n += attached_publish(ep);
+		n += attached_grant(ep);
 	}
 	return n;
 }
@@ -101,8 +103,10 @@ static void endpoints_flush(struct worker *w)
 	list_for_each (pos, &w->endpoints) {
 		struct attached *ep = list_entry(pos, struct attached, link);
 
-		if (!ep->faulted)
-			endpoint_flush(ep->port, w->now_ns);
+		if (ep->faulted)
+			continue;
+		(void)attached_grant(ep);
+		endpoint_flush(ep->port, w->now_ns);
 	}
 }
 
@@ -161,6 +165,7 @@ static unsigned turn(struct worker *w)
 	work += ports_poll(w);
 	stage_enter(w, WORKER_STAGE_grpc);
 	work += wheel_advance(&w->wheel, w->now_ns, WORKER_TIMERS);
+	work += openings_run(w);
 	stage_enter(w, WORKER_STAGE_ring);
 	work += endpoints_poll(w);
 	stage_enter(w, WORKER_STAGE_encode);

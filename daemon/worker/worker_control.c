@@ -124,6 +124,7 @@ static bool method_fill(struct attached *ep, size_t index, struct method *m)
 	m->output = schema_message_at(ep->we->schema, am->output_schema);
 	m->service = &cfg->services[service];
 	m->kind = kinds[am->kind];
+	m->read_ahead = am->read_ahead != 0 ? am->read_ahead : 1;
 	m->index = (uint32_t)index;
 	limits_fill(cfg, m);
 	return m->input != NULL && m->output != NULL;
@@ -159,6 +160,7 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 	list_init(&ep->room_wait);
 	list_init(&ep->prepare_wait);
 	list_init(&ep->publish_wait);
+	list_init(&ep->grants);
 	ep->turn_quantum = w->cfg->linearize.work_quantum;
 	ep->event_fd = -1;
 	return ep;

@@ -11,6 +11,8 @@
  *              decode goes on past its quantum; attached.prepare_wait while there is no room).
  *              Small ones are decoded at publication, straight into the slot
  *   publish  → balance_place: a slot on a lane, or balance's queue
+ *   stream   → what may have many requests is published at once, without a message
+ * (worker.opening); its messages follow one at a time, as many as the host has given credit for
  *   answer   → complete.c: replies, each encoded (worker.jobs, worker.reply_wait) and sent
  *   end      → grpc_finish; backend.closed frees the call
  *
@@ -93,6 +95,10 @@
 	X(endpoints_added, "endpoints added")                                                      \
 	X(endpoints_removed, "endpoints removed")                                                  \
 	X(endpoint_faults, "endpoints found to break the protocol")                                \
+	X(stream_messages, "messages of streams published after their request")                    \
+	X(stream_credit_waits, "messages of streams held back until the host gave credit")         \
+	X(stream_grants, "times a host was told that a stream has room again")                     \
+	X(stream_overruns, "calls ended because their host sent more than it may")                 \
 	X(messages, "messages taken from the control thread")                                      \
 	X(gauge_connections, "connections now")                                                    \
 	X(gauge_calls, "calls now")                                                                \
@@ -180,7 +186,7 @@ struct connection {
 	uint64_t active_ns;
 	uint64_t progress_ns;   /* when bytes last went out to TCP, or when there were none to go */
 	uint64_t encoded_bytes; /* in replies encoded and not yet released */
-	uint32_t replies;       /* struct reply of its calls, sent or not */
+	uint32_t windows_grown; /* its share of worker.windows_grown */
 	bool out_starved;       /* the last reserve failed for want of an mbuf */
 	bool eof, failed;
 };
@@ -192,7 +198,8 @@ struct method {
 	const struct config_service *service;
 	struct linear_limits decode_limits, encode_limits;
 	enum grpc_kind kind;
-	uint32_t index; /* in the attach's table */
+	uint32_t read_ahead; /* messages of a stream published before its first credit */
+	uint32_t index;      /* in the attach's table */
 };
 
 /* This worker's view of one endpoint. Allocated and freed on the control thread. */
@@ -209,6 +216,7 @@ struct attached {
 	struct list room_wait;    /* struct call by wait: for a wire room */
 	struct list prepare_wait; /* struct call by wait: for linear room */
 	struct list publish_wait; /* struct call by wait: later messages of streams; cancels */
+	struct list grants;       /* struct call by grant: WRITABLE is due */
 	uint64_t wire_used, wire_max;
 	uint64_t prepare_mark;       /* endpoint_bytes_used when prepare_wait's head last failed */
 	uint64_t turn, turn_units;   /* of work begun in that turn */
@@ -237,6 +245,8 @@ struct call {
 	struct balance_method *sought; /* held from open until pick */
 	struct balance_call balance;
 	struct list in_ep;
+	struct list opening; /* worker.opening: a stream to be published */
+	struct list grant;
 	struct list wait;
 	enum call_wait waiting;
 	enum grpc_kind kind;
@@ -246,13 +256,17 @@ struct call {
 	unsigned cancel_cause; /* waits in publish_wait to be told to the host; 0: none */
 	uint32_t msg_seq;
 	uint32_t credit; /* further messages the host takes (streams) */
-	bool opened;     /* call_id is valid */
-	bool published;  /* REQUEST is out: lane is valid */
-	bool inlined;    /* its message lies in the slot */
-	bool answered;   /* the host gave a status: no more from it */
-	bool host_over;  /* the host has no part in it (any more) */
-	bool finished;   /* grpc_finish was called */
-	bool asked;      /* reserve was refused for another reason than room: ask again */
+	/* Messages of the host: out of `window` (shepherd's stream window), those done and not yet
+	 * told. */
+	uint32_t window, out, done;
+	bool want;      /* the host waits for the next that is done */
+	bool opened;    /* call_id is valid */
+	bool published; /* REQUEST is out: lane is valid */
+	bool inlined;   /* its message lies in the slot */
+	bool answered;  /* the host gave a status: no more from it */
+	bool host_over; /* the host has no part in it (any more) */
+	bool finished;  /* grpc_finish was called */
+	bool asked;     /* reserve was refused for another reason than room: ask again */
 	bool have_message, half_closed, half_close_out;
 	bool message_ready, metadata_ready; /* lie in `blocks` */
 	bool blocks_wanted;                 /* the message was found too large for a slot */
@@ -300,11 +314,12 @@ struct reply {
 	struct list wait; /* worker.reply_wait or connection.encode_wait */
 	struct job job;
 	struct worker *w;
-	struct call *call;       /* valid until sent */
+	struct call *call;       /* valid as long as the reply */
 	struct connection *conn; /* whose encoded_bytes it is charged to */
 	enum reply_state state;
 	bool has_message, has_status, has_token, compress;
 	bool second_large, text_kept;
+	bool windowed; /* counts in call->out */
 	unsigned lane;
 	uint32_t status, text_bytes, msg_bytes;
 	uint64_t token, msg, metadata, text;
@@ -348,12 +363,15 @@ struct worker {
 	struct pool connection_pool, call_pool, reply_pool;
 	struct pool decode_pool, encode_pool;
 	struct pool page_pool, large_pool;
-	uint64_t conn_pages_max; /* bytes */
+	uint64_t conn_pages_max;                   /* bytes */
+	uint32_t windows_grown, windows_grown_max; /* over all calls: what streams have beyond their
+						    * first window */
 	uint64_t pages_returned; /* counts; reply_wait's head is tried again when it moved */
 	uint64_t pages_mark;
 
 	struct list connections;
 	struct list due;
+	struct list opening;    /* struct call: streams that began in this turn */
 	struct list jobs;       /* struct job */
 	uint64_t turn;          /* counts */
 	uint64_t turn_units;    /* work units of decodes and encodes in this turn */
@@ -479,6 +497,10 @@ void call_unwait(struct call *call);
 void call_wire_put(struct call *call);
 /* The message at hand is with the host: the next may come. */
 void call_message_done(struct call *call);
+/* The next message may come after all, if it was refused. */
+void call_ask(struct call *call);
+/* Publish the streams that began. Returns how many. */
+unsigned openings_run(struct worker *w);
 
 /* ---- prepare.c ------------------------------------------------------------------------------ */
 
@@ -521,6 +543,10 @@ extern const struct endpoint_events complete_events;
 void call_replies_advance(struct call *call);
 /* Drop every reply not yet sent. */
 void call_replies_drop(struct call *call);
+/* A reply is done with, sent or not. */
+void reply_done(struct reply *r);
+/* Tell hosts which of their streams have room again. Returns how many. */
+unsigned attached_grant(struct attached *ep);
 /* Encode. 0 done; SPLIT_AGAIN: waits or runs on, call_replies_advance follows; negative: it can't
  * be encoded. */
 int reply_encode(struct reply *r) SPLIT_MUST_USE;
