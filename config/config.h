@@ -224,6 +224,7 @@ struct config_grpc {
 	uint64_t compress_bytes_min;   /* CONFIG_COMPRESS_ALWAYS: smaller ones only when asked */
 	uint64_t compress_quantum;     /* plain bytes of one worker's turn */
 	uint64_t compress_memory;      /* compressed bytes kept by one worker */
+	bool health, reflection;       /* services that the daemon answers itself */
 };
 
 struct config_linearize {

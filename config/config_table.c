@@ -449,6 +449,15 @@ static const struct field grpc_fields[] = {
 	     "Compressed bytes that one worker keeps: messages that come, until they are whole and "
 	     "inflated, and answers until they are sent. Messages wait for it, answers go "
 	     "uncompressed."),
+	BOOL("health", health, "true",
+	     "Answer grpc.health.v1.Health: a service is SERVING while a host process that serves "
+	     "it "
+	     "is attached and takes calls, the empty name while any is. A service of that name in "
+	     "services has precedence."),
+	BOOL("reflection", reflection, "true",
+	     "Answer server reflection (grpc.reflection.v1 and v1alpha) from the descriptors of "
+	     "what "
+	     "is attached. A service of that name in services has precedence."),
 };
 TABLE(grpc, "gRPC", "Limits of calls. services[].limits overrides some of them.");
 #undef STRUCT

@@ -14,6 +14,7 @@
 #include "config/config.h"
 #include "daemon/control/control.h"
 #include "daemon/port/port.h"
+#include "daemon/services/services.h"
 #include "daemon/worker/worker.h"
 #include "shepherd/shepherd.h"
 
@@ -48,6 +49,7 @@ struct control_host {
 	struct attach_server *server;
 	struct endpoint *endpoint;
 	struct schema *schema;
+	struct services_catalog *catalog; /* NULL: none */
 	struct worker_endpoint shared;
 	int host_index; /* in config->hosts; -1 before HELLO */
 	char name[ATTACH_NAME_MAX];
@@ -97,6 +99,10 @@ void hosts_tick(struct control *control, uint64_t now_ns);
 void hosts_remove_all(struct control *control, const char *why);
 /* After the workers have left their loops: everything, at once. */
 void hosts_destroy_all(struct control *control);
+
+/* catalog.c: what reflection will tell of the host; NULL: nothing. */
+struct services_catalog *control_catalog_make(const struct control_host *host,
+					      const struct attach_request *request);
 
 /* departed.c: processes that were detached and live on. */
 void departed_add(struct control *control, const struct control_host *host,

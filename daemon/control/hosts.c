@@ -106,6 +106,7 @@ static void host_free(struct control_host *host)
 		counter_inc(&control->counters.endpoint_freed);
 	}
 	attach_server_destroy(host->server);
+	services_catalog_destroy(host->catalog);
 	schema_destroy(host->schema);
 	free(host);
 }
@@ -328,6 +329,7 @@ static void host_offer(struct control_host *host)
 		host_refuse(host, result, more);
 		return;
 	}
+	host->catalog = control_catalog_make(host, request);
 	ec = (struct endpoint_config){
 		.name = host->name,
 		.daemon_workers = host->control->p.workers_n,
@@ -446,6 +448,7 @@ static void host_mapped(struct control_host *host)
 		.schema = host->schema,
 		.methods = request->methods,
 		.methods_n = request->methods_n,
+		.catalog = host->catalog,
 	};
 	pthread_mutex_unlock(&control->lock);
 	host->add_todo = all_workers(control);

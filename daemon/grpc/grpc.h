@@ -238,6 +238,9 @@ int grpc_server_create(const struct grpc_config *config, const struct grpc_backe
 void grpc_server_destroy(struct grpc_server *server);
 const struct grpc_counters *grpc_server_counters(const struct grpc_server *server);
 const struct http2_counters *grpc_server_http2_counters(const struct grpc_server *server);
+/* The engine's memory, for a backend's answers: as http2_engine_alloc. */
+void *grpc_server_alloc(struct grpc_server *server, size_t bytes);
+void grpc_server_free(struct grpc_server *server, void *p);
 /* Calls that the backend holds (open taken, closed not yet called). */
 unsigned grpc_server_calls(const struct grpc_server *server);
 /* Go on with what was put off (compression), for one quantum. Once in each turn of the loop.

@@ -106,6 +106,16 @@ const struct http2_counters *grpc_server_http2_counters(const struct grpc_server
 	return http2_engine_counters(s->engine);
 }
 
+void *grpc_server_alloc(struct grpc_server *s, size_t bytes)
+{
+	return http2_engine_alloc(s->engine, bytes);
+}
+
+void grpc_server_free(struct grpc_server *s, void *p)
+{
+	http2_engine_free(s->engine, p);
+}
+
 unsigned grpc_server_calls(const struct grpc_server *s)
 {
 	return s->calls_open;

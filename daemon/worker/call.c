@@ -315,6 +315,9 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 	size_t service;
 	int err;
 
+	err = services_open(w->services, grpc, head, accept);
+	if (unlikely(err != SPLIT_AGAIN))
+		return err;
 	err = balance_lookup(w->balance, head->path, head->path_len, &sought);
 	if (err != 0)
 		return open_refused(w, err, accept);

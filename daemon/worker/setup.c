@@ -371,6 +371,7 @@ static void on_tick(struct wheel_timer *timer, uint64_t now_ns)
 	list_for_each (pos, &w->endpoints)
 		attached_take_back(list_entry(pos, struct attached, link));
 	balance_tick(w->balance, now_ns);
+	own_services_look(w);
 	wheel_arm(&w->wheel, &w->tick, now_ns + TICK_NS);
 }
 
@@ -405,6 +406,8 @@ int worker_setup(struct worker *w)
 		err = pools_setup(w);
 	if (err == 0)
 		err = grpc_setup(w);
+	if (err == 0)
+		err = own_services_setup(w);
 	for (uint32_t i = 0; i < w->cfg->ports_n && err == 0; i++) {
 		w->ports_n++;
 		err = port_setup(w, i);
@@ -431,6 +434,7 @@ void worker_teardown(struct worker *w)
 		net_stack_destroy(w->ports[i].net);
 		free(w->ports[i].listener_ctx);
 	}
+	services_destroy(w->services);
 	grpc_server_destroy(w->grpc);
 	while ((node = list_pop_head(&w->endpoints)) != NULL)
 		attached_free(list_entry(node, struct attached, link));

@@ -77,7 +77,7 @@ static struct worker_counter_block block(const char *layer, const struct counter
 
 size_t worker_counters(const struct worker *worker, struct worker_counter_block *out, size_t max)
 {
-	struct worker_counter_block all[5 + WORKER_PORTS_MAX];
+	struct worker_counter_block all[6 + WORKER_PORTS_MAX];
 	size_t n = 0;
 
 	all[n++] = block("worker", &worker_counter_desc, &worker->counters);
@@ -86,6 +86,8 @@ size_t worker_counters(const struct worker *worker, struct worker_counter_block 
 	}
 	all[n++] = block("http2", &http2_counter_desc, grpc_server_http2_counters(worker->grpc));
 	all[n++] = block("grpc", &grpc_counter_desc, grpc_server_counters(worker->grpc));
+	all[n++] =
+		block("services", &services_counter_desc, services_counters_get(worker->services));
 	all[n++] = block("balance", &balance_counter_desc, balance_counters_get(worker->balance));
 	all[n++] = block("shepherd", &shepherd_counter_desc, &worker->shepherd);
 	if (n > max)

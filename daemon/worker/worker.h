@@ -35,6 +35,7 @@ struct config_host;
 struct endpoint;
 struct log_ring;
 struct schema;
+struct services_catalog;
 struct port_set;
 struct worker;
 
@@ -61,6 +62,7 @@ struct worker_endpoint {
 	const struct attach_method *methods; /* by the index that slots carry; schema indices
 					      * checked: schema_message_at() finds both */
 	size_t methods_n;
+	const struct services_catalog *catalog; /* for reflection; NULL: nothing is known */
 };
 
 enum worker_msg_kind {

@@ -130,6 +130,11 @@ static bool method_fill(struct attached *ep, size_t index, struct method *m)
 	return m->input != NULL && m->output != NULL;
 }
 
+static void service_mark(struct attached *ep, unsigned service)
+{
+	ep->serves[service / 64] |= UINT64_C(1) << (service % 64);
+}
+
 static struct attached *attached_create(struct worker *w, const struct worker_endpoint *we)
 {
 	struct attached *ep = calloc(1, sizeof(*ep));
@@ -153,6 +158,7 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 		route->service = we->methods[i].service;
 		route->method = we->methods[i].method;
 		route->user = &ep->methods[i];
+		service_mark(ep, (unsigned)(ep->methods[i].service - w->cfg->services));
 		ep->routes_n++;
 	}
 	list_init(&ep->link);
@@ -327,6 +333,7 @@ static void drain_begin(struct worker *w, uint64_t deadline_ns)
 			w->ports[i].listeners[l] = NULL;
 		}
 	}
+	services_drain(w->services);
 	connections_drain(w);
 }
 

@@ -52,6 +52,7 @@
 #include "daemon/grpc/grpc.h"
 #include "daemon/net/net.h"
 #include "daemon/port/port.h"
+#include "daemon/services/services.h"
 #include "daemon/worker/worker.h"
 #include "linearize/linearize.h"
 #include "shepherd/shepherd.h"
@@ -212,9 +213,10 @@ struct attached {
 	struct method *methods;
 	struct balance_route_config *routes;
 	size_t routes_n;
-	struct list calls;        /* struct call by in_ep */
-	struct list room_wait;    /* struct call by wait: for a wire room */
-	struct list prepare_wait; /* struct call by wait: for linear room */
+	uint64_t serves[CONFIG_SERVICES_MAX / 64]; /* bit per service of the configuration */
+	struct list calls;                         /* struct call by in_ep */
+	struct list room_wait;                     /* struct call by wait: for a wire room */
+	struct list prepare_wait;                  /* struct call by wait: for linear room */
 	struct list publish_wait; /* struct call by wait: later messages of streams; cancels */
 	struct list grants;       /* struct call by grant: WRITABLE is due */
 	uint64_t wire_used, wire_max;
@@ -354,6 +356,8 @@ struct worker {
 	struct worker_port ports[WORKER_PORTS_MAX];
 	unsigned ports_n;
 	struct grpc_server *grpc;
+	struct services *services;
+	uint64_t alive[CONFIG_SERVICES_MAX / 64]; /* bit per service that somebody serves now */
 	struct wheel wheel;
 	struct wheel_timer tick, readers;
 	struct balance *balance;
@@ -559,6 +563,13 @@ void readers_check(struct worker *w);
 /* Replies that waited for pages; for their connection's share. */
 unsigned replies_retry(struct worker *w);
 void connection_replies_retry(struct connection *c);
+
+/* ---- own_services.c ------------------------------------------------------------------------- */
+
+/* The services that the daemon answers itself. */
+int own_services_setup(struct worker *w) SPLIT_MUST_USE;
+/* See which services are served now; tell those who watch. */
+void own_services_look(struct worker *w);
 
 /* ---- worker.c, setup.c, idle.c, worker_control.c -------------------------------------------- */
 

@@ -1,0 +1,95 @@
+/* The services that the daemon answers itself: grpc.health.v1.Health (Check and Watch), server
+ * reflection (grpc.reflection.v1 and v1alpha), as gRPC's own documents describe them.
+ *
+ * They are one more backend of daemon/grpc: the worker asks services_open first and looks among its
+ * hosts' methods only for what is not theirs. What they tell comes from a `services_source`, which
+ * the worker gives: nothing here knows endpoints.
+ *
+ * Threads: a struct services belongs to one worker's thread. A catalog is made once for a host, by
+ * the control thread, never changes, and is read by every worker.
+ *
+ * Bounds: calls at once, bytes of a request, bytes of all answers under way (services_internal.h).
+ */
+#ifndef SPLITD_DAEMON_SERVICES_SERVICES_H
+#define SPLITD_DAEMON_SERVICES_SERVICES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/counter.h"
+#include "base/error.h"
+#include "daemon/grpc/grpc.h"
+
+#define SERVICES_COUNTERS(X)                                                                       \
+	X(checks, "health checks answered")                                                        \
+	X(watches, "health watches begun")                                                         \
+	X(watch_changes, "changes told to watches")                                                \
+	X(reflections, "reflection requests answered")                                             \
+	X(reflection_errors, "of these, with an error")                                            \
+	X(calls_over, "calls refused: too many at once")                                           \
+	X(answers_over, "answers refused: too many bytes under way")                               \
+	X(malformed, "requests that could not be decoded")
+
+COUNTER_DECLARE(services, SERVICES_COUNTERS);
+
+/* ---- catalogs ------------------------------------------------------------------------------- */
+
+/* What reflection can tell of one host: the files of a FileDescriptorSet, and which of them
+ * declares which symbol and extension. */
+struct services_catalog;
+
+/* `set`: a serialized google.protobuf.FileDescriptorSet, hostile, copied. 0, -SPLIT_E_BASE_NOMEM,
+ * or what linearize/descriptor says of it. */
+int services_catalog_create(const uint8_t *set, size_t bytes,
+			    struct services_catalog **catalog_out) SPLIT_MUST_USE;
+/* NULL is fine. */
+void services_catalog_destroy(struct services_catalog *catalog);
+
+/* ---- a worker's ----------------------------------------------------------------------------- */
+
+enum services_health {
+	SERVICES_UNKNOWN, /* there is no such service */
+	SERVICES_SERVING,
+	SERVICES_NOT_SERVING,
+};
+
+/* What the worker says of itself. */
+struct services_source {
+	/* By full name, not NUL-terminated; the empty one: of the server as a whole. Cheap. */
+	enum services_health (*health)(void *ctx, const char *name, size_t name_len);
+	/* Full names of the services that are served now, 0, 1, ...; NULL behind the last. */
+	const char *(*service)(void *ctx, size_t i);
+	/* Catalogs of what is attached now, 0, 1, ...; NULL behind the last. */
+	const struct services_catalog *(*catalog)(void *ctx, size_t i);
+	void *ctx;
+};
+
+struct services_config {
+	bool health;
+	bool reflection;
+};
+
+struct services;
+
+/* `source` is copied; `grpc` gives the memory of answers: services_destroy comes after the last
+ * connection of it has gone, and before grpc_server_destroy. 0 or a negative code. */
+int services_create(const struct services_config *config, const struct services_source *source,
+		    struct grpc_server *grpc, struct services **services_out) SPLIT_MUST_USE;
+/* NULL is fine. */
+void services_destroy(struct services *services);
+const struct services_counters *services_counters_get(const struct services *services);
+
+/* From the server's backend.open. SPLIT_AGAIN: the path is nobody's here; else what open has to
+ * return. */
+int services_open(struct services *services, struct grpc_call *call,
+		  const struct grpc_request_head *head, struct grpc_accept *accept) SPLIT_MUST_USE;
+/* Whether a service of this full name is answered here. */
+bool services_has(const struct services *services, const char *name, size_t name_len);
+
+/* What source.health says may have changed: tell those who watch. */
+void services_changed(struct services *services);
+/* The server goes: watches are told so and ended. */
+void services_drain(struct services *services);
+
+#endif
