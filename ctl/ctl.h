@@ -68,6 +68,23 @@ struct ctl_options {
 /* False: `error` (a line) says what is wrong. Strings point into argv. */
 bool ctl_options_parse(int argc, char **argv, struct ctl_options *out, char *error, size_t bytes);
 
+/* ---- decode --------------------------------------------------------------------------------- */
+
+/* splitctl decode: messages of a descriptor set's type as JSON; no daemon is asked. */
+struct ctl_decode_options {
+	const char *proto_set, *type;
+	const char *file; /* NULL: standard input */
+	bool delimited;   /* else the file is one message */
+	bool compact, proto_names, zero_fields, enum_numbers, help;
+};
+
+void ctl_decode_usage(FILE *to);
+/* argv[0] is "decode". False: `error` (a line) says what is wrong. */
+bool ctl_decode_parse(int argc, char **argv, struct ctl_decode_options *out, char *error,
+		      size_t bytes);
+/* False after a line in `error`, which names the file and, of several, the message (from 0). */
+bool ctl_decode(const struct ctl_decode_options *o, FILE *to, char *error, size_t error_bytes);
+
 /* ---- gathering and showing ------------------------------------------------------------------ */
 
 /* Everything "stats" shows, as one JSON object:

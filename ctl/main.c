@@ -9,11 +9,13 @@ enum exit_code { EXIT_GOOD = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 static void usage(FILE *to)
 {
 	fputs("usage: splitctl [OPTIONS] stats|endpoints|ports|version\n"
+	      "       splitctl decode --proto-set FILE --type NAME [OPTIONS] [FILE]\n"
 	      "\n"
 	      "  stats            counters by layer and worker (those that are not 0)\n"
 	      "  endpoints        attached host processes\n"
 	      "  ports            network ports and their links\n"
 	      "  version          versions of splitctl and of the running splitd\n"
+	      "  decode           protobuf messages as JSON (splitctl decode --help)\n"
 	      "\n"
 	      "  -p, --prefix P   the splitd with eal.file_prefix P (default: splitd)\n"
 	      "  -s, --socket F   its telemetry socket, instead of -p\n"
@@ -94,6 +96,26 @@ static int version_run(struct ctl_client *c, const struct ctl_options *o)
 	return 0;
 }
 
+static int decode_run(int argc, char **argv)
+{
+	struct ctl_decode_options options;
+	char error[1024];
+
+	if (!ctl_decode_parse(argc, argv, &options, error, sizeof(error))) {
+		fprintf(stderr, "splitctl: %s\n", error);
+		return EXIT_USAGE;
+	}
+	if (options.help) {
+		ctl_decode_usage(stdout);
+		return EXIT_GOOD;
+	}
+	if (ctl_decode(&options, stdout, error, sizeof(error)))
+		return EXIT_GOOD;
+	fflush(stdout);
+	fprintf(stderr, "splitctl: %s\n", error);
+	return EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
 	struct ctl_options options;
@@ -101,6 +123,8 @@ int main(int argc, char **argv)
 	char error[256], path[128];
 	int result;
 
+	if (argc > 1 && strcmp(argv[1], "decode") == 0)
+		return decode_run(argc - 1, argv + 1);
 	if (!ctl_options_parse(argc, argv, &options, error, sizeof(error))) {
 		fprintf(stderr, "splitctl: %s\n", error);
 		return EXIT_USAGE;

@@ -75,14 +75,29 @@ static bool is_utf8(const uint8_t *p, size_t n)
 	return true;
 }
 
-static bool is_proto3(const ProtobufCMessageDescriptor *d)
+/* Nothing in it says proto2: strings may be checked, if the schema was told that it is proto3. */
+static bool may_be_proto3(const ProtobufCMessageDescriptor *d)
 {
 	unsigned i;
 
 	for (i = 0; i < d->n_fields; i++)
-		if (d->fields[i].label == PROTOBUF_C_LABEL_NONE)
-			return true;
-	return false;
+		if (d->fields[i].label == PROTOBUF_C_LABEL_OPTIONAL ||
+		    d->fields[i].label == PROTOBUF_C_LABEL_REQUIRED)
+			return false;
+	return true;
+}
+
+bool quirks_enums_closed;
+
+static void scan_enum(unsigned *mask, const ProtobufCEnumDescriptor *e, uint64_t v)
+{
+	unsigned i;
+
+	for (i = 0; i < e->n_values; i++)
+		if (e->values[i].value == (int32_t)v)
+			return;
+	if (quirks_enums_closed)
+		*mask |= Q(ENUM_CLOSED);
 }
 
 static bool scan_message(unsigned *mask, const ProtobufCMessageDescriptor *d, const uint8_t *p,
@@ -100,8 +115,15 @@ static bool scan_content(unsigned *mask, const ProtobufCMessageDescriptor *d,
 		for (i = 0; i < len; i++)
 			if (p[i] > 1)
 				*mask |= Q(PACKED_BOOL);
+	} else if (f->type == PROTOBUF_C_TYPE_ENUM) {
+		const uint8_t *end = p + len;
+		uint64_t v;
+		bool lost;
+
+		while (p && p < end && (p = scan_varint(p, end, 10, &v, &lost)))
+			scan_enum(mask, f->descriptor, v);
 	} else if (f->type == PROTOBUF_C_TYPE_STRING) {
-		if (is_proto3(d) && !is_utf8(p, len))
+		if (may_be_proto3(d) && !is_utf8(p, len))
 			*mask |= Q(UTF8);
 	} else if (f->type == PROTOBUF_C_TYPE_MESSAGE) {
 		return scan_message(mask, f->descriptor, p, p + len, depth + 1);
@@ -135,6 +157,8 @@ static const uint8_t *scan_value(unsigned *mask, const ProtobufCMessageDescripto
 		p = scan_varint(p, end, 10, &v, &lost);
 		if (p && lost && f && f->type == PROTOBUF_C_TYPE_BOOL)
 			*mask |= Q(BOOL_VALUE);
+		if (p && f && f->type == PROTOBUF_C_TYPE_ENUM)
+			scan_enum(mask, f->descriptor, v);
 		return p;
 	case 1:
 	case 5:

@@ -76,6 +76,7 @@ bool message_equal(const ProtobufCMessage *a, const ProtobufCMessage *b, int64_t
 	X(PACKED_BOOL, "each byte of a packed bool is an element, unchecked")                      \
 	X(TAG, "tags past 32 bits are cut; field number 0 passes in long form")                    \
 	X(UTF8, "proto3 strings are not checked")                                                  \
+	X(ENUM_CLOSED, "all enums are open")                                                       \
 	X(DEPTH, "no limit of nesting: the stack is the limit")
 
 enum quirk_bit {
@@ -88,6 +89,7 @@ enum quirk_bit {
 /* The quirks that this input would meet in protobuf_c_message_unpack, as a mask of quirk bits.
  * Never misses one before the first error; `utf8`: proto3 rule by LABEL_NONE as in schema_syntax.
  */
+extern bool quirks_enums_closed; /* the schema says closed of all its enums */
 unsigned quirks_of(const ProtobufCMessageDescriptor *d, const uint8_t *p, size_t len);
 
 /* --- Random schemas and messages

@@ -32,7 +32,7 @@ EDGES = {
                        "daemon/balance"],
     "daemon": ["base", "config", "shepherd", "daemon/port", "daemon/worker", "daemon/control"],
     "host-lib": ["base", "shepherd", "linearize"],
-    "ctl": ["base"],
+    "ctl": ["base", "linearize", "linearize/descriptor", "linearize/json"],
     "examples": ["host-lib"],
 }
 # folder -> its public headers; a folder that is not here has any number (base) or none.
