@@ -25,6 +25,7 @@ static unsigned default_host_core(const struct perf_options *perf)
 static int options_take(struct perf_options *perf, struct rpc_options *o)
 {
 	const char *rate = perf_option(perf, "--rate"), *idle = perf_option(perf, "--idle");
+	const char *stages = perf_option(perf, "--stages");
 	char *end = NULL;
 
 	*o = (struct rpc_options){.perf = perf};
@@ -52,6 +53,12 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 	o->poll = idle != NULL && strcmp(idle, "poll") == 0;
 	if (idle != NULL && !o->adaptive && !o->poll) {
 		perf_warn("--idle: expected poll or adaptive, not '%s'", idle);
+		return -SPLIT_E_BASE_INVALID;
+	}
+	o->stages_on = stages != NULL && strcmp(stages, "on") == 0;
+	o->stages_off = stages != NULL && strcmp(stages, "off") == 0;
+	if (stages != NULL && !o->stages_on && !o->stages_off) {
+		perf_warn("--stages: expected on or off, not '%s'", stages);
 		return -SPLIT_E_BASE_INVALID;
 	}
 	if (rate != NULL)
@@ -271,20 +278,24 @@ const struct perf_mode perf_mode_rpc = {
 	.name = "rpc",
 	.purpose =
 		"gRPC calls through splitd: calls a second, CPU a call, latency, cycles by stage",
-	.usage = "  --rate N            open loop: N calls a second, latency from the intended "
-		 "time;\n"
-		 "                      without it closed loop\n"
-		 "  --connections N     default 8\n"
-		 "  --streams N         calls under way on each, at most; default 16\n"
-		 "  --size BYTES        payload; default 64\n"
-		 "  --port P            ring (in process, default), tap, af_packet, af_xdp\n"
-		 "  --idle MODE         poll (default) or adaptive; with a port its configuration "
-		 "says\n"
-		 "  --host-core N       default: a third core if there is one, else the load's "
-		 "(ring)\n"
-		 "                      or the daemon's (ports)\n"
-		 "  --host-spin NS      how long an idle host looks before it parks (ring)\n"
-		 "  --build DIR         with a port: where splitd and echo are (default: beside "
-		 "this)\n",
+	.usage =
+		"  --rate N            open loop: N calls a second, latency from the intended "
+		"time;\n"
+		"                      without it closed loop\n"
+		"  --connections N     default 8\n"
+		"  --streams N         calls under way on each, at most; default 16\n"
+		"  --size BYTES        payload; default 64\n"
+		"  --port P            ring (in process, default), tap, af_packet, af_xdp\n"
+		"  --idle MODE         poll (default) or adaptive; with a port its configuration "
+		"says\n"
+		"  --host-core N       default: a third core if there is one, else the load's "
+		"(ring)\n"
+		"                      or the daemon's (ports)\n"
+		"  --host-spin NS      how long an idle host looks before it parks (ring)\n"
+		"  --stages on|off     count cycles by stage in every run, or in none; default: in "
+		"turns\n"
+		"                      (ring)\n"
+		"  --build DIR         with a port: where splitd and echo are (default: beside "
+		"this)\n",
 	.run = rpc_run,
 };

@@ -15,9 +15,10 @@ struct rpc_options {
 	double rate;
 	unsigned core_host;
 	uint64_t host_spin_ns;
-	bool adaptive, poll; /* as asked; neither: the default */
-	const char *port;    /* NULL: net_ring in process */
-	const char *build;   /* of splitd and echo, with a port */
+	bool adaptive, poll;        /* as asked; neither: the default */
+	bool stages_on, stages_off; /* ring: in every run; neither: in turns */
+	const char *port;           /* NULL: net_ring in process */
+	const char *build;          /* of splitd and echo, with a port */
 };
 
 /* One measured run. */

@@ -43,7 +43,10 @@ static int bench(struct rig *rig, struct load *load, const struct rpc_options *o
 		err = load_run(load, (uint64_t)(o->perf->seconds * 1e9 / 4), NULL);
 	for (unsigned i = 0; i < 2 * o->perf->runs && err == 0; i++) {
 		/* on off, off on, on off, … : a drift of the machine favours neither */
-		err = measure(rig, load, o, (i & 1) == ((i >> 1) & 1), &runs[i]);
+		bool stages = (i & 1) == ((i >> 1) & 1);
+
+		stages = (stages || o->stages_on) && !o->stages_off;
+		err = measure(rig, load, o, stages, &runs[i]);
 		*n_out = i + 1;
 	}
 	*lost_out = load_drain(load, DRAIN_NS);

@@ -128,8 +128,9 @@ static int config_make(struct tcp_place *p)
 
 	if (p->device != NULL) {
 		(void)snprintf(device, sizeof(device), ", \"net_%s0,iface=sd0%s\"", p->device,
-			       strcmp(p->device, "af_xdp") == 0 ? ",start_queue=0,queue_count=1"
-								: "");
+			       strcmp(p->device, "af_xdp") == 0
+				       ? ",start_queue=0,queue_count=1,busy_budget=0"
+				       : "");
 		(void)snprintf(port, sizeof(port),
 			       ", {\"name\": \"dev\", \"device\": \"net_%s0\", \"mtu\": 1500,"
 			       " \"mbufs\": %u, \"addresses\": [\"" TCP_OUR_ADDRESS "/24\"]}",

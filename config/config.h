@@ -195,6 +195,7 @@ struct config_http2 {
 	uint64_t memory;              /* of one worker's HTTP/2 engine, preallocated */
 	uint64_t session_bytes_max;   /* of that, for one connection */
 	uint64_t idle_timeout_ns;     /* a connection without streams; 0: never */
+	uint64_t frame_timeout_ns;    /* a frame, or a header list, must be whole so soon */
 	uint64_t settings_timeout_ns; /* preface and SETTINGS must be there by then */
 	struct config_budget resets, pings, settings, empty, windows;
 };

@@ -386,6 +386,10 @@ static const struct field http2_fields[] = {
 	     "Of that, what one connection may take."),
 	DURATION("idle_timeout", idle_timeout_ns, "0", 0, 24 * HOUR,
 		 "A connection without calls is closed (GOAWAY) after this. 0: never."),
+	DURATION("frame_timeout", frame_timeout_ns, "20s", 100 * MS, HOUR,
+		 "A frame, and a header list with all its CONTINUATIONs, must be whole so soon "
+		 "after "
+		 "its first byte, or the connection is ended."),
 	DURATION("settings_timeout", settings_timeout_ns, "10s", 100 * MS, 300 * SEC,
 		 "A new connection must have sent its preface and SETTINGS by then, and answered "
 		 "ours."),
@@ -431,10 +435,11 @@ static const struct field grpc_fields[] = {
 		"A client that takes none of its answers for so long loses those past its share of "
 		"memory, and its connection where others wait for that memory."),
 	DURATION("upload_timeout", upload_timeout_ns, "2s", 10 * MS, HOUR,
-		 "While others wait for room, a message must have arrived by then, its size at "
-		 "upload_rate_min added."),
+		 "While other connections wait for room, a message that has room must have arrived "
+		 "by "
+		 "then, the bytes that have come at upload_rate_min added."),
 	SIZE("upload_rate_min", upload_rate_min, "256KiB", 1 * KIB, GIB,
-	     "Bytes a second that upload_timeout grants a message."),
+	     "Bytes a second at which a message may take its time beyond upload_timeout."),
 	ENUM("compress", compress, "asked", compress_modes,
 	     "When answers are compressed, for clients that take it: asked: when the handler asks; "
 	     "always: those of compress_bytes_min and more, too; never."),

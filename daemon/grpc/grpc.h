@@ -98,6 +98,7 @@ static inline bool grpc_kind_many_replies(enum grpc_kind k)
 	X(calls_cancelled, "calls ended by the client's reset or lost connection")                 \
 	X(calls_deadline, "calls ended by their deadline")                                         \
 	X(calls_over, "calls refused: calls_max reached")                                          \
+	X(calls_idle_cut, "calls ended: calls_max reached, and no message had come yet")           \
 	X(calls_malformed, "calls refused or ended: broken header or framing")                     \
 	X(calls_unimplemented, "calls refused: unknown method or encoding")                        \
 	X(http_requests, "requests that are no gRPC, answered by plain HTTP")                      \
@@ -135,11 +136,13 @@ enum grpc_compress {
 };
 
 struct grpc_config {
-	uint32_t calls_max;          /* calls that the backend may hold at once on this worker */
-	uint32_t message_bytes_max;  /* received; a method may set its own (struct grpc_accept) */
+	uint32_t calls_max;         /* calls that the backend may hold at once on this worker; those
+				     * without a message yet give way to connections with fewer */
+	uint32_t message_bytes_max; /* received; a method may set its own (struct grpc_accept) */
 	uint32_t metadata_bytes_max; /* of one request's custom metadata; also for trailers sent */
 	uint32_t metadata_max;       /* entries, 1..1024 */
-	uint64_t hold_bytes_max;     /* received bytes held for calls without room, whole worker */
+	uint64_t hold_bytes_max;     /* received bytes held for calls without room, whole worker; no
+				      * connection has more of it than is free */
 	uint32_t send_queue_bytes; /* of one call, past which grpc_send_message says SPLIT_AGAIN */
 	uint64_t timeout_max_ns;   /* a longer grpc-timeout is cut to this; 0: no cut */
 	int compress;              /* enum grpc_compress; a method may have its own */
@@ -260,6 +263,8 @@ int grpc_connection_recv(struct grpc_connection *conn, const uint8_t *p, size_t 
 			 uint64_t now_ns) SPLIT_MUST_USE;
 int grpc_connection_send(struct grpc_connection *conn, size_t bytes_max) SPLIT_MUST_USE;
 bool grpc_connection_want_send(const struct grpc_connection *conn);
+/* As http2_session_check. */
+bool grpc_connection_check(struct grpc_connection *conn, uint64_t now_ns);
 bool grpc_connection_done(const struct grpc_connection *conn);
 /* Open streams: with 0 after a graceful goaway the connection may be closed. */
 unsigned grpc_connection_streams(const struct grpc_connection *conn);
@@ -274,6 +279,8 @@ uint64_t grpc_call_deadline_ns(const struct grpc_call *call);
 void grpc_call_kind_set(struct grpc_call *call, enum grpc_kind kind, uint32_t message_bytes_max);
 /* Whether the message handed up came compressed. From inside `message` only. */
 bool grpc_call_message_compressed(const struct grpc_call *call);
+/* Bytes that have come of the message whose room is being filled. */
+uint32_t grpc_call_received(const struct grpc_call *call);
 
 /* Room may be there again for a call whose reserve said SPLIT_AGAIN: reserve is asked again from
  * inside. Any event may come from inside, closed too. No effect on other calls. */

@@ -173,6 +173,8 @@ static void call_detach(struct grpc_call *call, enum grpc_closed why)
 	wheel_cancel(server->wheel, &call->deadline);
 	grpc_hold_drop(call);
 	grpc_inflate_drop(call);
+	grpc_idle_leave(call);
+	call->conn->calls_n--;
 	server->calls_open--;
 	if (why == GRPC_CLOSED_CANCELLED || why == GRPC_CLOSED_CONNECTION)
 		counter_inc(&server->counters.calls_cancelled);
@@ -327,6 +329,11 @@ void grpc_call_kind_set(struct grpc_call *call, enum grpc_kind kind, uint32_t me
 bool grpc_call_message_compressed(const struct grpc_call *call)
 {
 	return (call->flags & CALL_COMPRESSED) != 0;
+}
+
+uint32_t grpc_call_received(const struct grpc_call *call)
+{
+	return call->flags & CALL_IN_MESSAGE ? call->message_done : 0;
 }
 
 int grpc_send_metadata(struct grpc_call *call, const struct grpc_metadata *md, size_t n)

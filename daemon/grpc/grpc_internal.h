@@ -94,6 +94,7 @@ struct grpc_call {
 	uint64_t deadline_ns;
 	struct wheel_timer deadline;
 	struct list writable_link;
+	struct list idle_link; /* grpc_server.idle, until its first message is whole */
 };
 
 struct grpc_connection {
@@ -102,6 +103,8 @@ struct grpc_connection {
 	void *user;
 	uint64_t now_ns;
 	struct list writable;
+	uint64_t hold_bytes;      /* of server->hold_bytes */
+	unsigned calls_n, idle_n; /* of server->calls_open; of them, on server->idle */
 	bool destroying;
 };
 
@@ -125,6 +128,7 @@ struct grpc_server {
 	struct pool connections;
 	unsigned calls_open;
 	uint64_t hold_bytes;
+	struct list idle;               /* struct grpc_call by idle_link */
 	struct grpc_metadata *metadata; /* of the request being opened */
 	uint8_t *decoded;               /* its "-bin" values */
 	struct zlib_slot *inflates, *deflates;
@@ -185,6 +189,15 @@ int grpc_on_headers(void *session_user, struct http2_stream *stream, const struc
 void grpc_on_data(struct http2_stream *stream, const uint8_t *p, size_t n);
 void grpc_on_end(struct http2_stream *stream);
 void grpc_hold_drop(struct grpc_call *call);
+
+/* --- grpc_idle.c: calls without a message
+ * ----------------------------------------------------------- */
+
+void grpc_idle_enter(struct grpc_call *call);
+/* Any number of times. */
+void grpc_idle_leave(struct grpc_call *call);
+/* calls_max is reached: end an idle call of another connection. False: none has to give way. */
+bool grpc_idle_give_way(struct grpc_connection *newcomer);
 
 /* The message at hand is whole, in call->buf: hand it up. */
 void grpc_message_whole(struct grpc_call *call);

@@ -28,23 +28,35 @@ static bool call_takes(const struct grpc_call *call)
 /* --- holding -------------------------------------------------------------------------------------
  */
 
-static void hold_free(struct grpc_server *server, struct hold *hold)
+static void hold_free(struct grpc_call *call, struct hold *hold)
 {
+	struct grpc_server *server = call_server(call);
+
 	server->hold_bytes -= sizeof(*hold) + hold->bytes_max;
+	call->conn->hold_bytes -= sizeof(*hold) + hold->bytes_max;
 	http2_engine_free(server->engine, hold);
 }
 
 void grpc_hold_drop(struct grpc_call *call)
 {
-	struct grpc_server *server = call_server(call);
 	struct hold *next;
 
 	for (struct hold *hold = call->hold_first; hold != NULL; hold = next) {
 		next = hold->next;
-		hold_free(server, hold);
+		hold_free(call, hold);
 	}
 	call->hold_first = NULL;
 	call->hold_last = NULL;
+}
+
+/* No connection holds more than is free for others, beyond its first chunk. */
+static bool hold_allowed(const struct grpc_call *call, size_t bytes)
+{
+	const struct grpc_server *server = call_server(call);
+	uint64_t left = server->config.hold_bytes_max - server->hold_bytes;
+	uint64_t held = call->conn->hold_bytes;
+
+	return bytes <= left && (held == 0 || held + bytes <= left);
 }
 
 static struct hold *hold_new(struct grpc_call *call, size_t n)
@@ -58,12 +70,13 @@ static struct hold *hold_new(struct grpc_call *call, size_t n)
 	/* The second chunk of a call and later ones are large: the first small one was a guess. */
 	if (call->hold_last != NULL)
 		bytes = HOLD_LARGE;
-	if (server->hold_bytes + bytes > server->config.hold_bytes_max)
+	if (!hold_allowed(call, bytes))
 		return NULL;
 	hold = http2_engine_alloc(server->engine, bytes);
 	if (hold == NULL)
 		return NULL;
 	server->hold_bytes += bytes;
+	call->conn->hold_bytes += bytes;
 	hold->next = NULL;
 	hold->bytes_max = (uint32_t)(bytes - sizeof(*hold));
 	hold->begin = 0;
@@ -111,6 +124,7 @@ void grpc_message_whole(struct grpc_call *call)
 	if (last)
 		call->flags |= CALL_IN_DONE;
 	call->prefix_len = 0;
+	grpc_idle_leave(call);
 	counter_inc(&server->counters.rx_messages);
 	counter_add(&server->counters.rx_message_bytes, call->message_bytes);
 	call->buf = NULL;
@@ -267,6 +281,7 @@ void grpc_on_end(struct http2_stream *stream)
 	struct grpc_call *call = http2_stream_user(stream);
 
 	call->flags |= CALL_HALF_CLOSED;
+	grpc_idle_leave(call);
 	end_hand_up(call);
 }
 
@@ -275,7 +290,6 @@ void grpc_on_end(struct http2_stream *stream)
 
 void grpc_call_go_on(struct grpc_call *call)
 {
-	struct grpc_server *server = call_server(call);
 	struct hold *hold;
 
 	while ((hold = call->hold_first) != NULL) {
@@ -291,7 +305,7 @@ void grpc_call_go_on(struct grpc_call *call)
 		call->hold_first = hold->next;
 		if (call->hold_first == NULL)
 			call->hold_last = NULL;
-		hold_free(server, hold);
+		hold_free(call, hold);
 	}
 	if (call->flags & CALL_HALF_CLOSED)
 		end_hand_up(call);

@@ -254,7 +254,8 @@ static bool refused(struct grpc_call *call, struct head *head, unsigned flags)
 		/* compression.md would have it by message; servers say so at once. */
 		counter_inc(&c->calls_unimplemented);
 		grpc_call_refuse(call, GRPC_UNIMPLEMENTED, "grpc-encoding is not supported");
-	} else if (unlikely(server->calls_open >= server->config.calls_max)) {
+	} else if (unlikely(server->calls_open >= server->config.calls_max) &&
+		   !grpc_idle_give_way(call->conn)) {
 		counter_inc(&c->calls_over);
 		grpc_call_refuse(call, GRPC_RESOURCE_EXHAUSTED, "too many calls");
 	} else {
@@ -311,6 +312,7 @@ static void call_begin(struct grpc_call *call, struct head *head, bool end)
 	}
 	counter_inc(&server->counters.calls);
 	server->calls_open++;
+	call->conn->calls_n++;
 	call->flags |= CALL_OPEN | (accept.wait ? CALL_PAUSED : 0);
 	call->kind = (uint8_t)accept.kind;
 	call->compress = (uint8_t)accept.compress;
@@ -324,6 +326,8 @@ static void call_begin(struct grpc_call *call, struct head *head, bool end)
 		wheel_arm(server->wheel, &call->deadline, call->deadline_ns);
 	if (end)
 		grpc_on_end(call_stream(call));
+	else
+		grpc_idle_enter(call);
 }
 
 int grpc_on_headers(void *session_user, struct http2_stream *stream, const struct http2_header *h,
@@ -340,6 +344,7 @@ int grpc_on_headers(void *session_user, struct http2_stream *stream, const struc
 	call->conn = conn;
 	wheel_timer_init(&call->deadline, grpc_deadline_fire);
 	list_init(&call->writable_link);
+	list_init(&call->idle_link);
 	for (size_t i = 0; i < n; i++)
 		head_field(server, &head, &h[i]);
 	if (flags & HTTP2_HEADERS_END)

@@ -64,6 +64,7 @@ int grpc_server_create(const struct grpc_config *config, const struct grpc_backe
 	s->backend = backend;
 	s->ctx = ctx;
 	s->wheel = wheel;
+	list_init(&s->idle);
 	http2.stream_user_bytes = sizeof(struct grpc_call);
 	http2.memory_bytes += config->hold_bytes_max + config->compress_memory;
 	s->metadata = calloc(config->metadata_max, sizeof(*s->metadata));
@@ -186,6 +187,11 @@ int grpc_connection_send(struct grpc_connection *conn, size_t bytes_max)
 	if (unlikely(!list_empty(&conn->writable)))
 		writable_tell(conn);
 	return rc;
+}
+
+bool grpc_connection_check(struct grpc_connection *conn, uint64_t now_ns)
+{
+	return http2_session_check(conn->session, now_ns);
 }
 
 bool grpc_connection_want_send(const struct grpc_connection *conn)

@@ -84,6 +84,7 @@ enum http2_error {
 	X(flood_settings, "connections ended: too many SETTINGS")                                  \
 	X(flood_empty, "connections ended: too many frames without effect")                        \
 	X(flood_windows, "connections ended: too many WINDOW_UPDATEs")                             \
+	X(frames_slow, "connections ended: a frame or header list took too long to come")          \
 	X(memory_refused, "allocations refused by a memory limit")
 
 COUNTER_DECLARE(http2, HTTP2_COUNTERS); /* struct http2_counters, http2_counter_desc */
@@ -108,6 +109,7 @@ struct http2_config {
 	uint32_t header_table_bytes; /* SETTINGS_HEADER_TABLE_SIZE and our encoder's bound */
 	uint64_t memory_bytes;       /* all of the engine's memory for sessions, preallocated */
 	uint64_t session_bytes_max;  /* of that, for one session */
+	uint64_t frame_timeout_ns;   /* see http2_session_check; 0: none */
 	struct http2_budget resets, pings, settings, empty, windows;
 };
 
@@ -210,6 +212,11 @@ int http2_session_recv(struct http2_session *session, const uint8_t *p, size_t n
 /* Write what is due. 0: all written; SPLIT_AGAIN: no more room now, or `bytes_max` was written and
  * more is due; fatal errors as above. */
 int http2_session_send(struct http2_session *session, size_t bytes_max) SPLIT_MUST_USE;
+
+/* Call now and then: a frame, or a header list with its CONTINUATIONs, must be whole within
+ * config.frame_timeout_ns of its first byte. True: it is not, the session has failed and its GOAWAY
+ * is due. */
+bool http2_session_check(struct http2_session *session, uint64_t now_ns);
 
 /* Output is due (whether or not flow control lets it go). */
 bool http2_session_want_send(const struct http2_session *session);

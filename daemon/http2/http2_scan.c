@@ -121,9 +121,12 @@ static bool scan_head(struct http2_session *s, bool all_fed)
 		else
 			scan_known_stream(s, type, id);
 		scan->continuations = 0;
+		scan->list_open = !(flags & NGHTTP2_FLAG_END_HEADERS);
 		break;
 	case NGHTTP2_CONTINUATION:
 		http2_flood_spend(s, FLOOD_EMPTY);
+		if (flags & NGHTTP2_FLAG_END_HEADERS)
+			scan->list_open = false;
 		if (++scan->continuations > CONTINUATIONS_MAX)
 			http2_flood_exceeded(s, FLOOD_EMPTY);
 		break;
@@ -184,6 +187,8 @@ size_t http2_scan(struct http2_session *s, const uint8_t *p, size_t n)
 				break;
 			continue;
 		}
+		if (scan->head_len == 0 && !scan->list_open)
+			scan->since_ns = s->now_ns;
 		part = HEAD_BYTES - scan->head_len;
 		part = part < n - at ? part : n - at;
 		memcpy(scan->head + scan->head_len, p + at, part);
@@ -199,4 +204,18 @@ size_t http2_scan(struct http2_session *s, const uint8_t *p, size_t n)
 	}
 	scan->stop = false;
 	return at;
+}
+
+bool http2_session_check(struct http2_session *s, uint64_t now_ns)
+{
+	const struct scan *scan = &s->scan;
+	uint64_t timeout_ns = s->engine->config.frame_timeout_ns;
+
+	if (s->error != 0 || timeout_ns == 0 || !s->started || now_ns < scan->since_ns + timeout_ns)
+		return false;
+	if (scan->skip == 0 && scan->head_len == 0 && !scan->list_open)
+		return false;
+	counter_inc(&s->engine->counters.frames_slow);
+	http2_session_fail(s, HTTP2_ENHANCE_YOUR_CALM, -SPLIT_E_HTTP2_FLOOD);
+	return true;
 }

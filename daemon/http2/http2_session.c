@@ -52,6 +52,7 @@ void http2_config_default(struct http2_config *config, uint32_t sessions_max)
 		.header_table_bytes = 4096,
 		.memory_bytes = (uint64_t)sessions_max * 96 * 1024 + (8u << 20),
 		.session_bytes_max = 4u << 20,
+		.frame_timeout_ns = UINT64_C(20000000000),
 		.resets = {1000, 100},
 		.pings = {1000, 100},
 		.settings = {100, 10},

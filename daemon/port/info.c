@@ -52,6 +52,11 @@ int port_queue_fd(const struct port_queue *q)
 	return q->rx_fd;
 }
 
+bool port_queue_announces(const struct port_queue *q)
+{
+	return q->rx_fd >= 0 && !q->steers;
+}
+
 const struct port_counters *port_queue_counters(const struct port_queue *q)
 {
 	return &q->counters;

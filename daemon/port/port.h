@@ -167,9 +167,13 @@ uint16_t port_tx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
  * receive pool, so that unacknowledged data can't starve reception. data_room as in port_info. */
 struct rte_mempool *port_queue_pool(const struct port_queue *q);
 
-/* A descriptor that polls readable when the queue has frames, or -1 where the driver has none
- * (only TAP has) or the worker has no queue here. For epoll only, never read it. */
+/* A descriptor that polls readable when the queue has frames, or -1 where none is known (TAP,
+ * AF_PACKET and AF_XDP have one) or the worker has no queue here. For epoll only, never read it. An
+ * error that it reports (EPOLLERR) stays until SO_ERROR is asked for. */
 int port_queue_fd(const struct port_queue *q);
+/* Whether that descriptor announces every frame of this worker: it has one, and no other worker
+ * hands frames over to it. */
+bool port_queue_announces(const struct port_queue *q);
 
 /* Single writer (the worker), relaxed; any thread may read each word. */
 const struct port_counters *port_queue_counters(const struct port_queue *q);

@@ -37,7 +37,8 @@ struct port_queue {
 	uint16_t tx_held_n;
 
 	struct rte_mempool *rx_pool; /* NULL without an rx queue */
-	int rx_fd;
+	int rx_fd;                   /* started and the driver has one; else -1 */
+	int socket_fd;               /* AF_XDP: found at the queue's set-up; else -1 */
 };
 
 struct port_dev {
@@ -75,6 +76,12 @@ void port_steer_tx_drain(struct port_queue *q);
 
 /* burst.c: straight to the device, with its counters. */
 uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
+
+/* wait_fd.c: this process's sockets of a family (AF_PACKET: those bound to the interface), in the
+ * order of their numbers; and the one that is not among `before`, -1 if not exactly one is. */
+#define PORT_SOCKETS_MAX 64
+size_t port_sockets(int family, unsigned if_index, int *fds_out, size_t max);
+int port_socket_new(int family, const int *before, size_t before_n);
 
 /* poison.c: the mempool operations of sanitizer builds, NULL in others. Begin with a populated pool
  * of which nothing is in use; forget before it is freed, so that the heap gets its memory usable.

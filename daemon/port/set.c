@@ -1,6 +1,7 @@
 /* Ports: devices, pools and queues, made from the configuration and taken down again. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <rte_bus.h>
@@ -284,7 +285,7 @@ static int queue_create(struct port_dev *dev, const struct config *cfg,
 	q->worker = (uint16_t)worker;
 	q->port_id = dev->port_id;
 	q->rx_queue = q->tx_queue = PORT_QUEUE_NONE;
-	q->rx_fd = -1;
+	q->rx_fd = q->socket_fd = -1;
 	for (uint32_t i = 0; i < cp->rx_queues; i++)
 		if (cp->queue_workers[i] == worker)
 			q->rx_queue = (uint16_t)i;
@@ -355,11 +356,17 @@ static int queues_setup(struct port_dev *dev, const struct config_port *cp,
 	tx_conf.offloads = conf->txmode.offloads & info->tx_queue_offload_capa;
 	for (uint16_t i = 0; i < dev->rx_queues; i++) {
 		struct port_queue *q = dev->queues[cp->queue_workers[i]];
+		int before[PORT_SOCKETS_MAX];
+		size_t n = 0;
 
+		if (driver_is(dev, "net_af_xdp"))
+			n = port_sockets(AF_XDP, 0, before, PORT_SOCKETS_MAX);
 		result = rte_eth_rx_queue_setup(dev->port_id, i, rx_descriptors,
 						(unsigned)dev->numa_node, &rx_conf, q->rx_pool);
 		if (result != 0)
 			return dev_fail(dev, "can't set up a receive queue", result, err);
+		if (driver_is(dev, "net_af_xdp"))
+			q->socket_fd = port_socket_new(AF_XDP, before, n);
 	}
 	for (uint16_t i = 0; i < dev->tx_queues; i++) {
 		result = rte_eth_tx_queue_setup(dev->port_id, i, tx_descriptors,
@@ -445,6 +452,25 @@ void port_set_steer(struct port_set *set, port_steer_fn steer)
 		set->devs[i].steer = steer;
 }
 
+/* What a worker may wait on for its queue of a started device. */
+static int queue_fd(const struct port_dev *dev, const struct port_queue *q)
+{
+	int fds[PORT_SOCKETS_MAX];
+	struct rte_eth_dev_info info;
+	size_t n;
+
+	if (q->rx_queue == PORT_QUEUE_NONE)
+		return -1;
+	if (driver_is(dev, "net_tap"))
+		return rte_eth_dev_rx_intr_ctl_q_get_fd(q->port_id, q->rx_queue);
+	if (driver_is(dev, "net_af_packet") && rte_eth_dev_info_get(q->port_id, &info) == 0) {
+		/* One bound socket for each queue, opened in their order. */
+		n = port_sockets(AF_PACKET, info.if_index, fds, PORT_SOCKETS_MAX);
+		return n == info.max_rx_queues ? fds[q->rx_queue] : -1;
+	}
+	return q->socket_fd;
+}
+
 /* The link of a TAP or veth comes up with the start; a real one takes seconds. */
 static void link_wait(const struct port_dev *dev)
 {
@@ -478,9 +504,7 @@ int port_set_start(struct port_set *set, struct port_error *err)
 		for (unsigned w = 0; w < dev->workers_n; w++) {
 			struct port_queue *q = dev->queues[w];
 
-			if (q->rx_queue != PORT_QUEUE_NONE && driver_is(dev, "net_tap"))
-				q->rx_fd =
-					rte_eth_dev_rx_intr_ctl_q_get_fd(q->port_id, q->rx_queue);
+			q->rx_fd = queue_fd(dev, q);
 		}
 	}
 	for (unsigned i = 0; i < set->count; i++)

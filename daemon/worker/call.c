@@ -78,7 +78,6 @@ void call_wait(struct call *call, enum call_wait where, bool at_head)
 {
 	struct attached *ep = call->ep;
 	struct list *lists[] = {
-		[CALL_WAIT_ROOM] = &ep->room_wait,
 		[CALL_WAIT_PREPARE] = &ep->prepare_wait,
 		[CALL_WAIT_PUBLISH] = &ep->publish_wait,
 	};
@@ -93,6 +92,10 @@ void call_wait(struct call *call, enum call_wait where, bool at_head)
 
 void call_unwait(struct call *call)
 {
+	if (call->waiting == CALL_WAIT_ROOM) {
+		room_unwait(call);
+		return;
+	}
 	list_del(&call->wait);
 	call->waiting = CALL_WAIT_NONE;
 }
@@ -101,11 +104,7 @@ void call_unwait(struct call *call)
 
 void call_wire_put(struct call *call)
 {
-	if (call->wire_charged != 0) {
-		endpoint_blocks_put(call->ep->port, &call->wire_blocks);
-		call->ep->wire_used -= call->wire_charged;
-		call->wire_charged = 0;
-	}
+	room_put(call);
 	call->wire = NULL;
 }
 
@@ -407,37 +406,10 @@ static bool message_waits(const struct call *call, uint32_t bytes)
 	return call->credit == 0 || (!call->published && bytes > CALL_SMALL_BYTES);
 }
 
-/* Room for a large message's wire bytes, whole or not at all. See worker_internal.h, 1. */
-static int wire_room(struct call *call, uint32_t bytes)
-{
-	const struct config_grpc *grpc = &call->w->cfg->grpc;
-	struct attached *ep = call->ep;
-	uint64_t charge = pow2_up(bytes < SHEPHERD_BLOCK_MIN ? SHEPHERD_BLOCK_MIN : bytes);
-	struct shepherd_chunk chunk;
-	int err;
-
-	if (charge > ep->wire_max)
-		return -SPLIT_E_BASE_LIMIT;
-	if (ep->wire_used + charge > ep->wire_max)
-		return SPLIT_AGAIN;
-	err = endpoint_block_get(ep->port, &call->wire_blocks, bytes, &chunk);
-	if (err == -SPLIT_E_SHEPHERD_FULL || err == -SPLIT_E_SHEPHERD_QUOTA)
-		return endpoint_bytes_used(ep->port) != 0 ? SPLIT_AGAIN : -SPLIT_E_BASE_LIMIT;
-	if (err != 0)
-		return err;
-	call->wire_charged = charge;
-	call->wire_due_ns = call->w->now_ns + grpc->upload_timeout_ns +
-			    bytes * CLOCK_NS_PER_SEC / grpc->upload_rate_min;
-	ep->wire_used += charge;
-	call->wire = chunk.mem;
-	return 0;
-}
-
 static int on_reserve(void *ctx, struct grpc_call *grpc, uint32_t bytes, uint8_t **buf_out)
 {
 	struct call *call = grpc_call_user(grpc);
 	enum worker_stage left = stage_enter(call->w, WORKER_STAGE_grpc);
-	bool first_asked = call->waiting != CALL_WAIT_ROOM;
 	int r = SPLIT_AGAIN;
 
 	(void)ctx;
@@ -450,18 +422,8 @@ static int on_reserve(void *ctx, struct grpc_call *grpc, uint32_t bytes, uint8_t
 	if (bytes <= CALL_SMALL_BYTES) {
 		call->wire = call->small;
 		r = 0;
-	} else if (first_asked && !list_empty(&call->ep->room_wait)) {
-		r = SPLIT_AGAIN; /* behind those that wait */
 	} else {
-		r = wire_room(call, bytes);
-	}
-	if (r == SPLIT_AGAIN) {
-		if (first_asked) {
-			counter_inc(&call->w->counters.room_waits);
-			call_wait(call, CALL_WAIT_ROOM, false);
-		}
-	} else if (!first_asked) {
-		call_unwait(call);
+		r = room_get(call, bytes);
 	}
 	*buf_out = call->wire;
 	if (r < 0)

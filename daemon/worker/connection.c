@@ -191,6 +191,18 @@ unsigned connections_send(struct worker *w)
 	return n;
 }
 
+void connections_check(struct worker *w)
+{
+	list_for_each (pos, &w->connections) {
+		struct connection *c = list_entry(pos, struct connection, link);
+
+		if (grpc_connection_check(c->grpc, w->now_ns)) {
+			c->failed = true;
+			connection_due(c);
+		}
+	}
+}
+
 /* ---- in ------------------------------------------------------------------------------------- */
 
 static void connection_idle(struct wheel_timer *timer, uint64_t now_ns)
@@ -236,6 +248,7 @@ static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out
 	list_init(&c->due);
 	list_init(&c->link);
 	list_init(&c->encode_wait);
+	list_init(&c->shares);
 	wheel_timer_init(&c->idle, connection_idle);
 	out = (struct http2_out){out_reserve, out_commit, out_wanted, c};
 	if (grpc_connection_create(w->grpc, &out, c, &c->grpc) != 0) {

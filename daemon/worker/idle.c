@@ -2,8 +2,9 @@
  * until a host's eventfd, the control thread, a device's descriptor or a timer calls.
  *
  * Before it sleeps it arms every endpoint (shepherd's park protocol, mirrored): from then on a
- * completion makes the eventfd readable. A device without a descriptor is looked at after each
- * step, so idle.sleep_max bounds what sleep adds to the latency of a frame.
+ * completion makes the eventfd readable. Where each port's descriptor announces its frames the
+ * worker sleeps until the next timer; a device without one is looked at after each step, so
+ * idle.sleep_max bounds what sleep adds to the latency of a frame.
  *
  * Where a host's worker has this very core it can answer only while this worker sleeps: then there
  * is no spinning, and the kernel is asked not to let a wake-up interrupt the host (SCHED_BATCH), or
@@ -13,6 +14,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <rte_pause.h>
@@ -36,9 +38,11 @@ int idle_init(struct worker *w)
 		return -SPLIT_E_BASE_SYSTEM;
 	if (w->params.wake_fd >= 0)
 		err = watch_fd(w, w->params.wake_fd, EPOLLIN);
+	w->ports_announce = w->ports_n != 0;
 	for (unsigned i = 0; i < w->ports_n && err == 0; i++) {
 		int fd = port_queue_fd(w->ports[i].queue);
 
+		w->ports_announce &= port_queue_announces(w->ports[i].queue);
 		if (fd >= 0)
 			err = watch_fd(w, fd, EPOLLIN);
 	}
@@ -101,6 +105,15 @@ static void disarm(struct worker *w)
 		endpoint_disarm_sleep(list_entry(pos, struct attached, link)->port);
 }
 
+/* A device's socket whose interface went down says so until somebody asks. */
+static void error_clear(int fd)
+{
+	int error;
+	socklen_t n = sizeof(error);
+
+	(void)getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n);
+}
+
 static void sleep_for(struct worker *w, uint64_t ns)
 {
 	const struct timespec ts = {
@@ -115,6 +128,8 @@ static void sleep_for(struct worker *w, uint64_t ns)
 		if (events[i].data.fd == w->params.wake_fd &&
 		    read(w->params.wake_fd, &drained, sizeof(drained)) < 0)
 			drained = 0; /* EAGAIN: nothing to drain */
+		if (unlikely(events[i].events & EPOLLERR))
+			error_clear(events[i].data.fd);
 	}
 	if (n > 0)
 		w->idle_sleep_ns = SLEEP_FIRST_NS;
@@ -156,7 +171,9 @@ void worker_idle(struct worker *w)
 	next = next_timer_ns(w);
 	if (next <= w->now_ns)
 		return;
-	ns = RTE_MIN(w->idle_sleep_ns, next - w->now_ns);
+	ns = next - w->now_ns;
+	if (!w->ports_announce)
+		ns = RTE_MIN(ns, w->idle_sleep_ns);
 	if (!arm(w))
 		return;
 	sleep_for(w, ns);

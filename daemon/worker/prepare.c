@@ -340,41 +340,11 @@ static bool prepare_retry(struct attached *ep)
 	return true;
 }
 
-static bool room_retry(struct attached *ep)
-{
-	struct call *call = list_entry(list_first(&ep->room_wait), struct call, wait);
-
-	if (ep->wire_used + SHEPHERD_BLOCK_MIN > ep->wire_max)
-		return false;
-	/* Asks reserve again, which takes it off the list if there is room. */
-	grpc_call_room(call->grpc);
-	return list_first(&ep->room_wait) != &call->wait;
-}
-
 unsigned attached_retry(struct attached *ep)
 {
 	unsigned n = 0;
 
 	while (!list_empty(&ep->prepare_wait) && prepare_retry(ep))
 		n++;
-	while (!list_empty(&ep->room_wait) && room_retry(ep))
-		n++;
-	return n;
-}
-
-void uploads_check(struct attached *ep)
-{
-	uint64_t now_ns = ep->w->now_ns;
-
-	if (list_empty(&ep->room_wait))
-		return;
-	list_for_each_safe (pos, &ep->calls) {
-		struct call *call = list_entry(pos, struct call, in_ep);
-
-		if (call->wire_charged == 0 || call->have_message || now_ns < call->wire_due_ns)
-			continue;
-		counter_inc(&ep->w->counters.uploads_slow);
-		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "the message came too slowly",
-			  CANCEL_SHUTDOWN);
-	}
+	return n + room_retry(ep);
 }

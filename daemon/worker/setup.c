@@ -255,6 +255,7 @@ static int grpc_setup(struct worker *w)
 	cfg.http2.header_table_bytes = (uint32_t)h->header_table_bytes;
 	cfg.http2.memory_bytes = h->memory;
 	cfg.http2.session_bytes_max = h->session_bytes_max;
+	cfg.http2.frame_timeout_ns = h->frame_timeout_ns;
 	budget_fill(&h->resets, &cfg.http2.resets);
 	budget_fill(&h->pings, &cfg.http2.pings);
 	budget_fill(&h->settings, &cfg.http2.settings);
@@ -339,6 +340,8 @@ static int pools_setup(struct worker *w)
 	if (err == 0)
 		err = pool_init(&w->reply_pool, sizeof(struct reply), replies_max(w), NULL);
 	if (err == 0)
+		err = pool_init(&w->share_pool, sizeof(struct room_share), calls, NULL);
+	if (err == 0)
 		err = pool_init(&w->decode_pool, sizeof(struct decode_job), JOBS_MAX, NULL);
 	if (err == 0)
 		err = pool_init(&w->encode_pool, sizeof(struct encode_job), JOBS_MAX, NULL);
@@ -352,8 +355,9 @@ static int pools_setup(struct worker *w)
 
 static void pools_fini(struct worker *w)
 {
-	struct pool *pools[] = {&w->connection_pool, &w->call_pool, &w->reply_pool, &w->decode_pool,
-				&w->encode_pool,     &w->page_pool, &w->large_pool};
+	struct pool *pools[] = {&w->connection_pool, &w->call_pool,   &w->reply_pool,
+				&w->share_pool,      &w->decode_pool, &w->encode_pool,
+				&w->page_pool,       &w->large_pool};
 
 	for (size_t i = 0; i < ARRAY_LEN(pools); i++)
 		pool_fini(pools[i]);
@@ -380,9 +384,10 @@ static void on_readers(struct wheel_timer *timer, uint64_t now_ns)
 	struct worker *w = container_of(timer, struct worker, readers);
 
 	readers_check(w);
+	connections_check(w);
 	list_for_each (pos, &w->endpoints)
 		uploads_check(list_entry(pos, struct attached, link));
-	wheel_arm(&w->wheel, &w->readers, now_ns + w->cfg->grpc.reader_timeout_ns / 4);
+	wheel_arm(&w->wheel, &w->readers, now_ns + w->readers_period_ns);
 }
 
 static bool steer(const struct rte_mbuf *pkt, uint32_t *hash_out)
@@ -421,7 +426,11 @@ int worker_setup(struct worker *w)
 	if (w->params.workers_n > 1)
 		port_set_steer(w->params.ports, steer);
 	wheel_arm(&w->wheel, &w->tick, w->now_ns + TICK_NS);
-	wheel_arm(&w->wheel, &w->readers, w->now_ns + w->cfg->grpc.reader_timeout_ns / 4);
+	w->readers_period_ns =
+		RTE_MIN(RTE_MIN(w->cfg->grpc.reader_timeout_ns, w->cfg->grpc.upload_timeout_ns),
+			w->cfg->http2.frame_timeout_ns) /
+		4;
+	wheel_arm(&w->wheel, &w->readers, w->now_ns + w->readers_period_ns);
 	return 0;
 }
 

@@ -163,7 +163,7 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 	}
 	list_init(&ep->link);
 	list_init(&ep->calls);
-	list_init(&ep->room_wait);
+	list_init(&ep->room_turns);
 	list_init(&ep->prepare_wait);
 	list_init(&ep->publish_wait);
 	list_init(&ep->grants);

@@ -6,7 +6,7 @@
  *
  *   open     → struct call, method known, no endpoint
  *   reserve  → endpoint picked; wire bytes fit `small`, or get room in the endpoint's segment, or
- *              the call waits in attached.room_wait with nothing reserved
+ *              the call waits in its connection's room_share with nothing reserved (room.c)
  *   message  → prepare: large messages and metadata are decoded into blocks (worker.jobs while a
  *              decode goes on past its quantum; attached.prepare_wait while there is no room).
  *              Small ones are decoded at publication, straight into the slot
@@ -32,8 +32,8 @@
  *      host's segment. A client that takes nothing for grpc.reader_timeout while answers wait for
  *      its share loses those (they would hold the host's memory), and its connection when others
  *      wait for pages or mbufs.
- *   5. A wire room whose bytes do not come is its client's fault: with others waiting, uploads
- *      slower than grpc.upload_timeout and upload_rate_min allow are ended.
+ *   5. A wire room whose bytes do not come is its client's fault: with other connections waiting,
+ *      uploads slower than grpc.upload_timeout and upload_rate_min allow are ended.
  */
 #ifndef SPLITD_DAEMON_WORKER_WORKER_INTERNAL_H
 #define SPLITD_DAEMON_WORKER_WORKER_INTERNAL_H
@@ -177,6 +177,7 @@ struct connection {
 	struct list link;        /* worker.connections */
 	struct list due;         /* worker.due: something may be ready to be sent */
 	struct list encode_wait; /* struct reply by `wait`: over conn_pages_max */
+	struct list shares;      /* struct room_share */
 	struct wheel_timer idle;
 	struct net_addr peer;
 	struct rte_mbuf *out_head, *out_tail;
@@ -215,17 +216,31 @@ struct attached {
 	size_t routes_n;
 	uint64_t serves[CONFIG_SERVICES_MAX / 64]; /* bit per service of the configuration */
 	struct list calls;                         /* struct call by in_ep */
-	struct list room_wait;                     /* struct call by wait: for a wire room */
-	struct list prepare_wait;                  /* struct call by wait: for linear room */
+	struct list room_turns; /* struct room_share by turn: connections that wait for wire room */
+	struct list prepare_wait; /* struct call by wait: for linear room */
 	struct list publish_wait; /* struct call by wait: later messages of streams; cancels */
 	struct list grants;       /* struct call by grant: WRITABLE is due */
 	uint64_t wire_used, wire_max;
+	const struct room_share *room_front; /* who waits in front, and since when */
+	uint64_t room_front_ns;
+	uint64_t room_mark;          /* endpoint_bytes_used when a round last ended */
+	bool room_look;              /* wire room came back since */
 	uint64_t prepare_mark;       /* endpoint_bytes_used when prepare_wait's head last failed */
 	uint64_t turn, turn_units;   /* of work begun in that turn */
 	uint64_t turn_quantum;       /* past it, new work goes to worker.jobs */
 	unsigned decoding, encoding; /* jobs held */
 	int event_fd;
 	bool faulted, removed;
+};
+
+/* One connection's part in the wire room of one endpoint, while it has some or waits for some. */
+struct room_share {
+	struct list in_conn; /* connection.shares */
+	struct list turn;    /* attached.room_turns, while calls wait */
+	struct list calls;   /* struct call by wait: in order */
+	struct attached *ep;
+	uint64_t wire_used; /* of ep->wire_used */
+	unsigned refs;      /* calls that have room or wait for it */
 };
 
 /* Work that goes on past its quantum; on worker.jobs. */
@@ -280,8 +295,10 @@ struct call {
 	/* The request message at hand. */
 	uint8_t *wire;
 	uint32_t wire_bytes;
-	uint64_t wire_charged; /* of ep->wire_used */
-	uint64_t wire_due_ns;  /* when it must be whole if others wait */
+	uint64_t wire_charged;  /* of ep->wire_used */
+	uint64_t wire_wanted;   /* the same, while it waits */
+	uint64_t wire_since_ns; /* when it got its room */
+	struct room_share *share;
 	struct endpoint_blocks wire_blocks;
 	struct endpoint_blocks blocks;
 	struct decode_job *decode;
@@ -360,11 +377,12 @@ struct worker {
 	uint64_t alive[CONFIG_SERVICES_MAX / 64]; /* bit per service that somebody serves now */
 	struct wheel wheel;
 	struct wheel_timer tick, readers;
+	uint64_t readers_period_ns;
 	struct balance *balance;
 	struct siphash_key random_key;
 	uint64_t random_count;
 
-	struct pool connection_pool, call_pool, reply_pool;
+	struct pool connection_pool, call_pool, reply_pool, share_pool;
 	struct pool decode_pool, encode_pool;
 	struct pool page_pool, large_pool;
 	uint64_t conn_pages_max;                   /* bytes */
@@ -394,7 +412,8 @@ struct worker {
 	int epoll_fd;
 	uint64_t idle_since_ns;
 	uint64_t idle_sleep_ns;
-	bool core_shared; /* with a host's worker, as of the last empty turn */
+	bool ports_announce; /* each port has a descriptor that tells of every frame */
+	bool core_shared;    /* with a host's worker, as of the last empty turn */
 
 	/* Scratch for what a host sent along with a status. */
 	struct metadata_item items[WORKER_METADATA_MAX];
@@ -475,6 +494,8 @@ static inline void connection_due(struct connection *c)
 
 /* Send what connections have; bounded work. Returns how many had something. */
 unsigned connections_send(struct worker *w);
+/* End those whose frames do not get whole. A few times in a timeout. */
+void connections_check(struct worker *w);
 /* Tell every client to go away gracefully. */
 void connections_drain(struct worker *w);
 /* Close all, with what they still have to send. */
@@ -496,6 +517,7 @@ void call_fail_code(struct call *call, int code);
 void call_leave_host(struct call *call, unsigned cause);
 /* Free the call if neither side has a part in it any more. */
 void call_put(struct call *call);
+/* `where` is PREPARE or PUBLISH; room_get() makes a call wait for ROOM. */
 void call_wait(struct call *call, enum call_wait where, bool at_head);
 void call_unwait(struct call *call);
 void call_wire_put(struct call *call);
@@ -521,7 +543,19 @@ void call_job_run(struct call *call);
 void call_job_drop(struct call *call);
 /* Room may have come back: try those that wait. Returns how many went on. */
 unsigned attached_retry(struct attached *ep);
-/* While others wait for room, end the uploads that are too slow. */
+
+/* ---- room.c --------------------------------------------------------------------------------- */
+
+/* Room for the `bytes` of a message larger than CALL_SMALL_BYTES, in call->wire, whole or not at
+ * all. SPLIT_AGAIN: the call waits, and its reserve is asked again. Negative: there never will be.
+ */
+int room_get(struct call *call, uint32_t bytes) SPLIT_MUST_USE;
+/* Give it back, and the part in its connection's share. Any number of times. */
+void room_put(struct call *call);
+void room_unwait(struct call *call);
+/* Room may have come back: connections take turns. Returns how many calls went on. Bounded. */
+unsigned room_retry(struct attached *ep);
+/* While other connections wait for room, end the uploads that are too slow. */
 void uploads_check(struct attached *ep);
 
 /* ---- publish.c ------------------------------------------------------------------------------ */

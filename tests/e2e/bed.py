@@ -58,7 +58,7 @@ class Bed:
                 inside("ip", "link", "set", name, "up")
             inside("ip", "addr", "add", f"{CLIENT}/24", "dev", "cl0")
             device = {"af_packet": "net_af_packet0,iface=sd0",
-                      "af_xdp": "net_af_xdp0,iface=sd0,start_queue=0,queue_count=1"}[self.port]
+                      "af_xdp": "net_af_xdp0,iface=sd0,start_queue=0,queue_count=1,busy_budget=0"}[self.port]
         self.config["eal"].update(devices=[device], file_prefix=self.prefix)
         self.config["ports"][0]["device"] = device.split(",")[0]
         self.config["control"]["socket"] = str(self.socket)

