@@ -98,6 +98,12 @@
 	X(NET_TIMEOUT, SPLIT_E_FATAL + 403, "connection timed out")                                \
 	X(NET_UNREACHABLE, SPLIT_E_FATAL + 404, "peer is unreachable")
 
+#define TLS_ERRORS(X)                                                                              \
+	X(TLS_CONFIG, 500, "TLS: a certificate, key or setting cannot be used")                    \
+	X(TLS_HANDSHAKE, SPLIT_E_FATAL + 500, "the TLS handshake failed")                          \
+	X(TLS_PROTOCOL, SPLIT_E_FATAL + 501, "the peer broke TLS")                                 \
+	X(TLS_CLOSED, SPLIT_E_FATAL + 502, "the TLS session has ended")
+
 #define HTTP2_ERRORS(X)                                                                            \
 	X(HTTP2_STREAM, 600, "HTTP/2 stream error")                                                \
 	X(HTTP2_STATE, 601, "the stream does not allow that now")                                  \
@@ -148,6 +154,7 @@
 	SHEPHERD_ERRORS(X)                                                                         \
 	LINEARIZE_ERRORS(X)                                                                        \
 	NET_ERRORS(X)                                                                              \
+	TLS_ERRORS(X)                                                                              \
 	HTTP2_ERRORS(X)                                                                            \
 	GRPC_ERRORS(X)                                                                             \
 	BALANCE_ERRORS(X)                                                                          \

@@ -42,6 +42,15 @@ void config_free(struct config *cfg)
 {
 	if (cfg == NULL)
 		return;
+	for (uint32_t i = 0; i < cfg->listeners_n; i++) {
+		struct config_listener_tls *tls = &cfg->listeners[i].tls;
+
+		for (uint32_t j = 0; j < tls->certificates_n; j++)
+			free(tls->certificates[j].names);
+		free(tls->certificates);
+	}
+	for (uint32_t i = 0; i < cfg->services_n; i++)
+		free(cfg->services[i].allow);
 	free(cfg->eal.devices);
 	free(cfg->eal.args);
 	free(cfg->workers);

@@ -40,11 +40,17 @@
 #define CONFIG_HOST_WORKERS_MAX 64
 #define CONFIG_SERVICES_MAX     256
 #define CONFIG_EAL_ITEMS_MAX    64
+#define CONFIG_CERTIFICATES_MAX 64 /* of one listener */
+#define CONFIG_CERT_NAMES_MAX   64
+#define CONFIG_ALLOW_MAX        64 /* identities of one service */
+#define CONFIG_HELPERS_MAX      16
 
 #define CONFIG_NAME_MAX    63  /* ports, listeners, hosts */
 #define CONFIG_SERVICE_MAX 255 /* package.Service */
 #define CONFIG_ITEM_MAX    255 /* EAL devices and arguments, device names */
 #define CONFIG_PATH_MAX    107 /* sun_path */
+#define CONFIG_FILE_MAX    1023
+#define CONFIG_LIST_MAX    511 /* lists of ciphers and groups */
 
 /* "No node given" for numa_node members, "no core given" for eal.main_core. */
 #define CONFIG_NONE (-1)
@@ -167,6 +173,45 @@ struct config_tcp {
 	uint32_t source_prefix_ipv6;
 };
 
+struct config_certificate {
+	char cert[CONFIG_FILE_MAX + 1];
+	char key[CONFIG_FILE_MAX + 1];
+	char ocsp[CONFIG_FILE_MAX + 1]; /* empty: none */
+	struct config_item *names;      /* none: what the certificate says */
+	uint32_t names_n;
+};
+
+enum config_client_auth {
+	CONFIG_CLIENT_NONE,
+	CONFIG_CLIENT_OPTIONAL,
+	CONFIG_CLIENT_REQUIRED,
+};
+enum config_tls_version { CONFIG_TLS_1_2, CONFIG_TLS_1_3 };
+
+struct config_listener_tls {
+	struct config_certificate *certificates;
+	uint32_t certificates_n; /* 0: the listener speaks no TLS */
+	char client_ca[CONFIG_FILE_MAX + 1];
+	int client_auth; /* enum config_client_auth */
+	int min_version; /* enum config_tls_version */
+	char ciphers[CONFIG_LIST_MAX + 1];
+	char ciphersuites[CONFIG_LIST_MAX + 1];
+	char groups[CONFIG_LIST_MAX + 1];
+	bool tickets;
+	uint64_t handshake_timeout_ns;
+};
+
+/* What all listeners with TLS share. */
+struct config_tls {
+	uint32_t helpers; /* threads for handshakes; 0: workers make them */
+	uint32_t helper_cores[CONFIG_HELPERS_MAX];
+	uint32_t helper_cores_n; /* 0 in the file: all cores that no worker has */
+	uint32_t handshakes_max;
+	uint32_t handshakes_per_second; /* 0: no limit */
+	uint64_t ticket_rotation_ns;
+	uint64_t record_bytes_max; /* 0: suited to latency */
+};
+
 struct config_listener {
 	char name[CONFIG_NAME_MAX + 1];
 	struct config_address address; /* all zero bytes: every address of the ports */
@@ -176,6 +221,7 @@ struct config_listener {
 	bool all_services;                      /* "*" */
 	uint32_t services[CONFIG_SERVICES_MAX]; /* indices into config->services, else */
 	uint32_t services_n;
+	struct config_listener_tls tls;
 };
 
 struct config_budget {
@@ -285,6 +331,8 @@ struct config_service {
 						 all */
 	uint32_t workers_n;
 	struct config_service_limits limits;
+	struct config_item *allow; /* identities of clients; none: everybody */
+	uint32_t allow_n;
 };
 
 struct config_shutdown {
@@ -312,6 +360,7 @@ struct config {
 	struct config_tcp tcp;
 	struct config_listener *listeners;
 	uint32_t listeners_n;
+	struct config_tls tls;
 	struct config_http2 http2;
 	struct config_grpc grpc;
 	struct config_linearize linearize;

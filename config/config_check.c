@@ -382,6 +382,39 @@ static void check_listener_services(const struct check *c, struct config_listene
 	}
 }
 
+static void check_listener_tls(const struct check *c, struct config_listener_tls *tls,
+			       const struct doc_node *node)
+{
+	if (tls->client_ca[0] != '\0' && doc_member(node, "client_auth") == NULL)
+		tls->client_auth = CONFIG_CLIENT_REQUIRED;
+	if (tls->client_auth != CONFIG_CLIENT_NONE && tls->client_ca[0] == '\0')
+		config_sink_node(c->sink, blame(c, node, "client_auth"),
+				 "asks for client certificates, expected client_ca with it");
+	if (tls->client_auth == CONFIG_CLIENT_NONE && tls->client_ca[0] != '\0')
+		config_sink_node(c->sink, blame(c, node, "client_auth"),
+				 "is \"none\" beside a client_ca, expected \"optional\" or "
+				 "\"required\"");
+	if (tls->min_version == CONFIG_TLS_1_3 && tls->ciphers[0] != '\0')
+		config_sink_node(c->sink, blame(c, node, "ciphers"),
+				 "are of TLS 1.2, which min_version leaves out, expected "
+				 "ciphersuites");
+}
+
+static void check_tls(const struct check *c)
+{
+	const struct config_tls *tls = &c->cfg->tls;
+	const struct doc_node *cores = doc_member(doc_member(c->root, "tls"), "helper_cores");
+
+	for (uint32_t i = 0; i < tls->helper_cores_n && c->machine != NULL; i++) {
+		uint32_t core = tls->helper_cores[i];
+
+		if (!(c->machine->cores[core / 64] >> (core % 64) & 1))
+			config_sink_node(c->sink, doc_element(cores, i),
+					 "core %u is not there or not allowed to this process",
+					 core);
+	}
+}
+
 static void check_listener(const struct check *c, uint32_t index)
 {
 	struct config_listener *l = &c->cfg->listeners[index];
@@ -409,6 +442,8 @@ static void check_listener(const struct check *c, uint32_t index)
 		config_sink_node(c->sink, blame(c, node, "address"),
 				 "belongs to no port, expected a port's address or \"0.0.0.0\"");
 	check_listener_services(c, l, doc_member(node, "services"));
+	if (doc_member(node, "tls") != NULL)
+		check_listener_tls(c, &l->tls, doc_member(node, "tls"));
 }
 
 /* ---- hosts and services --------------------------------------------------------------------- */
@@ -535,6 +570,15 @@ static void check_service_hosts(const struct check *c, struct config_service *s,
 	}
 }
 
+static bool clients_known(const struct config *cfg, uint32_t service)
+{
+	for (uint32_t i = 0; i < cfg->listeners_n; i++)
+		if (cfg->listeners[i].tls.client_ca[0] != '\0' &&
+		    config_listener_has_service(&cfg->listeners[i], service))
+			return true;
+	return false;
+}
+
 static void check_service(const struct check *c, uint32_t index)
 {
 	struct config_service *s = &c->cfg->services[index];
@@ -563,6 +607,10 @@ static void check_service(const struct check *c, uint32_t index)
 			s->workers[s->workers_n++] = w;
 	service_limits_default(c->cfg, &s->limits, doc_member(node, "limits"));
 	check_service_sizes(c, s, node);
+	if (s->allow_n > 0 && !clients_known(c->cfg, index))
+		config_sink_node(c->sink, doc_member(node, "allow"),
+				 "lets nobody in: no listener that offers the service knows its "
+				 "clients, expected one with tls.client_ca");
 }
 
 void config_check(struct config *cfg, const struct doc_node *root,
@@ -577,6 +625,7 @@ void config_check(struct config *cfg, const struct doc_node *root,
 	check_ports_memory(&c);
 	check_tcp(&c);
 	check_http2(&c);
+	check_tls(&c);
 	for (uint32_t i = 0; i < cfg->listeners_n; i++)
 		check_listener(&c, i);
 	for (uint32_t i = 0; i < cfg->hosts_n; i++)

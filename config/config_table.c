@@ -312,6 +312,98 @@ static const struct field tcp_fields[] = {
 TABLE(tcp, "TCP", "Each worker's TCP stack.");
 #undef STRUCT
 
+/* ---- tls ------------------------------------------------------------------------------------ */
+#define STRUCT struct config_tls
+static const struct field tls_fields[] = {
+	INT("helpers", helpers, "1", 0, CONFIG_HELPERS_MAX,
+	    "Threads that carry TLS handshakes, so that a worker's other connections do not wait "
+	    "for "
+	    "them. 0: workers make them themselves."),
+	{.key = "helper_cores",
+	 .type = FIELD_INTS,
+	 AT(helper_cores),
+	 .count_offset = offsetof(STRUCT, helper_cores_n),
+	 .items_max = CONFIG_HELPERS_MAX,
+	 .max = CONFIG_CORE_MAX,
+	 .def_is = "the cores that no worker has; where there are none, all",
+	 .help = "Cores of these threads."},
+	INT("handshakes_max", handshakes_max, "1024", 1, 65536,
+	    "Handshakes of one worker under way; past it the one that has waited longest for its "
+	    "client gives way."),
+	INT("handshakes_per_second", handshakes_per_second, "0", 0, 1000000,
+	    "Handshakes that one worker begins in a second; others wait. 0: no limit."),
+	DURATION("ticket_rotation", ticket_rotation_ns, "1h", SEC, 168 * HOUR,
+		 "A new key seals session tickets after this; the two before it still open them. "
+		 "Tickets live twice as long."),
+	SIZE("record_bytes_max", record_bytes_max, "0", 0, 16 * KIB,
+	     "Plaintext of a record sent. 0: what one segment carries while a connection begins or "
+	     "was idle, then up to 16KiB."),
+};
+TABLE(tls, "TLS", "What all listeners with TLS share.");
+#undef STRUCT
+
+#define STRUCT struct config_certificate
+static const struct field certificate_fields[] = {
+	{.key = "cert",
+	 .type = FIELD_STRING,
+	 .format = FORMAT_PATH,
+	 AT(cert),
+	 .required = true,
+	 .max = CONFIG_FILE_MAX,
+	 .help = "PEM file: the certificate, then its intermediates."},
+	{.key = "key",
+	 .type = FIELD_STRING,
+	 .format = FORMAT_PATH,
+	 AT(key),
+	 .required = true,
+	 .max = CONFIG_FILE_MAX,
+	 .help = "PEM file of its private key, not encrypted."},
+	{.key = "names",
+	 .type = FIELD_ITEMS,
+	 AT(names),
+	 .count_offset = offsetof(STRUCT, names_n),
+	 .items_max = CONFIG_CERT_NAMES_MAX,
+	 .max = CONFIG_ITEM_MAX,
+	 .def_is = "what the certificate says",
+	 .help = "Server names (SNI) that it is for: \"host.example\", \"*.example\"."},
+	STRING("ocsp", ocsp, FORMAT_PATH, NULL, "DER file of an OCSP response to staple."),
+};
+TABLE(certificate, "Certificate", "A certificate of a listener with its key.");
+#undef STRUCT
+
+static const char *const client_auths[] = {"none", "optional", "required", NULL};
+static const char *const tls_versions[] = {"1.2", "1.3", NULL};
+#define STRUCT struct config_listener_tls
+static const struct field listener_tls_fields[] = {
+	OBJECTS("certificates", certificates, certificate_table, 1, CONFIG_CERTIFICATES_MAX,
+		"Certificates, chosen by the server name that a client asks for; the first for "
+		"those "
+		"that ask for none or an unknown one."),
+	STRING("client_ca", client_ca, FORMAT_PATH, NULL,
+	       "PEM file of the authorities whose client certificates are accepted."),
+	{.key = "client_auth",
+	 .type = FIELD_ENUM,
+	 AT(client_auth),
+	 .choices = client_auths,
+	 .def_is = "`\"required\"` with client_ca, else `\"none\"`",
+	 .help = "Whether clients are asked for a certificate, and let in without."},
+	ENUM("min_version", min_version, "1.2", tls_versions, "Oldest version of TLS spoken."),
+	STRING("ciphers", ciphers, FORMAT_ITEM, NULL,
+	       "Ciphers of TLS 1.2, in OpenSSL's names, separated by ':'. Only ephemeral AEAD "
+	       "ones, "
+	       "which the defaults are."),
+	STRING("ciphersuites", ciphersuites, FORMAT_ITEM, NULL,
+	       "Cipher suites of TLS 1.3, separated by ':'."),
+	STRING("groups", groups, FORMAT_ITEM, NULL,
+	       "Groups for the key exchange, best first, separated by ':'. Absent: "
+	       "X25519:P-256:P-384."),
+	BOOL("tickets", tickets, "true", "Session tickets, so that clients resume."),
+	DURATION("handshake_timeout", handshake_timeout_ns, "10s", 10 * MS, 300 * SEC,
+		 "A handshake that takes longer is given up."),
+};
+TABLE(listener_tls, "ListenerTLS", "TLS of a listener.");
+#undef STRUCT
+
 /* ---- listeners ------------------------------------------------------------------------------ */
 #define STRUCT struct config_listener
 static const struct field listener_fields[] = {
@@ -341,8 +433,14 @@ static const struct field listener_fields[] = {
 	 .max = CONFIG_SERVICE_MAX,
 	 .def_is = "[\"*\"]",
 	 .help = "Services offered here, by name; [\"*\"] offers all."},
+	{.key = "tls",
+	 .type = FIELD_OBJECT,
+	 AT(tls),
+	 .sub = &listener_tls_table,
+	 .def_is = "none: plain HTTP/2 with prior knowledge",
+	 .help = "TLS 1.2 and 1.3 with ALPN h2. Files are read again at reload."},
 };
-TABLE(listener, "Listener", "A TCP port that serves gRPC (HTTP/2 with prior knowledge).");
+TABLE(listener, "Listener", "A TCP port that serves gRPC.");
 #undef STRUCT
 
 /* ---- http2 ---------------------------------------------------------------------------------- */
@@ -599,6 +697,17 @@ static const struct field service_fields[] = {
 	 .help = "Placement of services: indices in workers of those that serve it. Others end its "
 		 "calls with UNIMPLEMENTED."},
 	OBJECT("limits", limits, limits_table, "Its own limits."),
+	{.key = "allow",
+	 .type = FIELD_ITEMS,
+	 AT(allow),
+	 .count_offset = offsetof(STRUCT, allow_n),
+	 .items_min = 1,
+	 .items_max = CONFIG_ALLOW_MAX,
+	 .max = CONFIG_ITEM_MAX,
+	 .def_is = "everybody",
+	 .help = "Clients that may call it, by an alternative name or the common name of their "
+		 "certificate; \"*.example\" for host names with one label before. Others get "
+		 "PERMISSION_DENIED, those without a certificate UNAUTHENTICATED."},
 };
 TABLE(service, "Service", "A gRPC service and who serves it.");
 #undef STRUCT
@@ -647,6 +756,7 @@ static const struct field root_fields[] = {
 	OBJECT("tcp", tcp, tcp_table, "TCP."),
 	OBJECTS("listeners", listeners, listener_table, 1, CONFIG_LISTENERS_MAX,
 		"Where clients connect."),
+	OBJECT("tls", tls, tls_table, "TLS."),
 	OBJECT("http2", http2, http2_table, "HTTP/2."),
 	OBJECT("grpc", grpc, grpc_table, "gRPC."),
 	OBJECT("linearize", linearize, linearize_table, "Decoding and encoding."),

@@ -21,6 +21,7 @@
 #include "config/config.h"
 #include "daemon/control/control.h"
 #include "daemon/port/port.h"
+#include "daemon/tls/tls.h"
 #include "daemon/worker/worker.h"
 #include "shepherd/shepherd.h"
 
@@ -47,6 +48,7 @@ struct splitd {
 	unsigned launched; /* workers in their loops */
 	int report_fd;
 	struct control *control;
+	struct control_tls *tls;
 };
 
 static void usage(FILE *to)
@@ -146,6 +148,8 @@ static int worker_start(struct splitd *d, unsigned index)
 		.index = index,
 		.workers_n = d->config->workers_n,
 		.report_fd = d->report_fd,
+		.tls_contexts = control_tls_contexts(d->tls),
+		.tls_helpers = control_tls_helpers(d->tls),
 	};
 	int result;
 
@@ -196,6 +200,11 @@ static int daemon_start(struct splitd *d)
 		log_error("SIGBUS handler: %s", error_text(result));
 		return result;
 	}
+	result = control_tls_start(d->tls, &d->cores);
+	if (result != 0) {
+		log_error("TLS helpers: %s", error_text(result));
+		return result;
+	}
 	result = workers_start(d);
 	if (result != 0)
 		return result;
@@ -207,6 +216,7 @@ static int daemon_start(struct splitd *d)
 		.workers_n = d->config->workers_n,
 		.report_fd = d->report_fd,
 		.cores = &d->cores,
+		.tls = d->tls,
 	};
 	return control_create(&params, &d->control);
 }
@@ -263,11 +273,12 @@ static void ready_print(const struct splitd *d)
 	fflush(stdout);
 }
 
-static int daemon_run(const char *config_path, const struct config *config)
+static int daemon_run(const char *config_path, const struct config *config, struct control_tls *tls)
 {
 	struct splitd d = {
 		.config_path = config_path,
 		.config = config,
+		.tls = tls,
 		.report_fd = -1,
 	};
 	struct port_error error;
@@ -308,24 +319,34 @@ static int daemon_run(const char *config_path, const struct config *config)
 	return EXIT_GOOD;
 }
 
+static void finding_print(const char *line)
+{
+	fprintf(stderr, "%s\n", line);
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
 	struct config *config;
+	struct control_tls *tls;
 	int code = options_parse(argc, argv, &options);
 
 	if (code >= 0)
 		return code;
+	tls_library_init(); /* before anything else makes use of OpenSSL */
 	config = config_read(options.config_path);
 	if (config == NULL)
 		return EXIT_CONFIG;
-	if (options.check) {
+	if (control_tls_create(config, options.config_path, finding_print, &tls) != 0) {
+		code = EXIT_CONFIG;
+	} else if (options.check) {
 		printf("%s: valid\n", options.config_path);
 		code = EXIT_GOOD;
 	} else {
 		log_level_set((enum log_level)config->log.level);
-		code = daemon_run(options.config_path, config);
+		code = daemon_run(options.config_path, config, tls);
 	}
+	control_tls_destroy(tls);
 	config_free(config);
 	return code;
 }

@@ -23,6 +23,8 @@ usage() {
 	  --daemon-core N                 core of splitd's first worker (default: as in the configuration)
 	  --host-core N                   core of the example (default: the last one)
 	  --host-workers N                worker threads of the example (default 1)
+	  --tls-cert FILE --tls-key FILE  serve TLS with this certificate (and its chain) and key, PEM
+	  --tls-client-ca FILE            ask clients for a certificate of these authorities, PEM
 	  --build DIR                     build folder to run from (default build/)
 	  --no-setup                      neither install nor build; the build folder is ready
 	  --log FILE                      where splitd's and the example's messages go (default: standard error)
@@ -30,6 +32,7 @@ usage() {
 }
 
 example= port=tap mtu= config=$root/config/demo.json daemon_core= host_core=$(($(nproc) - 1)) host_workers=1 setup=1 log=
+tls_cert= tls_key= tls_client_ca=
 need() { [ $# -ge 2 ] || { usage >&2; die "$1 needs a value"; }; }
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -39,6 +42,9 @@ while [ $# -gt 0 ]; do
 	--daemon-core) need "$@"; daemon_core=$2; shift ;;
 	--host-core) need "$@"; host_core=$2; shift ;;
 	--host-workers) need "$@"; host_workers=$2; shift ;;
+	--tls-cert) need "$@"; tls_cert=$(realpath -m "$2"); shift ;;
+	--tls-key) need "$@"; tls_key=$(realpath -m "$2"); shift ;;
+	--tls-client-ca) need "$@"; tls_client_ca=$(realpath -m "$2"); shift ;;
 	--build) need "$@"; build=$(realpath -m "$2"); shift ;;
 	--log) need "$@"; log=$2; shift ;;
 	--no-setup) setup= ;;
@@ -52,6 +58,11 @@ done
 case $port in tap | af_packet | af_xdp) ;; *) die "--port $port: expected tap, af_packet or af_xdp" ;; esac
 case $mtu in *[!0-9]*) die "--mtu $mtu: expected a number of bytes" ;; esac
 [ -r "$config" ] || die "--config $config: no such file, or not readable"
+[ -n "$tls_cert" ] || [ -z "$tls_key$tls_client_ca" ] || die "--tls-key and --tls-client-ca go with --tls-cert"
+[ -z "$tls_cert" ] || [ -n "$tls_key" ] || die "--tls-cert goes with --tls-key"
+for f in "$tls_cert" "$tls_key" "$tls_client_ca"; do
+	[ -z "$f" ] || [ -r "$f" ] || die "$f: no such file, or not readable"
+done
 need_root
 
 if [ -n "$setup" ]; then
@@ -102,9 +113,10 @@ af_xdp) device="net_af_xdp0,iface=sd0,start_queue=0,queue_count=1,busy_budget=0"
 esac
 
 # The demo's configuration, bound to this namespace.
-"$python" - "$config" "$work/splitd.json" "$device" "$work" "splitd-$$" "$hugepages" "$daemon_core" "$port" "$mtu" >"$work/port" <<'END' || die "cannot use $config"
+"$python" - "$config" "$work/splitd.json" "$device" "$work" "splitd-$$" "$hugepages" "$daemon_core" "$port" "$mtu" \
+	"$tls_cert" "$tls_key" "$tls_client_ca" >"$work/port" <<'END' || die "cannot use $config"
 import json, sys
-source, target, device, work, prefix, hugepages, core, kind, mtu = sys.argv[1:]
+source, target, device, work, prefix, hugepages, core, kind, mtu, cert, key, client_ca = sys.argv[1:]
 try:
     with open(source) as f:
         config = json.load(f)
@@ -124,11 +136,18 @@ if hugepages == "0":
 if core:
     config["workers"][0]["core"] = int(core)
     config["eal"]["main_core"] = int(core)
+if cert:
+    tls = config["listeners"][0].setdefault("tls", {})
+    tls["certificates"] = [{"cert": cert, "key": key}]
+    if client_ca:
+        tls["client_ca"] = client_ca
 with open(target, "w") as f:
     json.dump(config, f, indent=2)
-print(config["listeners"][0]["port"], link_mtu)
+tls = config["listeners"][0].get("tls")
+probe = "" if not tls else "--tls-handshake" if "client_ca" in tls and tls.get("client_auth") != "optional" else "--tls"
+print(config["listeners"][0]["port"], link_mtu, probe)
 END
-read -r tcp_port mtu <"$work/port"
+read -r tcp_port mtu probe <"$work/port"
 
 ip netns add "$ns" || die "cannot make a network namespace"
 "$root/scripts/in-netns" "$ns" ip link set lo up
@@ -164,7 +183,7 @@ fi
 "$service" --socket "$work/host.sock" --name "$example" --workers "$host_workers" --cores "$host_core" >"$work/host.out" &
 host_pid=$!
 wait_for "$work/host.out" '^attached' "$host_pid" "$example"
-"$root/scripts/in-netns" "$ns" "$python" "$root/tests/e2e/probe.py" "$address:$tcp_port" "$example" || die "no answer from $address:$tcp_port"
+"$root/scripts/in-netns" "$ns" "$python" "$root/tests/e2e/probe.py" "$address:$tcp_port" "$example" ${probe:+"$probe"} || die "no answer from $address:$tcp_port"
 
 printf 'ready netns=%s address=%s port=%s splitd=%s host=%s socket=%s prefix=%s\n' \
 	"$ns" "$address" "$tcp_port" "$splitd_pid" "$host_pid" "$work/host.sock" "splitd-$$"

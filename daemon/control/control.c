@@ -116,7 +116,7 @@ static void state_set(struct control *control, enum control_state state)
 	pthread_mutex_unlock(&control->lock);
 }
 
-static uint64_t workers_mask(const struct control *control)
+uint64_t control_workers_mask(const struct control *control)
 {
 	return control->p.workers_n == 64 ? UINT64_MAX : (UINT64_C(1) << control->p.workers_n) - 1;
 }
@@ -126,7 +126,7 @@ static void drain_start(struct control *control)
 	const struct config *cfg = control->p.config;
 
 	control->drain_deadline_ns = clock_ns() + cfg->shutdown.drain_timeout_ns;
-	control->drain_todo = workers_mask(control);
+	control->drain_todo = control_workers_mask(control);
 	control_unwatch(control, control->socket_fd);
 	state_set(control, CONTROL_DRAINING);
 	log_info("draining: no new connections, calls have %llu ms to finish",
@@ -217,9 +217,9 @@ static void stop_tick(struct control *control, uint64_t now_ns)
 
 	if (control->state == CONTROL_DRAINING) {
 		drain_post(control);
-		if (control->drained != workers_mask(control) && !late)
+		if (control->drained != control_workers_mask(control) && !late)
 			return;
-		control->cut |= control->drained != workers_mask(control);
+		control->cut |= control->drained != control_workers_mask(control);
 		hosts_remove_all(control, "splitd stops");
 		state_set(control, CONTROL_CLEARING);
 		control->drain_deadline_ns = now_ns;
@@ -232,7 +232,7 @@ static void stop_tick(struct control *control, uint64_t now_ns)
 static void workers_stop(struct control *control)
 {
 	struct worker_msg msg = {.kind = WORKER_MSG_STOP};
-	uint64_t todo = workers_mask(control);
+	uint64_t todo = control_workers_mask(control);
 
 	while (todo != 0) {
 		for (unsigned w = 0; w < control->p.workers_n; w++) {
@@ -283,6 +283,7 @@ int control_run(struct control *control)
 			event_serve(control, events[i].data.ptr);
 		reports_read(control);
 		hosts_tick(control, now_ns);
+		certificates_tick(control, now_ns);
 		stop_tick(control, now_ns);
 		links_watch(control, now_ns);
 		logs_drain(control);

@@ -13,8 +13,9 @@
  *   ENDPOINT_QUIET when it holds no reference any more → memory unmapped and freed.
  *
  * Signals: SIGTERM and SIGINT drain (DRAIN to every worker: stop accepting, GOAWAY, finish calls
- * within shutdown.drain_timeout), a second one stops at once; SIGHUP checks the configuration file
- * again and reports what it finds (what a running daemon can't change is named, not applied).
+ * within shutdown.drain_timeout), a second one stops at once; SIGHUP reads the configuration file
+ * again: log level, certificates and keys are taken over, what a running daemon can't change is
+ * named.
  */
 #ifndef SPLITD_DAEMON_CONTROL_CONTROL_H
 #define SPLITD_DAEMON_CONTROL_CONTROL_H
@@ -28,7 +29,10 @@
 
 struct config;
 struct control;
+struct control_tls;
 struct port_set;
+struct tls_context;
+struct tls_helpers;
 struct worker;
 
 #define CONTROL_COUNTERS(X)                                                                        \
@@ -45,7 +49,10 @@ struct worker;
 	X(endpoint_fault, "hosts detached for what they did")                                      \
 	X(endpoint_freed, "endpoints whose memory was freed")                                      \
 	X(worker_post_full, "messages that found a worker's ring full and were tried again")       \
-	X(log_lines, "log records written for workers")
+	X(log_lines, "log records written for workers")                                            \
+	X(reloads, "configurations read again and taken over")                                     \
+	X(reloads_failed, "configurations read again and found not valid")                         \
+	X(ticket_keys, "keys for TLS session tickets made after the first")
 
 COUNTER_DECLARE(control, CONTROL_COUNTERS);
 
@@ -58,12 +65,27 @@ struct control_params {
 	/* The cores this process had before DPDK pinned its threads: what SIGHUP checks a
 	 * configuration against. NULL: the control thread's own. */
 	const cpu_set_t *cores;
-	int report_fd; /* the eventfd given to every worker; -1: reports are polled for */
+	int report_fd;           /* the eventfd given to every worker; -1: reports are polled for */
+	struct control_tls *tls; /* NULL: no listener speaks TLS */
 };
 
 /* Block the signals that control serves and ignore SIGPIPE. First thing in main: threads that DPDK
  * makes must inherit it. 0 or -SPLIT_E_BASE_SYSTEM. */
 int control_signals_block(void) SPLIT_MUST_USE;
+
+/* TLS of the listeners, before anything is started: reads every certificate and key and checks
+ * them. `tell` gets a line for each that is wrong. *out NULL and 0: no listener speaks TLS. 0,
+ * -SPLIT_E_TLS_CONFIG, -SPLIT_E_BASE_NOMEM, -SPLIT_E_BASE_SYSTEM. Both arguments must outlive it.
+ */
+int control_tls_create(const struct config *config, const char *path,
+		       void (*tell)(const char *line), struct control_tls **out) SPLIT_MUST_USE;
+/* Starts the helper threads; `cores`: those that this process may use. */
+int control_tls_start(struct control_tls *tls, const cpu_set_t *cores) SPLIT_MUST_USE;
+/* After the workers. NULL is fine, as it is for all of these. */
+void control_tls_destroy(struct control_tls *tls);
+/* For worker_params: by listener; and the helpers, after the start. */
+struct tls_context *const *control_tls_contexts(const struct control_tls *tls);
+struct tls_helpers *control_tls_helpers(const struct control_tls *tls);
 
 /* Opens the attach socket (mode and owner as configured; a stale socket file is replaced, one that
  * somebody listens on is an error), takes over the signals, registers the telemetry commands.

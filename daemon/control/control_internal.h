@@ -114,6 +114,11 @@ unsigned departed_count(struct control *control, int host_index, unsigned enough
 void departed_tick(struct control *control, uint64_t now_ns);
 void departed_fini(struct control *control);
 
+/* certificates.c: make every listener's TLS context from the files anew, or leave all as they are
+ * (negative; the log says why). Posts to workers, rotates ticket keys, frees what is not used. */
+int certificates_reload(struct control *control, const struct config *fresh) SPLIT_MUST_USE;
+void certificates_tick(struct control *control, uint64_t now_ns);
+
 /* reload.c: SIGHUP */
 void control_reload(struct control *control);
 
@@ -122,6 +127,7 @@ int telemetry_open(struct control *control);
 void telemetry_close(void);
 
 /* control.c */
+uint64_t control_workers_mask(const struct control *control);
 int control_watch(struct control *control, int fd, struct watch *watch);
 void control_unwatch(struct control *control, int fd);
 

@@ -1,5 +1,6 @@
-/* SIGHUP: look at the configuration file again. What a running splitd can take over is the log
- * level; for the rest it says which sections differ, so that nobody believes they are in force. */
+/* SIGHUP: read the configuration file again. What a running splitd can take over is the log level
+ * and the certificates; for the rest it says which sections differ, so that nobody believes they
+ * are in force. */
 #include <string.h>
 
 #include "daemon/control/control_internal.h"
@@ -18,6 +19,50 @@ static bool eal_same(const struct config_eal *a, const struct config_eal *b)
 	       SAME_ARRAY(a, b, args);
 }
 
+static bool items_same(const struct config_item *a, uint32_t a_n, const struct config_item *b,
+		       uint32_t b_n)
+{
+	if (a_n != b_n)
+		return false;
+	for (uint32_t i = 0; i < a_n; i++)
+		if (strcmp(a[i].text, b[i].text) != 0)
+			return false;
+	return true;
+}
+
+/* TLS apart, which is taken over; that there is any is not. */
+static bool listeners_same(const struct config *a, const struct config *b)
+{
+	if (a->listeners_n != b->listeners_n)
+		return false;
+	for (uint32_t i = 0; i < a->listeners_n; i++) {
+		const struct config_listener *x = &a->listeners[i], *y = &b->listeners[i];
+
+		if (strcmp(x->name, y->name) != 0 || !SAME(x, y, address) || x->port != y->port ||
+		    x->all_services != y->all_services || !SAME_ARRAY(x, y, services) ||
+		    (x->tls.certificates_n != 0) != (y->tls.certificates_n != 0) ||
+		    x->tls.handshake_timeout_ns != y->tls.handshake_timeout_ns)
+			return false;
+	}
+	return true;
+}
+
+static bool services_same(const struct config *a, const struct config *b)
+{
+	if (a->services_n != b->services_n)
+		return false;
+	for (uint32_t i = 0; i < a->services_n; i++) {
+		struct config_service x = a->services[i], y = b->services[i];
+
+		if (!items_same(x.allow, x.allow_n, y.allow, y.allow_n))
+			return false;
+		x.allow = y.allow = NULL;
+		if (memcmp(&x, &y, sizeof(x)) != 0) /* NOLINT: see differences_log */
+			return false;
+	}
+	return true;
+}
+
 static void differences_log(const struct config *a, const struct config *b)
 {
 	/* Both trees come from calloc and are filled alike, so padding is equal where values are; a
@@ -33,13 +78,14 @@ static void differences_log(const struct config *a, const struct config *b)
 		{"ports", SAME_ARRAY(a, b, ports)},
 		{"ip", SAME(a, b, ip)},
 		{"tcp", SAME(a, b, tcp)},
-		{"listeners", SAME_ARRAY(a, b, listeners)},
+		{"listeners", listeners_same(a, b)},
+		{"tls", SAME(a, b, tls)},
 		{"http2", SAME(a, b, http2)},
 		{"grpc", SAME(a, b, grpc)},
 		{"linearize", SAME(a, b, linearize)},
 		{"control", SAME(a, b, control)},
 		{"hosts", SAME_ARRAY(a, b, hosts)},
-		{"services", SAME_ARRAY(a, b, services)},
+		{"services", services_same(a, b)},
 		{"shutdown", SAME(a, b, shutdown)},
 		{"telemetry", SAME(a, b, telemetry)},
 	};
@@ -76,10 +122,17 @@ void control_reload(struct control *control)
 	for (size_t i = 0; i < report.count; i++)
 		log_error("%s", report.findings[i].text);
 	config_report_fini(&report);
+	if (result == 0) {
+		result = certificates_reload(control, fresh);
+		if (result != 0)
+			config_free(fresh);
+	}
 	if (result != 0) {
+		counter_inc(&control->counters.reloads_failed);
 		log_error("reload: %s is not valid, nothing was changed", control->p.config_path);
 		return;
 	}
+	counter_inc(&control->counters.reloads);
 	log_level_set((enum log_level)fresh->log.level);
 	log_info("reload: %s is valid; log level is %s", control->p.config_path,
 		 log_level_name((enum log_level)fresh->log.level));

@@ -325,6 +325,16 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 		balance_method_put(w->balance, sought);
 		return open_refused(w, -SPLIT_E_BALANCE_UNKNOWN, accept);
 	}
+	err = connection_allow(c, service);
+	if (err != 0) {
+		balance_method_put(w->balance, sought);
+		accept->refusal =
+			err == GRPC_UNAUTHENTICATED
+				? "the service asks for a client certificate"
+				: "the client's certificate is not one the service allows";
+		counter_inc(&w->counters.calls_denied);
+		return err;
+	}
 	call = call_new(w, c, grpc);
 	if (call == NULL || items_copy(call, head) != 0) {
 		if (call != NULL) {

@@ -24,6 +24,7 @@ static void connection_free(struct connection *c)
 	c->tcp = NULL;
 	wheel_cancel(&w->wheel, &c->idle);
 	grpc_connection_destroy(c->grpc);
+	connection_tls_free(c);
 	out_free(c);
 	list_del(&c->due);
 	list_del(&c->link);
@@ -31,6 +32,7 @@ static void connection_free(struct connection *c)
 	counter_set(&w->counters.gauge_connections, pool_in_use(&w->connection_pool));
 }
 
+/* With what has been handed to TCP. */
 static void connection_close(struct connection *c)
 {
 	tcp_close(c->tcp);
@@ -45,7 +47,7 @@ void connection_abort(struct connection *c)
 
 /* ---- out ------------------------------------------------------------------------------------ */
 
-static int out_reserve(void *ctx, size_t wanted, uint8_t **buf_out, size_t *room_out)
+int connection_out_reserve(void *ctx, size_t wanted, uint8_t **buf_out, size_t *room_out)
 {
 	struct connection *c = ctx;
 	struct rte_mbuf *m = c->out_tail;
@@ -79,7 +81,7 @@ static int out_reserve(void *ctx, size_t wanted, uint8_t **buf_out, size_t *room
 	return 0;
 }
 
-static void out_commit(void *ctx, size_t bytes)
+void connection_out_commit(void *ctx, size_t bytes)
 {
 	struct connection *c = ctx;
 
@@ -93,8 +95,7 @@ static void out_wanted(void *ctx)
 	connection_due(ctx);
 }
 
-/* Hand what was written to TCP. False when TCP has no room for it now. */
-static bool out_push(struct connection *c)
+bool connection_out_push(struct connection *c)
 {
 	int err;
 
@@ -125,17 +126,18 @@ static bool connection_over(const struct connection *c)
 	return c->eof && grpc_connection_streams(c->grpc) == 0;
 }
 
-/* What TCP takes now; little when mbufs are short, so that clients that do not read can't hold what
- * others need. */
-static size_t send_room(const struct connection *c)
+size_t connection_send_room(const struct connection *c)
 {
 	size_t room = tcp_send_room(c->tcp);
 	uint32_t queued;
 
-	if (likely(!c->port->pool_low))
-		return room;
-	queued = tcp_info(c->tcp).queued;
-	return queued >= POOL_LOW_BYTES ? 0 : RTE_MIN(room, (size_t)POOL_LOW_BYTES - queued);
+	if (unlikely(c->port->pool_low)) {
+		queued = tcp_info(c->tcp).queued;
+		room = queued >= POOL_LOW_BYTES ? 0
+						: RTE_MIN(room, (size_t)POOL_LOW_BYTES - queued);
+	}
+	/* A record's own bytes alone are no use. */
+	return c->tls != NULL && room <= TLS_RECORD_OVERHEAD ? 0 : room;
 }
 
 /* Send what is due, within the turn's share. */
@@ -145,10 +147,15 @@ static void connection_send(struct connection *c)
 	int r = SPLIT_AGAIN;
 
 	connection_replies_retry(c);
-	if (!out_push(c))
+	if (!connection_out_push(c) || (c->tls != NULL && !connection_tls_flush(c)))
 		return;
+	if (unlikely(c->grpc == NULL)) { /* a handshake goes on, or has failed */
+		if (c->failed || c->eof)
+			connection_close(c);
+		return;
+	}
 	for (uint32_t sent = 0; r == SPLIT_AGAIN && sent < SEND_TURN_BYTES; sent += c->out_room) {
-		size_t room = send_room(c);
+		size_t room = connection_send_room(c);
 
 		if (room == 0) {
 			if (grpc_connection_want_send(c->grpc))
@@ -159,9 +166,11 @@ static void connection_send(struct connection *c)
 		c->out_room = (uint32_t)RTE_MIN(room, (size_t)SEND_TURN_BYTES / 2);
 		stage_enter(w, WORKER_STAGE_http2);
 		r = grpc_connection_send(c->grpc, c->out_room);
+		if (c->tls != NULL)
+			r = connection_tls_seal(c, r);
 		if (r < 0)
 			c->failed = true;
-		if (!out_push(c) || c->out_starved)
+		if (!connection_out_push(c) || c->out_starved)
 			break;
 	}
 	if (c->out_bytes != 0)
@@ -170,10 +179,12 @@ static void connection_send(struct connection *c)
 		connection_due(c); /* next turn */
 		return;
 	}
-	if (connection_over(c))
-		connection_close(c);
-	else if (r == SPLIT_AGAIN)
+	if (connection_over(c)) {
+		if (c->tls == NULL || connection_tls_shutdown(c))
+			connection_close(c);
+	} else if (r == SPLIT_AGAIN) {
 		connection_due(c);
+	}
 }
 
 unsigned connections_send(struct worker *w)
@@ -196,7 +207,7 @@ void connections_check(struct worker *w)
 	list_for_each (pos, &w->connections) {
 		struct connection *c = list_entry(pos, struct connection, link);
 
-		if (grpc_connection_check(c->grpc, w->now_ns)) {
+		if (c->grpc != NULL && grpc_connection_check(c->grpc, w->now_ns)) {
 			c->failed = true;
 			connection_due(c);
 		}
@@ -211,6 +222,11 @@ static void connection_idle(struct wheel_timer *timer, uint64_t now_ns)
 	const struct config_http2 *cfg = &c->w->cfg->http2;
 	uint64_t until_ns;
 
+	if (c->grpc == NULL) {
+		c->handshake_late = true;
+		connection_abort(c);
+		return;
+	}
 	if (c->bytes_seen < PREFACE_BYTES) {
 		counter_inc(&c->w->counters.connections_idle);
 		connection_abort(c);
@@ -230,12 +246,33 @@ static void connection_idle(struct wheel_timer *timer, uint64_t now_ns)
 	wheel_arm(&c->w->wheel, &c->idle, until_ns);
 }
 
+int connection_serve(struct connection *c)
+{
+	struct worker *w = c->w;
+	const struct config_http2 *cfg = &w->cfg->http2;
+	struct http2_out out = {connection_out_reserve, connection_out_commit, out_wanted, c};
+
+	if (c->tls != NULL) {
+		out.reserve = connection_plain_reserve;
+		out.commit = connection_plain_commit;
+	}
+	if (grpc_connection_create(w->grpc, &out, c, &c->grpc) != 0)
+		return -SPLIT_E_BASE_NOMEM;
+	c->active_ns = w->now_ns;
+	wheel_cancel(&w->wheel, &c->idle);
+	if (cfg->settings_timeout_ns != 0)
+		wheel_arm(&w->wheel, &c->idle, w->now_ns + cfg->settings_timeout_ns);
+	else if (cfg->idle_timeout_ns != 0)
+		wheel_arm(&w->wheel, &c->idle, w->now_ns + cfg->idle_timeout_ns);
+	return 0;
+}
+
 static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out)
 {
 	struct worker_listener *l = listen_ctx;
 	struct worker *w = l->port->w;
 	struct connection *c = w->draining ? NULL : pool_get_zero(&w->connection_pool);
-	struct http2_out out;
+	int err;
 
 	if (c == NULL) {
 		counter_inc(&w->counters.connections_refused);
@@ -250,20 +287,16 @@ static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out
 	list_init(&c->encode_wait);
 	list_init(&c->shares);
 	wheel_timer_init(&c->idle, connection_idle);
-	out = (struct http2_out){out_reserve, out_commit, out_wanted, c};
-	if (grpc_connection_create(w->grpc, &out, c, &c->grpc) != 0) {
-		pool_put(&w->connection_pool, c);
-		counter_inc(&w->counters.connections_refused);
-		return -SPLIT_E_BASE_NOMEM;
-	}
 	tcp_peer(tcp, &c->peer);
 	c->out_segment = tcp_info(tcp).mss;
-	c->active_ns = w->now_ns;
 	c->progress_ns = w->now_ns;
-	if (w->cfg->http2.settings_timeout_ns != 0)
-		wheel_arm(&w->wheel, &c->idle, w->now_ns + w->cfg->http2.settings_timeout_ns);
-	else if (w->cfg->http2.idle_timeout_ns != 0)
-		wheel_arm(&w->wheel, &c->idle, w->now_ns + w->cfg->http2.idle_timeout_ns);
+	err = l->tls != NULL ? connection_tls_begin(c, l->tls) : connection_serve(c);
+	if (err != 0) {
+		wheel_cancel(&w->wheel, &c->idle);
+		pool_put(&w->connection_pool, c);
+		counter_inc(&w->counters.connections_refused);
+		return err;
+	}
 	list_add_tail(&w->connections, &c->link);
 	connection_due(c);
 	counter_inc(&w->counters.connections);
@@ -272,23 +305,30 @@ static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out
 	return 0;
 }
 
+void connection_received(struct connection *c, const uint8_t *bytes, size_t n)
+{
+	if (c->failed)
+		return;
+	if (grpc_connection_recv(c->grpc, bytes, n, c->w->now_ns) != 0)
+		c->failed = true;
+	c->bytes_seen = (uint32_t)RTE_MIN(c->bytes_seen + n, (size_t)PREFACE_BYTES);
+	c->active_ns = c->w->now_ns;
+}
+
 static void on_data(void *conn_ctx, struct rte_mbuf *chain)
 {
 	struct connection *c = conn_ctx;
 	enum worker_stage left = stage_enter(c->w, WORKER_STAGE_http2);
 	uint32_t bytes = chain->pkt_len;
 
-	for (struct rte_mbuf *m = chain; m != NULL && !c->failed; m = m->next) {
-		if (grpc_connection_recv(c->grpc, rte_pktmbuf_mtod(m, const uint8_t *), m->data_len,
-					 c->w->now_ns) != 0)
-			c->failed = true;
+	if (c->tls != NULL) {
+		connection_tls_received(c, chain);
+	} else {
+		for (struct rte_mbuf *m = chain; m != NULL; m = m->next)
+			connection_received(c, rte_pktmbuf_mtod(m, const uint8_t *), m->data_len);
+		rte_pktmbuf_free(chain);
+		tcp_consumed(c->tcp, bytes);
 	}
-	rte_pktmbuf_free(chain);
-	tcp_consumed(c->tcp, bytes);
-	c->bytes_seen += bytes < PREFACE_BYTES ? bytes : PREFACE_BYTES;
-	if (c->bytes_seen > PREFACE_BYTES)
-		c->bytes_seen = PREFACE_BYTES;
-	c->active_ns = c->w->now_ns;
 	connection_due(c);
 	stage_enter(c->w, left);
 }
@@ -298,6 +338,8 @@ static void on_eof(void *conn_ctx)
 	struct connection *c = conn_ctx;
 
 	c->eof = true;
+	if (c->tls != NULL)
+		tls_session_recv_end(c->tls);
 	connection_due(c);
 }
 
@@ -324,9 +366,13 @@ const struct tcp_events connection_tcp_events = {
 
 void connections_drain(struct worker *w)
 {
-	list_for_each (pos, &w->connections) {
+	list_for_each_safe (pos, &w->connections) {
 		struct connection *c = list_entry(pos, struct connection, link);
 
+		if (c->grpc == NULL) { /* nothing was asked yet */
+			connection_abort(c);
+			continue;
+		}
 		grpc_connection_goaway(c->grpc, true);
 		connection_due(c);
 	}
@@ -334,8 +380,13 @@ void connections_drain(struct worker *w)
 
 void connections_cut(struct worker *w)
 {
-	list_for_each_safe (pos, &w->connections)
-		connection_close(list_entry(pos, struct connection, link));
+	list_for_each_safe (pos, &w->connections) {
+		struct connection *c = list_entry(pos, struct connection, link);
+
+		if (c->tls != NULL)
+			(void)connection_tls_shutdown(c);
+		connection_close(c);
+	}
 }
 
 void connections_abort(struct worker *w)

@@ -205,6 +205,8 @@ static int listeners_setup(struct worker *w, struct worker_port *p)
 		p->listener_ctx[i].config = l;
 		snprintf(p->listener_ctx[i].layer, sizeof(p->listener_ctx[i].layer), "listener_%s",
 			 l->name);
+		if (w->tls != NULL && w->params.tls_contexts[i] != NULL)
+			p->listener_ctx[i].tls = tls_context_get(w->params.tls_contexts[i]);
 		err = tcp_listen(p->net, &local, &connection_tcp_events, &p->listener_ctx[i],
 				 &p->listeners[i]);
 		if (err != 0)
@@ -262,6 +264,25 @@ static int grpc_setup(struct worker *w)
 	budget_fill(&h->empty, &cfg.http2.empty);
 	budget_fill(&h->windows, &cfg.http2.windows);
 	return grpc_server_create(&cfg, &call_backend, w, &w->wheel, &w->grpc);
+}
+
+static int tls_setup(struct worker *w)
+{
+	const struct config_tls *t = &w->cfg->tls;
+	const struct tls_engine_config cfg = {
+		.sessions_max = w->cfg->tcp.connections_max,
+		.handshakes_max = RTE_MIN(t->handshakes_max, w->cfg->tcp.connections_max),
+		.handshakes_per_second = t->handshakes_per_second,
+		.record_bytes_max = (uint32_t)t->record_bytes_max,
+		.helpers = w->params.tls_helpers,
+		.index = w->params.index,
+		.wake_fd = w->params.wake_fd,
+	};
+	bool wanted = false;
+
+	for (uint32_t i = 0; i < w->cfg->listeners_n && w->params.tls_contexts != NULL; i++)
+		wanted |= w->params.tls_contexts[i] != NULL;
+	return wanted ? tls_engine_create(&cfg, &connection_tls_events, &w->tls) : 0;
 }
 
 /* ---- balance -------------------------------------------------------------------------------- */
@@ -413,6 +434,8 @@ int worker_setup(struct worker *w)
 		err = grpc_setup(w);
 	if (err == 0)
 		err = own_services_setup(w);
+	if (err == 0)
+		err = tls_setup(w);
 	for (uint32_t i = 0; i < w->cfg->ports_n && err == 0; i++) {
 		w->ports_n++;
 		err = port_setup(w, i);
@@ -441,9 +464,13 @@ void worker_teardown(struct worker *w)
 	idle_fini(w);
 	for (unsigned i = 0; i < w->ports_n; i++) {
 		net_stack_destroy(w->ports[i].net);
+		for (uint32_t l = 0; w->ports[i].listener_ctx != NULL && l < w->cfg->listeners_n;
+		     l++)
+			tls_context_put(w->ports[i].listener_ctx[l].tls);
 		free(w->ports[i].listener_ctx);
 	}
 	services_destroy(w->services);
+	tls_engine_destroy(w->tls);
 	grpc_server_destroy(w->grpc);
 	while ((node = list_pop_head(&w->endpoints)) != NULL)
 		attached_free(list_entry(node, struct attached, link));

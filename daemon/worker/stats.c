@@ -77,13 +77,15 @@ static struct worker_counter_block block(const char *layer, const struct counter
 
 size_t worker_counters(const struct worker *worker, struct worker_counter_block *out, size_t max)
 {
-	struct worker_counter_block all[6 + WORKER_PORTS_MAX];
+	struct worker_counter_block all[7 + WORKER_PORTS_MAX];
 	size_t n = 0;
 
 	all[n++] = block("worker", &worker_counter_desc, &worker->counters);
 	for (unsigned i = 0; i < worker->ports_n; i++) {
 		all[n++] = block("net", &net_counter_desc, net_counters_of(worker->ports[i].net));
 	}
+	if (worker->tls != NULL)
+		all[n++] = block("tls", &tls_counter_desc, tls_engine_counters(worker->tls));
 	all[n++] = block("http2", &http2_counter_desc, grpc_server_http2_counters(worker->grpc));
 	all[n++] = block("grpc", &grpc_counter_desc, grpc_server_counters(worker->grpc));
 	all[n++] =

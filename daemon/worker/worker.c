@@ -163,6 +163,10 @@ static unsigned turn(struct worker *w)
 	stage_enter(w, WORKER_STAGE_control);
 	work = messages_run(w);
 	work += ports_poll(w);
+	if (w->tls != NULL) {
+		stage_enter(w, WORKER_STAGE_tls);
+		work += tls_engine_poll(w->tls, w->now_ns);
+	}
 	stage_enter(w, WORKER_STAGE_grpc);
 	work += wheel_advance(&w->wheel, w->now_ns, WORKER_TIMERS);
 	work += openings_run(w);
@@ -187,6 +191,8 @@ static unsigned turn(struct worker *w)
 static bool unfinished(const struct worker *w)
 {
 	if (!list_empty(&w->due) || !list_empty(&w->jobs))
+		return true;
+	if (w->tls != NULL && tls_engine_pending(w->tls))
 		return true;
 	for (unsigned i = 0; i < w->ports_n; i++) {
 		if (net_flush_pending(w->ports[i].net))

@@ -37,6 +37,8 @@ struct log_ring;
 struct schema;
 struct services_catalog;
 struct port_set;
+struct tls_context;
+struct tls_helpers;
 struct worker;
 
 /* What a worker needs. Copied, but what the pointers name must outlive the worker. */
@@ -51,6 +53,10 @@ struct worker_params {
 	int wake_fd;
 	/* Gets 8 bytes (1) after a report was queued; -1 when control polls for reports. */
 	int report_fd;
+	/* By listener: the certificates it begins with, NULL where it speaks no TLS; the worker
+	 * takes references. NULL: no listener does. */
+	struct tls_context *const *tls_contexts;
+	struct tls_helpers *tls_helpers; /* NULL: the worker carries handshakes itself */
 };
 
 /* What workers must know of one attached host. Made by the control thread before ENDPOINT_ADD, the
@@ -69,6 +75,7 @@ enum worker_msg_kind {
 	WORKER_MSG_ENDPOINT_ADD,    /* endpoint: active; the worker begins to send it calls */
 	WORKER_MSG_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, say QUIET
 				     */
+	WORKER_MSG_TLS,             /* tls_context: new connections of `listener` get it */
 	WORKER_MSG_DRAIN,           /* stop accepting, GOAWAY, let calls finish, say DRAINED */
 	WORKER_MSG_STOP,            /* abort what is left; worker_run returns; no report */
 };
@@ -76,7 +83,9 @@ enum worker_msg_kind {
 struct worker_msg {
 	enum worker_msg_kind kind;
 	const struct worker_endpoint *endpoint; /* ENDPOINT_* */
-	uint64_t deadline_ns; /* DRAIN: clock_ns() at which what is left is aborted */
+	uint64_t deadline_ns;            /* DRAIN: clock_ns() at which what is left is aborted */
+	struct tls_context *tls_context; /* TLS; the worker takes a reference */
+	uint32_t listener;
 };
 
 enum worker_report_kind {

@@ -56,8 +56,10 @@ void rings_destroy(struct worker *w)
 	struct worker_report report;
 	struct ring_msg m;
 
-	while (w->msgs != NULL && rte_ring_dequeue_elem(w->msgs, &m, sizeof(m)) == 0)
+	while (w->msgs != NULL && rte_ring_dequeue_elem(w->msgs, &m, sizeof(m)) == 0) {
 		attached_free(m.attached);
+		tls_context_put(m.tls);
+	}
 	while (w->reports != NULL && worker_report_next(w, &report))
 		continue;
 	rte_ring_free(w->msgs);
@@ -185,8 +187,13 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		if (m.attached == NULL)
 			return -SPLIT_E_BASE_NOMEM;
 	}
+	if (msg->kind == WORKER_MSG_TLS) {
+		m.tls = tls_context_get(msg->tls_context);
+		m.listener = msg->listener;
+	}
 	if (rte_ring_enqueue_elem(worker->msgs, &m, sizeof(m)) != 0) {
 		attached_free(m.attached);
+		tls_context_put(m.tls);
 		return -SPLIT_E_BASE_LIMIT;
 	}
 	signal_fd(worker->params.wake_fd);
@@ -400,6 +407,9 @@ unsigned messages_run(struct worker *w)
 			break;
 		case WORKER_MSG_ENDPOINT_REMOVE:
 			endpoint_remove(w, m.endpoint);
+			break;
+		case WORKER_MSG_TLS:
+			listener_tls_set(w, m.listener, m.tls);
 			break;
 		case WORKER_MSG_DRAIN:
 			drain_begin(w, m.deadline_ns);

@@ -53,6 +53,7 @@
 #include "daemon/net/net.h"
 #include "daemon/port/port.h"
 #include "daemon/services/services.h"
+#include "daemon/tls/tls.h"
 #include "daemon/worker/worker.h"
 #include "linearize/linearize.h"
 #include "shepherd/shepherd.h"
@@ -71,6 +72,7 @@
 	X(out_no_mbuf, "sends that had to wait for an mbuf")                                       \
 	X(calls, "calls begun")                                                                    \
 	X(calls_refused, "calls refused: limit of calls")                                          \
+	X(calls_denied, "calls refused: the service does not allow the client (services[].allow)") \
 	X(calls_answered, "calls whose host gave a status")                                        \
 	X(calls_unavailable, "calls ended because no host, or not any more")                       \
 	X(calls_exhausted, "calls ended because a queue, table or segment had no room for them")   \
@@ -166,6 +168,7 @@ struct worker_listener {
 	const struct config_listener *config;
 	char layer[sizeof("listener_") + CONFIG_NAME_MAX]; /* of its counters */
 	struct listener_counters counters;
+	struct tls_context *tls; /* a reference; NULL: plain */
 };
 
 struct connection {
@@ -173,11 +176,12 @@ struct connection {
 	struct worker_port *port;
 	const struct config_listener *listener;
 	struct tcp_conn *tcp;
-	struct grpc_connection *grpc;
-	struct list link;        /* worker.connections */
-	struct list due;         /* worker.due: something may be ready to be sent */
-	struct list encode_wait; /* struct reply by `wait`: over conn_pages_max */
-	struct list shares;      /* struct room_share */
+	struct grpc_connection *grpc; /* NULL until a TLS handshake is done */
+	struct tls_session *tls;      /* NULL: plain */
+	struct list link;             /* worker.connections */
+	struct list due;              /* worker.due: something may be ready to be sent */
+	struct list encode_wait;      /* struct reply by `wait`: over conn_pages_max */
+	struct list shares;           /* struct room_share */
 	struct wheel_timer idle;
 	struct net_addr peer;
 	struct rte_mbuf *out_head, *out_tail;
@@ -191,6 +195,16 @@ struct connection {
 	uint32_t windows_grown; /* its share of worker.windows_grown */
 	bool out_starved;       /* the last reserve failed for want of an mbuf */
 	bool eof, failed;
+
+	/* TLS (connection_tls.c) */
+	bool handshake_late;
+	uint32_t plain_used; /* of the record being written */
+	uint32_t held_bytes;
+	struct rte_mbuf *held; /* received, and not taken while a handshake step is under way */
+	struct rte_mbuf *held_last;
+	/* By service: whether its allow list was looked at for this client, and lets it in. */
+	uint64_t allow_known[CONFIG_SERVICES_MAX / 64];
+	uint64_t allow_good[CONFIG_SERVICES_MAX / 64];
 };
 
 /* One method as an endpoint serves it; balance's route points here. */
@@ -375,6 +389,7 @@ struct worker {
 	struct grpc_server *grpc;
 	struct services *services;
 	uint64_t alive[CONFIG_SERVICES_MAX / 64]; /* bit per service that somebody serves now */
+	struct tls_engine *tls;                   /* NULL: no listener speaks TLS */
 	struct wheel wheel;
 	struct wheel_timer tick, readers;
 	uint64_t readers_period_ns;
@@ -492,6 +507,19 @@ static inline void connection_due(struct connection *c)
 		list_add_tail(&c->w->due, &c->due);
 }
 
+/* The gRPC side begins: at accept, or once the TLS handshake is done. */
+int connection_serve(struct connection *c) SPLIT_MUST_USE;
+/* Plain bytes from the client. */
+void connection_received(struct connection *c, const uint8_t *bytes, size_t n);
+/* Room for bytes on the wire, in mbufs and within c->out_room (http2.h, struct http2_out). */
+int connection_out_reserve(void *ctx, size_t wanted, uint8_t **buf_out, size_t *room_out);
+void connection_out_commit(void *ctx, size_t bytes);
+/* Hand what was written to TCP. False when TCP has no room for it now: `writable` follows. */
+bool connection_out_push(struct connection *c);
+/* What TCP takes now; little when mbufs are short, so that clients that do not read can't hold what
+ * others need. */
+size_t connection_send_room(const struct connection *c);
+
 /* Send what connections have; bounded work. Returns how many had something. */
 unsigned connections_send(struct worker *w);
 /* End those whose frames do not get whole. A few times in a timeout. */
@@ -503,6 +531,31 @@ void connections_cut(struct worker *w);
 /* End all, or one, at once: RST. */
 void connections_abort(struct worker *w);
 void connection_abort(struct connection *c);
+
+/* ---- connection_tls.c ----------------------------------------------------------------------- */
+
+extern const struct tls_events connection_tls_events;
+
+/* Begin the handshake; the gRPC side follows when it is done. */
+int connection_tls_begin(struct connection *c, struct tls_context *context) SPLIT_MUST_USE;
+void connection_tls_free(struct connection *c);
+/* Bytes from the client; takes the chain. */
+void connection_tls_received(struct connection *c, struct rte_mbuf *chain);
+/* Write what waits in the session. False: there is no room for it now, another turn follows. */
+bool connection_tls_flush(struct connection *c);
+/* Plaintext of HTTP/2: collected into records (struct http2_out), sealed as each is full and, by
+ * connection_tls_seal, at the end. That takes what HTTP/2's sending returned and returns it, or an
+ * error of its own. */
+int connection_plain_reserve(void *ctx, size_t wanted, uint8_t **buf_out, size_t *room_out);
+void connection_plain_commit(void *ctx, size_t bytes);
+int connection_tls_seal(struct connection *c, int result);
+/* Say close_notify. False: there is no room for it now, another turn follows. */
+bool connection_tls_shutdown(struct connection *c);
+/* Whether this client may call the service (services[].allow): 0, or the status to end a call with.
+ */
+int connection_allow(struct connection *c, size_t service);
+/* The new certificates of a listener, from the control thread; takes the reference. */
+void listener_tls_set(struct worker *w, uint32_t listener, struct tls_context *context);
 
 /* ---- call.c --------------------------------------------------------------------------------- */
 
@@ -625,6 +678,9 @@ struct ring_msg {
 	struct attached *attached;
 	const struct worker_endpoint *endpoint;
 	uint64_t deadline_ns;
+	struct tls_context *tls; /* a reference */
+	uint32_t listener;
+	uint32_t reserved;
 };
 int rings_create(struct worker *w) SPLIT_MUST_USE;
 void rings_destroy(struct worker *w);

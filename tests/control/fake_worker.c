@@ -48,6 +48,8 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		if (!worker->no_quiet)
 			fake_worker_report(worker, WORKER_REPORT_ENDPOINT_QUIET, msg->endpoint, 0);
 		break;
+	case WORKER_MSG_TLS:
+		break;
 	case WORKER_MSG_DRAIN:
 		worker->drains++;
 		if (!worker->no_drained)

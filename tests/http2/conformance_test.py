@@ -60,8 +60,10 @@ else:
 
 
 class Conn:
-    def __init__(self, address, settings=b"", preface=PREFACE, greet=True):
+    def __init__(self, address, settings=b"", preface=PREFACE, greet=True, tls=None, name=None):
         self.sock = socket.create_connection(address, timeout=60)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname=name or address[0])
         self.buf = b""
         self.frames = []
         if not greet:
