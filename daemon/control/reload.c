@@ -41,7 +41,8 @@ static bool listeners_same(const struct config *a, const struct config *b)
 		if (strcmp(x->name, y->name) != 0 || !SAME(x, y, address) || x->port != y->port ||
 		    x->all_services != y->all_services || !SAME_ARRAY(x, y, services) ||
 		    (x->tls.certificates_n != 0) != (y->tls.certificates_n != 0) ||
-		    x->tls.handshake_timeout_ns != y->tls.handshake_timeout_ns)
+		    x->tls.handshake_timeout_ns != y->tls.handshake_timeout_ns ||
+		    x->backlog != y->backlog || x->connections_max != y->connections_max)
 			return false;
 	}
 	return true;
