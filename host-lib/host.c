@@ -89,6 +89,7 @@ static void host_free(struct split_host *host)
 		free(host->methods[i]);
 	}
 	free(host->methods);
+	typed_fini(host);
 	if (host->calls.chunks != NULL)
 		call_table_fini(&host->calls);
 	if (host->stop_fd >= 0)
@@ -291,6 +292,21 @@ static void hello_free(struct attach_hello *hello)
 	free((void *)(uintptr_t)hello->schema);
 }
 
+static struct attach_method_options options_of(const struct split_method_options *o)
+{
+	struct attach_method_options none = {0};
+
+	return o == NULL ? none
+			 : (struct attach_method_options){
+				   .request_bytes_max = o->request_bytes_max,
+				   .response_bytes_max = o->response_bytes_max,
+				   .deadline_ns = o->deadline_ns,
+				   .decode = o->decode,
+				   .encode = o->encode,
+				   .idempotency = o->idempotency,
+			   };
+}
+
 static int hello_make(const struct split_host *host, unsigned workers, struct attach_hello *out)
 {
 	struct schema_builder *builder = NULL;
@@ -308,11 +324,14 @@ static int hello_make(const struct split_host *host, unsigned workers, struct at
 			.read_ahead = (uint8_t)m->read_ahead,
 			.code = (uint64_t)(uintptr_t)m->code,
 			.data = (uint64_t)(uintptr_t)m,
+			.options = options_of(m->raw.options),
 		};
 		rc = schema_builder_add(builder, m->input, &methods[i].input_schema);
 		if (rc == 0)
 			rc = schema_builder_add(builder, m->output, &methods[i].output_schema);
 	}
+	if (rc == 0)
+		rc = typed_inform(host, builder);
 	if (rc == 0)
 		rc = schema_builder_finish(builder, &blob);
 	schema_builder_destroy(builder);

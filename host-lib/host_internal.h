@@ -9,6 +9,7 @@
  *   stream.c    streams: what comes for a call after its request, its window, its credit
  *   room.c      memory in the to-daemon segment
  *   relocate.c  a small message out of its slot
+ *   typed.c     what generated code stands on
  *
  * One `struct session` is one attachment with threads of its own, so that a handler stuck in the
  * old one never holds up the new one. A session is freed when its workers have ended and every call
@@ -478,6 +479,10 @@ struct split_host {
 	size_t methods_n;
 	size_t methods_max;
 
+	struct kept *kept; /* typed.c */
+	const struct schema_file_info **infos;
+	size_t infos_n;
+
 	unsigned registry; /* index + 1 */
 	struct call_table calls;
 
@@ -492,6 +497,12 @@ struct split_host {
 	struct split_host_stats stats;       /* atomic adds; threads that are no worker */
 	struct split_host_stats stats_ended; /* of sessions that ended; stats_lock */
 };
+
+/* ------------------------------------------------------------------ typed.c */
+
+/* Tell a schema's builder all that split_host_describe was told. */
+int typed_inform(const struct split_host *host, struct schema_builder *builder) SPLIT_MUST_USE;
+void typed_fini(struct split_host *host);
 
 /* Counters: a worker writes its own block, others add to the host's. */
 #define STAT_ADD(host_, field, n)                                                                  \

@@ -182,6 +182,24 @@ enum split_method_kind {
 	SPLIT_BIDI_STREAM = 3,
 };
 
+/* Where a message is decoded or encoded. */
+enum split_place { SPLIT_PLACE_ANY = 0, SPLIT_PLACE_DAEMON = 1, SPLIT_PLACE_HOST = 2 };
+/* Whether a call may be made twice. */
+enum split_idempotency {
+	SPLIT_IDEMPOTENCY_UNKNOWN = 0,
+	SPLIT_IDEMPOTENCY_NO_SIDE_EFFECTS = 1,
+	SPLIT_IDEMPOTENCY_IDEMPOTENT = 2,
+};
+
+/* What splitd is told of a method; zero says nothing. As in split/options.proto. */
+struct split_method_options {
+	uint32_t request_bytes_max;  /* on the wire, each message; past it RESOURCE_EXHAUSTED. At */
+	uint32_t response_bytes_max; /* most what splitd's configuration allows */
+	uint64_t deadline_ns;        /* of calls whose client gave none */
+	uint8_t decode, encode;      /* enum split_place; a wish, honoured in a later version */
+	uint8_t idempotency;         /* enum split_idempotency */
+};
+
 /* One method, served by callbacks of its own. All run on workers; those of one call never run at
  * the same time. `data` is the method's. Callbacks a kind does not need may be NULL. */
 struct split_method {
@@ -208,6 +226,7 @@ struct split_method {
 	void (*closed)(struct split_call *call, void *data);
 	uint32_t read_ahead; /* messages handed over ahead of the handler, 1..255; 0: 16 */
 	unsigned flags;      /* SPLIT_METHOD_* */
+	const struct split_method_options *options; /* NULL: none; must outlive the host */
 };
 
 /* Only split_call_credit says that the handler is through with a message. */
@@ -416,6 +435,25 @@ SPLIT_API void split_message_release(struct split_message *message);
  * the client takes that: at first as splitd's configuration says. */
 SPLIT_API bool split_call_compressed(const struct split_call *call);
 SPLIT_API void split_call_compress(struct split_call *call, bool on);
+
+/* ---- what generated code (protoc-gen-split) stands on ---- */
+
+/* What a typed handler returns when the answer comes later; else an enum split_status. */
+#define SPLIT_LATER 1000
+
+/* End a call as its typed handler's result says: SPLIT_LATER leaves it open; SPLIT_OK answers with
+ * `reply` (NULL ends a stream; a status set before counts); another status fails it, with the
+ * message that split_call_set_status gave to that status; anything else is INTERNAL. As
+ * split_call_answer. */
+SPLIT_API int split_call_settle(struct split_call *call, int result, const ProtobufCMessage *reply);
+
+/* A copy of `len` bytes (16-byte aligned) that lives until split_host_detach; NULL: no memory. */
+SPLIT_API void *split_host_keep(struct split_host *host, const void *bytes, size_t len);
+
+/* Tell splitd what descriptors leave out of the types of one file: constant tables of generated
+ * code (split-schema.h). Before split_host_run only. 0 or SPLIT_E_*. */
+struct schema_file_info;
+SPLIT_API int split_host_describe(struct split_host *host, const struct schema_file_info *info);
 
 /* A pointer of the caller's that goes with the call; NULL at first. */
 SPLIT_API void split_call_set_user(struct split_call *call, void *user);

@@ -104,13 +104,31 @@ static size_t record_bytes(const uint8_t *p, size_t left, struct attach_method_r
 	if (left < bytes)
 		return 0;
 	memcpy(r, p, sizeof(*r));
-	bytes += (size_t)r->service_bytes + r->method_bytes;
+	bytes += (size_t)r->service_bytes + r->method_bytes + r->options_bytes;
 	if (left < bytes || r->kind > ATTACH_BIDI ||
 	    !text_valid((const char *)p + sizeof(*r), r->service_bytes) ||
 	    !text_valid((const char *)p + sizeof(*r) + r->service_bytes, r->method_bytes) ||
 	    memchr(p + sizeof(*r), '/', (size_t)r->service_bytes + r->method_bytes) != NULL)
 		return 0;
 	return bytes;
+}
+
+/* Behind the names; a shorter record than ours leaves the rest at zero. -1: a value that cannot be.
+ */
+static int options_parse(const uint8_t *p, size_t bytes, struct attach_method_options *out)
+{
+	struct attach_options_record r = {0};
+
+	memcpy(&r, p, bytes < sizeof(r) ? bytes : sizeof(r));
+	*out = (struct attach_method_options){
+		.request_bytes_max = r.request_bytes_max,
+		.response_bytes_max = r.response_bytes_max,
+		.deadline_ns = r.deadline_ns,
+		.decode = r.decode,
+		.encode = r.encode,
+		.idempotency = r.idempotency,
+	};
+	return r.decode > 2 || r.encode > 2 || r.idempotency > 2 ? -1 : 0;
 }
 
 static char *string_copy(char **at, const uint8_t *from, size_t bytes)
@@ -157,6 +175,11 @@ static int methods_parse(const uint8_t *p, size_t bytes, uint32_t n, struct atta
 			.method = string_copy(&text, p + at + sizeof(r) + r.service_bytes,
 					      r.method_bytes),
 		};
+		if (options_parse(p + at + len - r.options_bytes, r.options_bytes, &m[i].options) !=
+		    0) {
+			free(m);
+			return -SPLIT_E_SHEPHERD_ATTACH_MALFORMED;
+		}
 		at += len;
 	}
 	out->methods = m;
@@ -196,6 +219,29 @@ int attach_blob_check(const uint8_t *blob, size_t bytes)
 	return rc;
 }
 
+/* How much of an options record a method needs: all or nothing. */
+static uint8_t options_bytes(const struct attach_method_options *o)
+{
+	bool any = o->request_bytes_max != 0 || o->response_bytes_max != 0 || o->deadline_ns != 0 ||
+		   o->decode != 0 || o->encode != 0 || o->idempotency != 0;
+
+	return any ? sizeof(struct attach_options_record) : 0;
+}
+
+static void options_make(const struct attach_method_options *o, uint8_t *at)
+{
+	struct attach_options_record r = {
+		.deadline_ns = o->deadline_ns,
+		.request_bytes_max = o->request_bytes_max,
+		.response_bytes_max = o->response_bytes_max,
+		.decode = o->decode,
+		.encode = o->encode,
+		.idempotency = o->idempotency,
+	};
+
+	memcpy(at, &r, options_bytes(o));
+}
+
 int attach_blob_make(const struct attach_hello *hello, uint8_t **out, size_t *bytes_out)
 {
 	struct attach_blob_head head = {.methods_n = (uint32_t)hello->methods_n};
@@ -210,7 +256,8 @@ int attach_blob_make(const struct attach_hello *hello, uint8_t **out, size_t *by
 
 		if (service > UINT8_MAX || method > UINT8_MAX)
 			return -SPLIT_E_SHEPHERD_ATTACH_LIMIT;
-		methods_bytes += sizeof(struct attach_method_record) + service + method;
+		methods_bytes += sizeof(struct attach_method_record) + service + method +
+				 options_bytes(&hello->methods[i].options);
 	}
 	if (methods_bytes + hello->schema_bytes + sizeof(head) > ATTACH_BLOB_MAX)
 		return -SPLIT_E_SHEPHERD_ATTACH_LIMIT;
@@ -233,6 +280,7 @@ int attach_blob_make(const struct attach_hello *hello, uint8_t **out, size_t *by
 			.read_ahead = m->read_ahead,
 			.service_bytes = (uint8_t)strlen(m->service),
 			.method_bytes = (uint8_t)strlen(m->method),
+			.options_bytes = options_bytes(&m->options),
 		};
 
 		memcpy(at, &r, sizeof(r));
@@ -241,6 +289,8 @@ int attach_blob_make(const struct attach_hello *hello, uint8_t **out, size_t *by
 		at += r.service_bytes;
 		memcpy(at, m->method, r.method_bytes);
 		at += r.method_bytes;
+		options_make(&m->options, at);
+		at += r.options_bytes;
 	}
 	if (hello->schema_bytes != 0)
 		memcpy(at, hello->schema, hello->schema_bytes);

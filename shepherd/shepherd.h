@@ -120,6 +120,15 @@ enum attach_kind {
 	ATTACH_BIDI = 3
 };
 
+/* What a method's own options say (split/options.proto). Zero: nothing. */
+struct attach_method_options {
+	uint32_t request_bytes_max; /* on the wire; below what the configuration allows */
+	uint32_t response_bytes_max;
+	uint64_t deadline_ns;   /* of calls whose client gave none */
+	uint8_t decode, encode; /* split.Placement: 0 any, 1 daemon, 2 host */
+	uint8_t idempotency;    /* 0 unknown, 1 no side effects, 2 idempotent */
+};
+
 /* One method a host serves. Strings are NUL-terminated, at most 255 bytes each. */
 struct attach_method {
 	const char *service; /* full name: "split.examples.Echo" */
@@ -130,6 +139,7 @@ struct attach_method {
 	uint64_t code; /* given back with each request */
 	uint64_t data;
 	uint8_t read_ahead; /* messages of a call handed over before its first CREDIT; 0: 1 */
+	struct attach_method_options options;
 };
 
 /* What a host says of itself. All memory stays the caller's. */

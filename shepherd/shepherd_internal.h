@@ -146,6 +146,16 @@ struct attach_blob_head {
 	uint32_t reserved;
 };
 
+/* Options go behind the names of a record, so many bytes of this as its writer knew: newer members
+ * come last, and who does not know them skips them. None: zero bytes. */
+struct attach_options_record {
+	uint64_t deadline_ns;
+	uint32_t request_bytes_max;
+	uint32_t response_bytes_max;
+	uint8_t decode, encode, idempotency;
+	uint8_t zero[5];
+} __attribute__((packed));
+
 struct attach_method_record {
 	uint64_t code;
 	uint64_t data;
@@ -155,6 +165,7 @@ struct attach_method_record {
 	uint8_t service_bytes; /* both follow, without NUL; records are not aligned */
 	uint8_t method_bytes;
 	uint8_t read_ahead;
+	uint8_t options_bytes; /* of an attach_options_record, behind the names */
 } __attribute__((packed));
 
 /* Header of a received packet of `bytes`: magic, version, layout, length, type and its size. Copies
