@@ -313,6 +313,8 @@ struct config_host {
 
 enum config_balance { CONFIG_BALANCE_ROUND_ROBIN, CONFIG_BALANCE_LEAST_OUTSTANDING };
 
+#define CONFIG_MANIFEST_MAX 1023
+
 struct config_service_limits {
 	uint64_t message_bytes_max; /* defaults: those of grpc and linearize */
 	uint64_t send_message_bytes_max;
@@ -333,6 +335,7 @@ struct config_service {
 	struct config_service_limits limits;
 	struct config_item *allow; /* identities of clients; none: everybody */
 	uint32_t allow_n;
+	char manifest[CONFIG_MANIFEST_MAX + 1]; /* a file; "": none */
 };
 
 struct config_shutdown {

@@ -708,6 +708,13 @@ static const struct field service_fields[] = {
 	 .help = "Clients that may call it, by an alternative name or the common name of their "
 		 "certificate; \"*.example\" for host names with one label before. Others get "
 		 "PERMISSION_DENIED, those without a certificate UNAUTHENTICATED."},
+	STRING("manifest", manifest, FORMAT_PATH, NULL,
+	       "File that says what the service is: its methods, their kinds, messages and "
+	       "options. Of "
+	       "protoc-gen-split (--split_opt=manifest) or protoc (--descriptor_set_out "
+	       "--include_imports). Hosts whose methods are not these are refused; the options "
+	       "count "
+	       "beside those that a host brings."),
 };
 TABLE(service, "Service", "A gRPC service and who serves it.");
 #undef STRUCT

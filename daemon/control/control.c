@@ -98,7 +98,7 @@ int control_create(const struct control_params *p, struct control **out)
 	list_init(&control->hosts);
 	list_init(&control->departed);
 	pthread_mutex_init(&control->lock, NULL);
-	result = control_open(control);
+	result = manifests_load(control) ? control_open(control) : -SPLIT_E_CONFIG_INVALID;
 	if (result == 0 && p->config->telemetry.enabled)
 		result = telemetry_open(control);
 	if (result != 0) {
@@ -312,6 +312,7 @@ void control_destroy(struct control *control)
 	telemetry_close();
 	hosts_destroy_all(control);
 	departed_fini(control);
+	manifests_free(control);
 	if (control->socket_fd >= 0) {
 		socket_unlink(control);
 		close(control->socket_fd);

@@ -51,7 +51,8 @@ struct control_host {
 	struct schema *schema;
 	struct services_catalog *catalog; /* NULL: none */
 	struct worker_endpoint shared;
-	int host_index; /* in config->hosts; -1 before HELLO */
+	struct attach_method *methods; /* the attach's, with the options of manifests */
+	int host_index;                /* in config->hosts; -1 before HELLO */
 	char name[ATTACH_NAME_MAX];
 	pid_t pid;
 	uid_t uid;
@@ -83,6 +84,7 @@ struct control {
 	bool cut; /* calls were cut off by the drain */
 	uint64_t next_link_ns;
 	bool link_up[CONFIG_PORTS_MAX];
+	struct manifest **manifests; /* by service; NULL: none */
 	struct log_limit attach_log; /* refusals: a peer can make many */
 	struct log_limit host_log;   /* coming and going likewise */
 	/* Telemetry's threads read hosts and state under it; control writes them under it. */
@@ -103,6 +105,16 @@ void hosts_destroy_all(struct control *control);
 /* catalog.c: what reflection will tell of the host; NULL: nothing. */
 struct services_catalog *control_catalog_make(const struct control_host *host,
 					      const struct attach_request *request);
+
+/* manifests.c: what services[].manifest says. Load them all; false: one cannot be used, which is
+ * logged. */
+bool manifests_load(struct control *control) SPLIT_MUST_USE;
+void manifests_free(struct control *control);
+/* Whether a method that a host brings is the manifest's (also when its service has none); when not,
+ * `more` says why. Then its options: the host's, narrowed by the manifest's. */
+bool manifest_agrees(const struct control *control, const struct control_host *host,
+		     const struct attach_method *m, char *more, size_t bytes);
+void manifest_options(const struct control *control, struct attach_method *m);
 
 /* departed.c: processes that were detached and live on. */
 void departed_add(struct control *control, const struct control_host *host,

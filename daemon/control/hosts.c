@@ -108,6 +108,7 @@ static void host_free(struct control_host *host)
 	attach_server_destroy(host->server);
 	services_catalog_destroy(host->catalog);
 	schema_destroy(host->schema);
+	free(host->methods);
 	free(host);
 }
 
@@ -258,6 +259,8 @@ static int methods_check(const struct control_host *host, const struct attach_re
 				 m->service, m->method);
 			return -SPLIT_E_SHEPHERD_ATTACH_SCHEMA;
 		}
+		if (!manifest_agrees(host->control, host, m, more, bytes))
+			return -SPLIT_E_SHEPHERD_ATTACH_SCHEMA;
 		served += service >= 0 && config_service_has_host(&cfg->services[service],
 								  (uint32_t)host->host_index);
 	}
@@ -270,6 +273,17 @@ static int methods_check(const struct control_host *host, const struct attach_re
 		return -SPLIT_E_SHEPHERD_ATTACH_NAME;
 	}
 	return 0;
+}
+
+/* The attach's methods with what manifests say of them. False: no memory. */
+static bool methods_take(struct control_host *host, const struct attach_request *request)
+{
+	host->methods = calloc(request->methods_n + 1, sizeof(*host->methods));
+	for (size_t i = 0; host->methods != NULL && i < request->methods_n; i++) {
+		host->methods[i] = request->methods[i];
+		manifest_options(host->control, &host->methods[i]);
+	}
+	return host->methods != NULL;
 }
 
 static uint64_t hugepages_free_bytes(void)
@@ -325,6 +339,8 @@ static void host_offer(struct control_host *host)
 	result = schema_parse(request->schema, request->schema_bytes, &limits, &host->schema);
 	if (result == 0)
 		result = methods_check(host, request, more, sizeof(more));
+	if (result == 0 && !methods_take(host, request))
+		result = -SPLIT_E_BASE_NOMEM;
 	if (result != 0) {
 		host_refuse(host, result, more);
 		return;
@@ -446,7 +462,7 @@ static void host_mapped(struct control_host *host)
 		.endpoint = endpoint,
 		.host = &control->p.config->hosts[host->host_index],
 		.schema = host->schema,
-		.methods = request->methods,
+		.methods = host->methods,
 		.methods_n = request->methods_n,
 		.catalog = host->catalog,
 	};

@@ -185,6 +185,7 @@ struct grpc_backend;
 struct grpc_accept {
 	enum grpc_kind kind;
 	uint32_t message_bytes_max; /* 0: the config's */
+	uint64_t timeout_ns;        /* from now, when the client gave none; 0: no deadline then */
 	int compress;               /* enum grpc_compress; at first the config's */
 	/* The call is opened paused, of a kind that is not known yet: grpc_call_kind_set and
 	 * grpc_call_pause(call, false) follow. Its deadline runs. */

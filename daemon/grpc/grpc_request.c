@@ -322,6 +322,9 @@ static void call_begin(struct grpc_call *call, struct head *head, bool end)
 		call->user = accept.user;
 	call->message_bytes_max = accept.message_bytes_max != 0 ? accept.message_bytes_max
 								: server->config.message_bytes_max;
+	if (call->deadline_ns == UINT64_MAX && accept.timeout_ns != 0 &&
+	    __builtin_add_overflow(call->conn->now_ns, accept.timeout_ns, &call->deadline_ns))
+		call->deadline_ns = UINT64_MAX;
 	if (call->deadline_ns != UINT64_MAX)
 		wheel_arm(server->wheel, &call->deadline, call->deadline_ns);
 	if (end)

@@ -349,7 +349,8 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 	call->sought = sought;
 	call->kind = method->kind;
 	accept->kind = method->kind;
-	accept->message_bytes_max = (uint32_t)w->cfg->services[service].limits.message_bytes_max;
+	accept->message_bytes_max = (uint32_t)method->decode_limits.wire_bytes_max;
+	accept->timeout_ns = method->timeout_ns;
 	accept->user = call;
 	if (grpc_kind_many_requests(call->kind))
 		list_add_tail(&w->opening, &call->opening);

@@ -103,6 +103,16 @@ static void limits_fill(const struct config *cfg, struct method *m)
 	m->encode_limits.wire_bytes_max = limits->send_message_bytes_max;
 }
 
+/* A method's own options only ever narrow what the configuration allows. */
+static void options_fill(const struct attach_method_options *o, struct method *m)
+{
+	if (o->request_bytes_max != 0 && o->request_bytes_max < m->decode_limits.wire_bytes_max)
+		m->decode_limits.wire_bytes_max = o->request_bytes_max;
+	if (o->response_bytes_max != 0 && o->response_bytes_max < m->encode_limits.wire_bytes_max)
+		m->encode_limits.wire_bytes_max = o->response_bytes_max;
+	m->timeout_ns = o->deadline_ns;
+}
+
 /* One method that the configuration lets this host serve; false: it is left out. */
 static bool method_fill(struct attached *ep, size_t index, struct method *m)
 {
@@ -129,6 +139,7 @@ static bool method_fill(struct attached *ep, size_t index, struct method *m)
 	m->read_ahead = am->read_ahead != 0 ? am->read_ahead : 1;
 	m->index = (uint32_t)index;
 	limits_fill(cfg, m);
+	options_fill(&am->options, m);
 	return m->input != NULL && m->output != NULL;
 }
 

@@ -216,6 +216,7 @@ struct method {
 	enum grpc_kind kind;
 	uint32_t read_ahead; /* messages of a stream published before its first credit */
 	uint32_t index;      /* in the attach's table */
+	uint64_t timeout_ns; /* of calls whose client gave none; 0: none */
 };
 
 /* This worker's view of one endpoint. Allocated and freed on the control thread. */

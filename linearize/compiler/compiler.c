@@ -199,7 +199,7 @@ static void file_generate(struct compiler *c, struct text *response, const struc
 		file_write(c, response, ".split.c", handlers_source);
 	}
 	if (c->options.manifest)
-		file_write(c, response, ".manifest", manifest_bytes);
+		file_write(c, response, ".manifest", manifest_text);
 }
 
 static void files_mark(const struct compiler *c, const struct proto_file *f, bool *wanted)

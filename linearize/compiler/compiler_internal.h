@@ -107,21 +107,6 @@ void names_check(struct compiler *c);
 /* Claim every name that the messages and services of a file give rise to. */
 void names_claim_file(struct compiler *c, const struct proto_file *f);
 
-/* --- options.c: split/options.proto ------------------------------------------------------------
- */
-
-struct method_options {
-	uint32_t decode, encode; /* split.Placement */
-	uint32_t request_bytes_max, response_bytes_max;
-	uint32_t deadline_ms;
-	uint32_t idempotency;
-	bool any; /* one of them differs from its default */
-};
-
-void method_options_read(const struct proto_service *s, const struct proto_method *m,
-			 struct method_options *out);
-bool field_is_acc(const struct proto_field *f);
-
 /* --- The files that are written ----------------------------------------------------------------
  */
 
@@ -129,7 +114,7 @@ void messages_header(struct compiler *c, struct text *t); /* .pb-c.h */
 void messages_source(struct compiler *c, struct text *t); /* .pb-c.c */
 void handlers_header(struct compiler *c, struct text *t); /* .split.h */
 void handlers_source(struct compiler *c, struct text *t); /* .split.c */
-void manifest_bytes(struct compiler *c, struct text *t);  /* .manifest: a FileDescriptorSet */
+void manifest_text(struct compiler *c, struct text *t);   /* .manifest */
 
 /* service.c: protobuf-c's own service tables, parts of .pb-c.[hc] */
 void service_header(struct compiler *c, struct text *t, const struct proto_service *s);

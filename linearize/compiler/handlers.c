@@ -40,12 +40,12 @@ static struct method_names names_of(struct compiler *c, const struct proto_servi
 static const char *method_note(struct compiler *c, const struct proto_service *s,
 			       const struct proto_method *m)
 {
-	struct method_options o;
+	struct proto_method_options o;
 	const char *note = str(c, "rpc %s (%s%s) returns (%s%s)\n", m->name,
 			       m->client_streaming ? "stream " : "", m->input->full_name,
 			       m->server_streaming ? "stream " : "", m->output->full_name);
 
-	method_options_read(s, m, &o);
+	proto_method_options_read(s, m, &o);
 	if (o.request_bytes_max)
 		note = str(c, "%sRequests of at most %u bytes.\n", note, o.request_bytes_max);
 	if (o.response_bytes_max)
@@ -289,7 +289,7 @@ static void senders_define(struct compiler *c, struct text *t, const struct prot
 }
 
 static void options_put(struct compiler *c, struct text *t, const char *full,
-			const struct method_options *o)
+			const struct proto_method_options *o)
 {
 	static const char *const places[] = {"ANY", "DAEMON", "HOST"};
 	static const char *const idempotency[] = {"UNKNOWN", "NO_SIDE_EFFECTS", "IDEMPOTENT"};
@@ -314,9 +314,9 @@ static void method_define(struct compiler *c, struct text *t, const struct proto
 {
 	struct method_names n = names_of(c, s, m);
 	enum kind kind = kind_of(m);
-	struct method_options o;
+	struct proto_method_options o;
 
-	method_options_read(s, m, &o);
+	proto_method_options_read(s, m, &o);
 	trampolines_put(c, t, s, m);
 	senders_define(c, t, s, m);
 	if (o.any)

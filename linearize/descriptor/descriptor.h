@@ -234,6 +234,22 @@ static inline bool proto_type_is_packable(unsigned type)
 	       type != PROTO_GROUP;
 }
 
+/* --- split/options.proto ---------------------------------------------------------------------- */
+
+/* What (split.method) says, over what the service's (split.defaults) says, member by member. */
+struct proto_method_options {
+	uint32_t decode, encode; /* split.Placement: 0 any, 1 daemon, 2 host */
+	uint32_t request_bytes_max, response_bytes_max;
+	uint32_t deadline_ms;
+	uint32_t idempotency; /* enum proto_idempotency; else the method's standard option */
+	bool any;             /* one of them is not 0 */
+};
+
+void proto_method_options_read(const struct proto_service *s, const struct proto_method *m,
+			       struct proto_method_options *out);
+/* (split.acc) = true */
+bool proto_field_is_acc(const struct proto_field *f);
+
 /* Path of an element as SourceCodeInfo.Location has it; `path` has PROTO_PATH_MAX places. Returns
  * the number of steps. `value` is an index into e->values; `method` into s->methods. */
 #define PROTO_PATH_MAX 80

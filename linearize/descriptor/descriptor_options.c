@@ -1,7 +1,7 @@
 /* Options of split/options.proto, read from the spans of the descriptors. The last word counts, as
  * for any protobuf field; a message option may come in pieces, which protoc writes for
  * `option (split.method).deadline_ms = 5;`. */
-#include "linearize/compiler/compiler_internal.h"
+#include "linearize/descriptor/descriptor_internal.h"
 
 #define SPLIT_OPTION 51400
 
@@ -14,7 +14,7 @@ enum {
 	METHOD_IDEMPOTENCY = 6,
 };
 
-static void method_piece(struct proto_bytes rest, struct method_options *out)
+static void method_piece(struct proto_bytes rest, struct proto_method_options *out)
 {
 	struct proto_item item;
 
@@ -48,7 +48,7 @@ static void method_piece(struct proto_bytes rest, struct method_options *out)
 	}
 }
 
-static void method_pieces(struct proto_bytes options, struct method_options *out)
+static void method_pieces(struct proto_bytes options, struct proto_method_options *out)
 {
 	struct proto_item item;
 
@@ -57,17 +57,17 @@ static void method_pieces(struct proto_bytes options, struct method_options *out
 			method_piece(item.bytes, out);
 }
 
-void method_options_read(const struct proto_service *s, const struct proto_method *m,
-			 struct method_options *out)
+void proto_method_options_read(const struct proto_service *s, const struct proto_method *m,
+			       struct proto_method_options *out)
 {
-	*out = (struct method_options){.idempotency = m->idempotency};
+	*out = (struct proto_method_options){.idempotency = m->idempotency};
 	method_pieces(s->options, out);
 	method_pieces(m->options, out);
 	out->any = out->decode || out->encode || out->request_bytes_max ||
 		   out->response_bytes_max || out->deadline_ms || out->idempotency;
 }
 
-bool field_is_acc(const struct proto_field *f)
+bool proto_field_is_acc(const struct proto_field *f)
 {
 	struct proto_bytes rest = f->options;
 	struct proto_item item;
