@@ -204,7 +204,7 @@ static int attaches_in_turn(const struct attach_hello *hello, bool keep, int max
 static void host_main(const struct host_kind *kind, int ready_fd)
 {
 	struct attach_method method = {
-		kind->service, "Call", ATTACH_UNARY, kind->input, 0, 1, 2, 0};
+		kind->service, "Call", ATTACH_UNARY, kind->input, 0, 1, 2, 0, {0}};
 	struct attach_hello hello = {
 		.name = kind->name, .workers = 4, .methods = &method, .methods_n = 1};
 	struct attach_refusal why = {0, ""};

@@ -109,6 +109,11 @@ START_TEST(good)
 	ck_assert_int_eq(r->methods[1].kind, ATTACH_BIDI);
 	ck_assert_uint_eq(r->methods[1].input_schema, 2);
 	ck_assert_uint_eq(r->methods[1].data, 0x4000);
+	ck_assert_uint_eq(r->methods[0].options.request_bytes_max, 0);
+	ck_assert_uint_eq(r->methods[1].options.request_bytes_max, 4096);
+	ck_assert_uint_eq(r->methods[1].options.deadline_ns, 250000000);
+	ck_assert_int_eq(r->methods[1].options.decode, 1);
+	ck_assert_int_eq(r->methods[1].options.idempotency, 2);
 	ck_assert_uint_eq(r->schema_bytes, pair_hello()->schema_bytes);
 	ck_assert_int_eq(memcmp(r->schema, pair_hello()->schema, r->schema_bytes), 0);
 	ck_assert_str_eq(endpoint_name(p.endpoint), "test");

@@ -38,8 +38,16 @@ struct endpoint_config pair_config(void)
 const struct attach_hello *pair_hello(void)
 {
 	static const struct attach_method methods[] = {
-		{"test.Pair", "One", ATTACH_UNARY, 0, 1, 0x1000, 0x2000, 0},
-		{"test.Pair", "Two", ATTACH_BIDI, 2, 3, 0x3000, 0x4000, 5},
+		{"test.Pair", "One", ATTACH_UNARY, 0, 1, 0x1000, 0x2000, 0, {0}},
+		{"test.Pair",
+		 "Two",
+		 ATTACH_BIDI,
+		 2,
+		 3,
+		 0x3000,
+		 0x4000,
+		 5,
+		 {4096, 0, 250000000, 1, 0, 2}},
 	};
 	static uint8_t schema[100000];
 	static struct attach_hello hello = {"test", 2, methods, 2, schema, sizeof(schema)};
