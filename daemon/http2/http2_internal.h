@@ -6,6 +6,7 @@
 
 #include "base/bits.h"
 #include "base/list.h"
+#include "base/poison.h"
 #include "base/pool.h"
 #include "daemon/http2/http2.h"
 
@@ -16,6 +17,7 @@
 #define MEMORY_ORDERS     6 /* runs of 1..32 pages: 8..256 KiB */
 #define MEMORY_CLASSES    14
 #define MEMORY_BYTES_MAX  ((size_t)MEMORY_PAGE << (MEMORY_ORDERS - 1))
+#define MEMORY_SMALL      1024
 #define MEMORY_CACHE      16 /* objects of a class given back last: what a call takes */
 
 struct memory_page {
@@ -52,6 +54,30 @@ void http2_memory_fini(struct http2_memory *m);
  * and the result of put: what the block really takes. */
 void *http2_memory_get(struct http2_memory *m, size_t bytes, size_t *taken_out);
 size_t http2_memory_put(struct http2_memory *m, void *p);
+/* Bytes of an object of each class; class by size in units of 16, up to MEMORY_SMALL. */
+extern const uint16_t http2_memory_class_bytes[MEMORY_CLASSES];
+extern const uint8_t http2_memory_class_small[MEMORY_SMALL / 16 + 1];
+
+/* What nghttp2 does a dozen times a call: an object given back lately, of up to MEMORY_SMALL bytes.
+ * NULL: ask http2_memory_get. */
+static inline void *http2_memory_get_cached(struct http2_memory *m, size_t bytes, size_t *taken_out)
+{
+	unsigned class;
+	struct memory_cache *c;
+	uint8_t *object;
+
+	if (unlikely(bytes > MEMORY_SMALL || bytes == 0))
+		return NULL;
+	class = http2_memory_class_small[(bytes + 15) >> 4];
+	c = &m->cache[class];
+	if (unlikely(c->n == 0))
+		return NULL;
+	object = c->object[--c->n];
+	*taken_out = http2_memory_class_bytes[class];
+	m->used += *taken_out;
+	unpoison_region(object, bytes);
+	return object;
+}
 /* The same for a block that stays. */
 size_t http2_memory_size(const struct http2_memory *m, const void *p);
 
@@ -105,7 +131,8 @@ struct http2_engine {
 	/* The header list being received. Lists never interleave within a session (RFC 9113 s4.3),
 	 * and a list that a recv leaves unfinished moves to its session (header_spill). */
 	struct http2_header *fields;
-	nghttp2_rcbuf **fields_held; /* two for each field */
+	uint8_t *field_tokens;
+	nghttp2_rcbuf **fields_held; /* two for each field that no memo holds */
 	struct http2_counters counters;
 };
 
@@ -116,6 +143,15 @@ struct send_data {
 	uint8_t head_done;
 	bool open;
 	uint32_t left;
+};
+
+/* Fields of the last header list that a session remembers (http2_fields.c). A power of two. */
+#define FIELDS_MEMO 16
+
+struct field_memo {
+	nghttp2_rcbuf *name, *value; /* a reference to each; NULL: nothing here */
+	struct http2_header field;
+	uint8_t token;
 };
 
 struct http2_session {
@@ -134,9 +170,15 @@ struct http2_session {
 	struct http2_stream *header_stream;
 	uint8_t *spill;
 	uint32_t fields;
+	uint32_t held; /* entries of fields_held */
 	uint32_t field_bytes;
 	uint32_t fields_seen;
+	uint32_t fields_known; /* of these, how many stand in the memo, at the same place */
+	bool fields_bad;
 	uint32_t last_stream_id;
+	uint32_t memo_fields; /* the memo is a whole, valid list of so many; 0: it is not */
+	int64_t memo_length;  /* its content-length, or -1 */
+	struct field_memo memo[FIELDS_MEMO];
 
 	/* While a SETTINGS frame comes in: see on_begin_frame. */
 	int32_t peer_window;
@@ -181,6 +223,7 @@ struct http2_stream {
 	uint32_t flags;
 	uint32_t consumed; /* not yet told to nghttp2 */
 	uint32_t reset_code;
+	int64_t body_left; /* of the content-length; -1: none was given */
 	_Alignas(16) uint8_t user[];
 };
 
@@ -198,6 +241,15 @@ int http2_send_frame_refused(nghttp2_session *ng, const nghttp2_frame *frame, in
 /* Tell the owner that output became due, unless recv or send is running and will see it. */
 void http2_send_wanted(struct http2_session *s);
 
+/* http2_fields.c. One field of the list that comes in; a list's end: whether it is a well-formed
+ * request (RFC 9113 s8.2, s8.3), and its content-length or -1. Trailers are well-formed unless
+ * s->fields_bad. */
+int http2_fields_add(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rcbuf *name,
+		     nghttp2_rcbuf *value, uint8_t flags, void *user);
+bool http2_fields_valid(struct http2_session *s, int64_t *length_out);
+/* The list was used. The session ends. */
+void http2_fields_drop(struct http2_session *s);
+void http2_fields_fini(struct http2_session *s);
 /* http2_flood.c. Begin the budgets at now_ns. Spend one of `kind`; when it is spent out the session
  * ends with ENHANCE_YOUR_CALM. */
 void http2_flood_init(struct http2_session *s);

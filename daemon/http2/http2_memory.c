@@ -18,12 +18,11 @@
 
 enum { PAGE_FREE_TAIL, PAGE_FREE_HEAD, PAGE_RUN, PAGE_SLAB };
 
-static const uint16_t class_bytes[MEMORY_CLASSES] = {32,  48,  64,  96,   128,  192,  256,
-						     384, 512, 768, 1024, 1600, 2720, 4096};
+const uint16_t http2_memory_class_bytes[MEMORY_CLASSES] = {32,  48,  64,  96,   128,  192,  256,
+							   384, 512, 768, 1024, 1600, 2720, 4096};
 #define SLAB_BYTES_MAX 4096
 
-/* Class by size in units of 16, for sizes up to 1024. */
-static const uint8_t class_small[65] = {
+const uint8_t http2_memory_class_small[MEMORY_SMALL / 16 + 1] = {
 	0, 0, 0, 1, 2, 3,  3,  4,  4,  5,  5,  5,  5,  6,  6,  6,  6,  7,  7,  7,  7,  7,
 	7, 7, 7, 8, 8, 8,  8,  8,  8,  8,  8,  9,  9,  9,  9,  9,  9,  9,  9,  9,  9,  9,
 	9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10,
@@ -38,8 +37,8 @@ static const uint32_t class_reciprocal[MEMORY_CLASSES] = {
 
 static unsigned class_of(size_t bytes)
 {
-	if (likely(bytes <= 1024))
-		return class_small[(bytes + 15) >> 4];
+	if (likely(bytes <= MEMORY_SMALL))
+		return http2_memory_class_small[(bytes + 15) >> 4];
 	return bytes <= 1600 ? 11 : bytes <= 2720 ? 12 : 13;
 }
 
@@ -162,7 +161,7 @@ void http2_memory_fini(struct http2_memory *m)
 static uint32_t slab_new(struct http2_memory *m, unsigned class)
 {
 	uint32_t i = pages_get(m, 1);
-	unsigned objects = MEMORY_PAGE / class_bytes[class];
+	unsigned objects = MEMORY_PAGE / http2_memory_class_bytes[class];
 	struct memory_page *p;
 
 	if (i == NONE)
@@ -201,13 +200,14 @@ static uint8_t *slab_get(struct http2_memory *m, unsigned class)
 	p->used++;
 	if ((p->free_bits[0] | p->free_bits[1] | p->free_bits[2] | p->free_bits[3]) == 0)
 		list_remove(m, &m->partial[class], i);
-	return m->base + ((size_t)i << MEMORY_PAGE_SHIFT) + (w * 64 + bit) * class_bytes[class];
+	return m->base + ((size_t)i << MEMORY_PAGE_SHIFT) +
+	       (w * 64 + bit) * http2_memory_class_bytes[class];
 }
 
 static void slab_put(struct http2_memory *m, uint32_t i, size_t offset)
 {
 	struct memory_page *p = &m->page[i];
-	size_t bytes = class_bytes[p->class];
+	size_t bytes = http2_memory_class_bytes[p->class];
 	size_t object = (offset * class_reciprocal[p->class]) >> 24;
 	uint64_t bit = UINT64_C(1) << (object % 64);
 	bool was_full =
@@ -273,15 +273,15 @@ static size_t object_put(struct http2_memory *m, uint32_t i, size_t offset)
 	struct memory_cache *c = &m->cache[class];
 	uint8_t *object = m->base + ((size_t)i << MEMORY_PAGE_SHIFT) + offset;
 
-	m->used -= class_bytes[class];
-	poison_region(object, class_bytes[class]);
+	m->used -= http2_memory_class_bytes[class];
+	poison_region(object, http2_memory_class_bytes[class]);
 	if (likely(c->n < MEMORY_CACHE)) {
 		assert(c->n == 0 || c->object[c->n - 1] != object);
 		c->object[c->n++] = object;
 	} else {
 		slab_put(m, i, offset);
 	}
-	return class_bytes[class];
+	return http2_memory_class_bytes[class];
 }
 
 void *http2_memory_get(struct http2_memory *m, size_t bytes, size_t *taken_out)
@@ -297,7 +297,7 @@ void *http2_memory_get(struct http2_memory *m, size_t bytes, size_t *taken_out)
 
 		if (unlikely(object == NULL))
 			return NULL;
-		*taken_out = class_bytes[class];
+		*taken_out = http2_memory_class_bytes[class];
 		m->used += *taken_out;
 		unpoison_region(object, bytes);
 		return object;
@@ -341,6 +341,6 @@ size_t http2_memory_size(const struct http2_memory *m, const void *ptr)
 	uint32_t i = page_of(m, ptr, &offset);
 
 	if (m->page[i].state == PAGE_SLAB)
-		return class_bytes[m->page[i].class];
+		return http2_memory_class_bytes[m->page[i].class];
 	return (size_t)m->page[i].pages << MEMORY_PAGE_SHIFT;
 }

@@ -22,11 +22,6 @@ _Static_assert((int)HTTP2_NEVER_INDEX == (int)NGHTTP2_NV_FLAG_NO_INDEX, "same fl
 _Static_assert((int)HTTP2_STATIC == (NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE),
 	       "same flags");
 
-/* A list this many times over its limit ends the connection (HPACK bombs). */
-#define HEADER_BOMB_FACTOR 4
-/* RFC 9113 s6.5.2: what each field adds to the size of a list. */
-#define HEADER_OVERHEAD 32
-
 /* What we ask of nghttp2's own reset limit: never to act, ours knows the time that was passed in.
  */
 #define NG_RESET_BURST UINT64_C(1000000000)
@@ -70,7 +65,12 @@ static void *session_malloc(size_t bytes, void *user)
 	size_t taken = 0;
 	void *p = NULL;
 
-	if (likely(s->memory_used + bytes <= e->config.session_bytes_max))
+	if (unlikely(s->memory_used + bytes > e->config.session_bytes_max)) {
+		counter_inc(&e->counters.memory_refused);
+		return NULL;
+	}
+	p = http2_memory_get_cached(&e->memory, bytes, &taken);
+	if (unlikely(p == NULL))
 		p = http2_memory_get(&e->memory, bytes, &taken);
 	s->memory_used += taken;
 	if (unlikely(p == NULL && bytes != 0))
@@ -135,25 +135,13 @@ static struct http2_stream *stream_find(struct http2_session *s, int32_t id)
 	return s->last_found;
 }
 
-static void fields_drop(struct http2_session *s)
-{
-	nghttp2_rcbuf **held = s->engine->fields_held;
-
-	for (uint32_t i = 0; i < 2 * s->fields; i++)
-		nghttp2_rcbuf_decref(held[i]);
-	s->fields = 0;
-	s->field_bytes = 0;
-	s->fields_seen = 0;
-	s->header_stream = NULL;
-}
-
 static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
 	struct http2_session *s = user;
 	struct http2_engine *e = s->engine;
 	struct http2_stream *stream;
 
-	fields_drop(s);
+	http2_fields_drop(s);
 	if (frame->headers.cat != NGHTTP2_HCAT_REQUEST || s->error != 0)
 		return 0; /* trailers: read, checked, not kept */
 	counter_inc(&e->counters.streams);
@@ -177,63 +165,18 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
 	return nghttp2_session_set_stream_user_data(ng, frame->hd.stream_id, stream);
 }
 
-static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rcbuf *name,
-		     nghttp2_rcbuf *value, uint8_t flags, void *user)
+/* RFC 9113 s8.1.1: a malformed request ends its stream, nobody hears of it. */
+static void request_malformed(struct http2_session *s, int32_t id, struct http2_stream *stream)
 {
-	struct http2_session *s = user;
-	struct http2_engine *e = s->engine;
-	uint32_t at = s->fields;
-	nghttp2_vec n = nghttp2_rcbuf_get_buf(name);
-	nghttp2_vec v = nghttp2_rcbuf_get_buf(value);
-	struct http2_header *h;
-
-	(void)ng;
-	(void)frame;
-	s->field_bytes += (uint32_t)(n.len + v.len + HEADER_OVERHEAD);
-	s->fields_seen++;
-	if (unlikely(s->field_bytes > e->config.header_bytes_max ||
-		     s->fields_seen > e->config.headers_max)) {
-		if (s->field_bytes / HEADER_BOMB_FACTOR > e->config.header_bytes_max ||
-		    s->fields_seen / HEADER_BOMB_FACTOR > e->config.headers_max) {
-			counter_inc(&e->counters.headers_bombs);
-			http2_session_fail(s, HTTP2_ENHANCE_YOUR_CALM, -SPLIT_E_HTTP2_FLOOD);
-			return NGHTTP2_ERR_CALLBACK_FAILURE;
-		}
-		if (s->header_stream != NULL && !(s->header_stream->flags & STREAM_OVER)) {
-			counter_inc(&e->counters.headers_over);
-			s->header_stream->flags |= STREAM_OVER;
-		}
-		return 0;
-	}
-	if (s->header_stream == NULL)
-		return 0;
-	h = &e->fields[at];
-	h->name = (const char *)n.base;
-	h->name_len = n.len;
-	h->value = (const char *)v.base;
-	h->value_len = v.len;
-	h->flags = flags & NGHTTP2_NV_FLAG_NO_INDEX;
-	e->fields_held[2 * at] = name;
-	e->fields_held[2 * at + 1] = value;
-	s->fields = at + 1;
-	nghttp2_rcbuf_incref(name);
-	nghttp2_rcbuf_incref(value);
-	return 0;
-}
-
-/* nghttp2 would drop an invalid field and go on; RFC 9113 s8.2.1 calls the message malformed. */
-static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rcbuf *name,
-			     nghttp2_rcbuf *value, uint8_t flags, void *user)
-{
-	struct http2_session *s = user;
-
-	(void)name;
-	(void)value;
-	(void)flags;
 	counter_inc(&s->engine->counters.rx_malformed);
-	(void)nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
-					NGHTTP2_PROTOCOL_ERROR);
-	return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	if (stream == NULL) {
+		(void)nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id,
+						NGHTTP2_PROTOCOL_ERROR);
+		return;
+	}
+	/* As dear as one the peer sent itself (see reset_sent). */
+	http2_flood_spend(s, FLOOD_RESETS);
+	http2_stream_reset(stream, HTTP2_PROTOCOL_ERROR);
 }
 
 static void request_received(struct http2_session *s, const nghttp2_frame *frame)
@@ -244,6 +187,12 @@ static void request_received(struct http2_session *s, const nghttp2_frame *frame
 
 	if (stream == NULL || stream->id != (uint32_t)frame->hd.stream_id || s->error != 0)
 		return;
+	if (unlikely(!http2_fields_valid(s, &stream->body_left) ||
+		     ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && stream->body_left > 0))) {
+		request_malformed(s, frame->hd.stream_id, stream);
+		http2_fields_drop(s);
+		return;
+	}
 	if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
 		stream->flags |= STREAM_END_RECEIVED;
 		flags |= HTTP2_HEADERS_END;
@@ -253,7 +202,7 @@ static void request_received(struct http2_session *s, const nghttp2_frame *frame
 	stream->flags |= STREAM_ANNOUNCED;
 	if (e->events->headers(s->user, stream, e->fields, s->fields, flags) != 0)
 		http2_stream_reset(stream, HTTP2_INTERNAL_ERROR);
-	fields_drop(s);
+	http2_fields_drop(s);
 }
 
 static void stream_end_received(struct http2_session *s, int32_t id)
@@ -262,9 +211,23 @@ static void stream_end_received(struct http2_session *s, int32_t id)
 
 	if (stream == NULL || !(stream->flags & STREAM_ANNOUNCED))
 		return;
+	if (unlikely(stream->body_left > 0 && !(stream->flags & STREAM_RESET))) {
+		request_malformed(s, id, stream);
+		return;
+	}
 	stream->flags |= STREAM_END_RECEIVED;
 	if (!(stream->flags & STREAM_RESET))
 		s->engine->events->end(stream);
+}
+
+/* RFC 9113 s8.1: a second list ends the stream, and has no pseudo-header fields. */
+static void trailers_received(struct http2_session *s, const nghttp2_frame *frame)
+{
+	if (s->fields_bad || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+		request_malformed(s, frame->hd.stream_id, stream_find(s, frame->hd.stream_id));
+	else
+		stream_end_received(s, frame->hd.stream_id);
+	http2_fields_drop(s);
 }
 
 /* The second GOAWAY of a graceful end: the peer has seen the first, so what it sent is here. */
@@ -325,8 +288,8 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
 	case NGHTTP2_HEADERS:
 		if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
 			request_received(s, frame);
-		else if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
-			stream_end_received(s, frame->hd.stream_id);
+		else
+			trailers_received(s, frame);
 		break;
 	case NGHTTP2_DATA:
 		if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
@@ -371,8 +334,16 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
 	stream = stream_find(s, id);
 	if (s->error != 0 || stream == NULL || (stream->flags & STREAM_RESET))
 		return 0;
-	if (stream->flags & STREAM_ANNOUNCED)
-		s->engine->events->data(stream, p, n);
+	if (!(stream->flags & STREAM_ANNOUNCED))
+		return 0;
+	if (stream->body_left >= 0) {
+		if (unlikely(n > (uint64_t)stream->body_left)) {
+			request_malformed(s, id, stream);
+			return 0;
+		}
+		stream->body_left -= (int64_t)n;
+	}
+	s->engine->events->data(stream, p, n);
 	return 0;
 }
 
@@ -447,8 +418,7 @@ static int engine_nghttp2_init(struct http2_engine *e)
 	cb = e->callbacks;
 	nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
 	nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
-	nghttp2_session_callbacks_set_on_header_callback2(cb, on_header);
-	nghttp2_session_callbacks_set_on_invalid_header_callback2(cb, on_invalid_header);
+	nghttp2_session_callbacks_set_on_header_callback2(cb, http2_fields_add);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
 	nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
@@ -461,9 +431,8 @@ static int engine_nghttp2_init(struct http2_engine *e)
 	nghttp2_option_set_max_deflate_dynamic_table_size(e->option, e->config.header_table_bytes);
 	nghttp2_option_set_stream_reset_rate_limit(e->option, NG_RESET_BURST, NG_RESET_BURST);
 	nghttp2_option_set_max_continuations(e->option, NG_CONTINUATIONS);
-	/* RFC 9113 s8.2.1 forbids space around values, but stock gRPC clients send what they were
-	 * given, and gRPC's PROTOCOL-HTTP2 lets the receiver strip it. */
-	nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(e->option, 1);
+	/* http2_fields.c does it, and only for what is new. */
+	nghttp2_option_set_no_http_messaging(e->option, 1);
 	return 0;
 }
 
@@ -484,8 +453,11 @@ int http2_engine_create(const struct http2_config *config, const struct http2_ev
 	e->config = *config;
 	e->events = events;
 	e->fields = calloc(config->headers_max, sizeof(*e->fields));
+	e->field_tokens = calloc(config->headers_max, 1);
 	e->fields_held = calloc(2 * (size_t)config->headers_max, sizeof(nghttp2_rcbuf *));
-	error = e->fields == NULL || e->fields_held == NULL ? -SPLIT_E_BASE_NOMEM : 0;
+	error = e->fields == NULL || e->field_tokens == NULL || e->fields_held == NULL
+			? -SPLIT_E_BASE_NOMEM
+			: 0;
 	if (error == 0)
 		error = http2_memory_init(&e->memory, config->memory_bytes);
 	if (error == 0)
@@ -514,6 +486,7 @@ void http2_engine_destroy(struct http2_engine *e)
 	pool_fini(&e->sessions);
 	http2_memory_fini(&e->memory);
 	free(e->fields_held);
+	free(e->field_tokens);
 	free(e->fields);
 	free(e);
 }
@@ -607,6 +580,20 @@ int http2_session_create(struct http2_engine *e, const struct http2_out *out, vo
 	return 0;
 }
 
+/* A list that waits in its session: fields, what is held for them, tokens. */
+struct spill_layout {
+	size_t held, tokens, bytes;
+};
+
+static struct spill_layout spill_layout(const struct http2_session *s)
+{
+	struct spill_layout l = {.held = s->fields * sizeof(struct http2_header)};
+
+	l.tokens = l.held + s->held * sizeof(nghttp2_rcbuf *);
+	l.bytes = l.tokens + s->fields;
+	return l;
+}
+
 /* Forget a list that waits in `spill`; the engine's arrays may be in use by another session. */
 static void header_spill_drop(struct http2_session *s)
 {
@@ -614,8 +601,8 @@ static void header_spill_drop(struct http2_session *s)
 
 	if (s->spill == NULL)
 		return;
-	held = s->spill + s->fields * sizeof(*s->engine->fields);
-	for (uint32_t i = 0; i < 2 * s->fields; i++) {
+	held = s->spill + spill_layout(s).held;
+	for (uint32_t i = 0; i < s->held; i++) {
 		void *buf;
 
 		memcpy(&buf, held + i * sizeof(void *), sizeof(void *));
@@ -624,6 +611,7 @@ static void header_spill_drop(struct http2_session *s)
 	http2_engine_free(s->engine, s->spill);
 	s->spill = NULL;
 	s->fields = 0;
+	s->held = 0;
 }
 
 void http2_session_destroy(struct http2_session *s)
@@ -637,6 +625,7 @@ void http2_session_destroy(struct http2_session *s)
 	header_spill_drop(s);
 	while ((node = list_first(&s->streams)) != NULL)
 		stream_gone(list_entry(node, struct http2_stream, link), HTTP2_CANCEL, true);
+	http2_fields_fini(s);
 	nghttp2_session_del(s->ng);
 	assert(s->memory_used == 0);
 	pool_put(&s->engine->sessions, s);
@@ -656,30 +645,33 @@ unsigned http2_session_streams(const struct http2_session *s)
 static int header_spill(struct http2_session *s)
 {
 	struct http2_engine *e = s->engine;
-	size_t field_bytes = s->fields * sizeof(*e->fields);
-	size_t held_bytes = 2 * s->fields * sizeof(nghttp2_rcbuf *);
+	struct spill_layout l;
 
 	if (likely(s->fields == 0))
 		return 0;
-	s->spill = http2_engine_alloc(e, field_bytes + held_bytes);
+	l = spill_layout(s);
+	s->spill = http2_engine_alloc(e, l.bytes);
 	if (s->spill == NULL) {
-		fields_drop(s);
+		http2_fields_drop(s);
 		return -SPLIT_E_HTTP2_NOMEM;
 	}
-	memcpy(s->spill, e->fields, field_bytes);
-	memcpy(s->spill + field_bytes, e->fields_held, held_bytes);
+	memcpy(s->spill, e->fields, l.held);
+	memcpy(s->spill + l.held, e->fields_held, l.tokens - l.held);
+	memcpy(s->spill + l.tokens, e->field_tokens, s->fields);
 	return 0;
 }
 
 static void header_unspill(struct http2_session *s)
 {
 	struct http2_engine *e = s->engine;
-	size_t field_bytes = s->fields * sizeof(*e->fields);
+	struct spill_layout l;
 
 	if (likely(s->spill == NULL))
 		return;
-	memcpy(e->fields, s->spill, field_bytes);
-	memcpy(e->fields_held, s->spill + field_bytes, 2 * s->fields * sizeof(nghttp2_rcbuf *));
+	l = spill_layout(s);
+	memcpy(e->fields, s->spill, l.held);
+	memcpy(e->fields_held, s->spill + l.held, l.tokens - l.held);
+	memcpy(e->field_tokens, s->spill + l.tokens, s->fields);
 	http2_engine_free(e, s->spill);
 	s->spill = NULL;
 }
