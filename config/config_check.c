@@ -11,6 +11,7 @@
 #define MBUF_HEADROOM  128 /* RTE_PKTMBUF_HEADROOM */
 #define MBUF_OVERHEAD  192 /* struct rte_mbuf and the pool's header */
 #define MBUF_ROOM_MIN  2176
+#define DESCRIPTORS    2048 /* of a queue, by default */
 /* XDP_PACKET_HEADROOM: net_af_xdp makes an mbuf of what the kernel calls a chunk, and the kernel
  * keeps so much of it before a frame, beside the driver's own headroom. */
 #define AF_XDP_OVERHEAD 256
@@ -241,6 +242,10 @@ static void check_port(const struct check *c, uint32_t index)
 				 "does not stand in eal.devices, expected \"%.200s,...\" there",
 				 p->device);
 	check_port_room(c, p, node);
+	if (p->rx_descriptors == 0)
+		p->rx_descriptors = p->mbufs / 4 < DESCRIPTORS ? p->mbufs / 4 : DESCRIPTORS;
+	if (p->tx_descriptors == 0)
+		p->tx_descriptors = p->mbufs / 4 < DESCRIPTORS ? p->mbufs / 4 : DESCRIPTORS;
 	if (p->mbufs < p->rx_descriptors + p->tx_descriptors)
 		config_sink_node(c->sink, blame(c, node, "mbufs"),
 				 "%u buffers do not fill the descriptors, expected at least %u",

@@ -395,7 +395,7 @@ static const struct {
 	 "c.json:4: ports[0].device: does not stand in eal.devices"},
 	{"\"addresses\"", "\"mtu\": 2048, \"mbuf_room\": \"2176B\", \"addresses\"",
 	 "c.json:5: ports[0].mbuf_room: frames of MTU 2048"},
-	{"\"addresses\"", "\"mbufs\": 512, \"addresses\"",
+	{"\"addresses\"", "\"mbufs\": 512, \"rx_descriptors\": 512, \"addresses\"",
 	 "c.json:5: ports[0].mbufs: 512 buffers do not fill"},
 	{"\"addresses\"", "\"gateway\": \"198.19.0.1\", \"addresses\"",
 	 "c.json:5: ports[0].gateway: is on none of the port's networks"},
