@@ -286,14 +286,51 @@ void grpc_call_refuse(struct grpc_call *call, enum grpc_status status, const cha
 	call_trailers_only(call, status, &result);
 }
 
-void grpc_call_plain(struct grpc_call *call, const struct http2_header *h, size_t n,
-		     const char *body)
+/* ---- requests that are no gRPC --------------------------------------------------------------- */
+
+/* Such a request is answered when it is whole: an answer at its head would end the stream, and what
+ * is wrong with its body could not be said any more. But not for ever. */
+#define PLAIN_BODY_MAX (64u * 1024u)
+#define PLAIN_WAIT_NS  (UINT64_C(10) * 1000000000u)
+
+static void plain_answer(struct grpc_call *call)
 {
-	call->flags |= CALL_PLAIN | CALL_RESPONDED | CALL_FINISHED | CALL_DISCARD;
+	if (call->flags & CALL_RESPONDED)
+		return;
+	call->flags |= CALL_RESPONDED;
+	wheel_cancel(call_server(call)->wheel, &call->deadline);
+	if (http2_stream_respond(call_stream(call), call->plain_h, call->plain_n,
+				 call->plain != NULL) != 0)
+		call->flags |= CALL_ENDED;
+}
+
+void grpc_call_plain(struct grpc_call *call, const struct http2_header *h, size_t n,
+		     const char *body, bool now)
+{
+	call->flags |= CALL_PLAIN | CALL_FINISHED | CALL_DISCARD;
 	call->plain = body;
 	call->plain_len = body != NULL ? (uint32_t)strlen(body) : 0;
-	if (http2_stream_respond(call_stream(call), h, n, body != NULL) != 0)
-		call->flags |= CALL_ENDED;
+	call->plain_h = h;
+	call->plain_n = (uint32_t)n;
+	if (now)
+		plain_answer(call);
+	else
+		wheel_arm(call_server(call)->wheel, &call->deadline,
+			  call->conn->now_ns + PLAIN_WAIT_NS);
+}
+
+void grpc_plain_data(struct grpc_call *call, size_t n)
+{
+	call->message_done += n < PLAIN_BODY_MAX ? (uint32_t)n : PLAIN_BODY_MAX;
+	if (call->message_done >= PLAIN_BODY_MAX) {
+		call->message_done = PLAIN_BODY_MAX;
+		plain_answer(call);
+	}
+}
+
+void grpc_plain_end(struct grpc_call *call)
+{
+	plain_answer(call);
 }
 
 /* --- the backend's calls
@@ -505,6 +542,10 @@ void grpc_deadline_fire(struct wheel_timer *timer, uint64_t now_ns)
 	struct grpc_call *call = container_of(timer, struct grpc_call, deadline);
 
 	(void)now_ns;
+	if (call->flags & CALL_PLAIN) {
+		plain_answer(call);
+		return;
+	}
 	grpc_call_abort(call, GRPC_DEADLINE_EXCEEDED, "deadline exceeded", GRPC_CLOSED_DEADLINE);
 }
 
@@ -594,6 +635,7 @@ void grpc_on_closed(struct http2_stream *stream, uint32_t error_code, bool by_pe
 	enum grpc_closed why = closed_why(call, error_code, by_peer);
 
 	chains_release(call);
+	wheel_cancel(server->wheel, &call->deadline);
 	call->flags |= CALL_FINISHED | CALL_DISCARD | CALL_ENDED;
 	call_detach(call, why);
 	http2_engine_free(server->engine, call->initial);

@@ -85,6 +85,8 @@ struct grpc_call {
 	uint32_t out_promised; /* of them, promised to the frame being written */
 	const char *plain;
 	uint32_t plain_len;
+	uint32_t plain_n; /* fields of plain_h */
+	const struct http2_header *plain_h;
 
 	/* The end. */
 	uint8_t status;
@@ -268,8 +270,12 @@ void grpc_call_abort(struct grpc_call *call, enum grpc_status status, const char
 		     enum grpc_closed why);
 /* Trailers-only for a call that the backend does not have. */
 void grpc_call_refuse(struct grpc_call *call, enum grpc_status status, const char *text);
+/* A plain HTTP answer, of static fields and text; `now` or when the request's body is over. */
 void grpc_call_plain(struct grpc_call *call, const struct http2_header *h, size_t n,
-		     const char *body);
+		     const char *body, bool now);
+/* Bytes of such a request's body; its end. */
+void grpc_plain_data(struct grpc_call *call, size_t n);
+void grpc_plain_end(struct grpc_call *call);
 /* A pending chain of this call can go now; it was counted with `counted` bytes. */
 void grpc_chain_settled(struct grpc_call *call, struct grpc_chain *chain, uint32_t counted);
 void grpc_deadline_fire(struct wheel_timer *timer, uint64_t now_ns);

@@ -239,6 +239,8 @@ void grpc_on_data(struct http2_stream *stream, const uint8_t *p, size_t n)
 
 	if (unlikely(!call_takes(call))) {
 		http2_stream_consume(stream, n);
+		if (call->flags & CALL_PLAIN)
+			grpc_plain_data(call, n);
 		return;
 	}
 	if (likely(call->hold_first == NULL))
@@ -281,6 +283,10 @@ void grpc_on_end(struct http2_stream *stream)
 	struct grpc_call *call = http2_stream_user(stream);
 
 	call->flags |= CALL_HALF_CLOSED;
+	if (unlikely(call->flags & CALL_PLAIN)) {
+		grpc_plain_end(call);
+		return;
+	}
 	grpc_idle_leave(call);
 	end_hand_up(call);
 }

@@ -202,6 +202,16 @@ static bool path_split(struct grpc_request_head *r)
 			HTTP2_HEADER("content-length", length_)                                    \
 	}
 
+/* "/healthz", with whatever a prober asks of it. */
+static bool path_is_healthz(const struct grpc_request_head *r)
+{
+	static const char path[] = "/healthz";
+	size_t n = sizeof(path) - 1;
+
+	return r->path != NULL && r->path_len >= n && memcmp(r->path, path, n) == 0 &&
+	       (r->path_len == n || r->path[n] == '?');
+}
+
 static void answer_plain(struct grpc_call *call, const struct head *head, bool over)
 {
 	static const struct http2_header ok[] = PLAIN("200", "3");
@@ -214,22 +224,28 @@ static void answer_plain(struct grpc_call *call, const struct head *head, bool o
 	const struct http2_header *m = head->method;
 	bool is_head = m != NULL && TEXT_IS(m->value, m->value_len, "HEAD");
 	bool is_get = is_head || (m != NULL && TEXT_IS(m->value, m->value_len, "GET"));
+	/* CONNECT has no body, and what follows it never ends. */
+	bool now = (call->flags & CALL_HALF_CLOSED) != 0 || over ||
+		   (m != NULL && TEXT_IS(m->value, m->value_len, "CONNECT"));
 
 	counter_inc(&call_server(call)->counters.http_requests);
 	if (over)
 		grpc_call_plain(call, too_large, ARRAY_LEN(too_large),
-				"request header list too large.\n");
-	else if (is_get && head->request.path != NULL &&
-		 TEXT_IS(head->request.path, head->request.path_len, "/healthz"))
-		grpc_call_plain(call, ok, ARRAY_LEN(ok), is_head ? NULL : "ok\n");
+				"request header list too large.\n", now);
+	else if (is_get && is_grpc(head->content_type))
+		grpc_call_plain(call, not_allowed, ARRAY_LEN(not_allowed),
+				is_head ? NULL : "method not allowed\n", now);
+	else if (is_get && path_is_healthz(&head->request))
+		grpc_call_plain(call, ok, ARRAY_LEN(ok), is_head ? NULL : "ok\n", now);
 	else if (is_get)
 		grpc_call_plain(call, not_found, ARRAY_LEN(not_found),
-				is_head ? NULL : "not found\n");
+				is_head ? NULL : "not found\n", now);
 	else if (m != NULL && TEXT_IS(m->value, m->value_len, "POST"))
 		grpc_call_plain(call, unsupported, ARRAY_LEN(unsupported),
-				"content-type must be application/grpc\n");
+				"content-type must be application/grpc\n", now);
 	else
-		grpc_call_plain(call, not_allowed, ARRAY_LEN(not_allowed), "method not allowed\n");
+		grpc_call_plain(call, not_allowed, ARRAY_LEN(not_allowed), "method not allowed\n",
+				now);
 }
 
 /* --- gRPC

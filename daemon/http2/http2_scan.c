@@ -109,6 +109,10 @@ static bool scan_head(struct http2_session *s, bool all_fed)
 	case NGHTTP2_DATA:
 		if (unlikely(length == 0 && !(flags & NGHTTP2_FLAG_END_STREAM)))
 			http2_flood_spend(s, FLOOD_EMPTY);
+		/* Behind a later stream's HEADERS: was it skipped? nghttp2 must know of that first.
+		 */
+		if (unlikely(id < scan->headers_max && id > s->last_stream_id && !all_fed))
+			return false;
 		scan_known_stream(s, type, id);
 		break;
 	case NGHTTP2_HEADERS:

@@ -420,7 +420,7 @@ class Streams(Case):
     def test_late_data_after_early_answer(self):
         # We ended the stream with RST_STREAM(NO_ERROR): what was under way must be ignored.
         c = self.connect()
-        c.headers(1, POST, END_HEADERS)
+        c.headers(1, grpc("/no.Such/Method"), END_HEADERS)
         c.until(lambda f: f[0] == RST and f[3] == bytes(4))
         c.send(frame(DATA, 0, 1, bytes(16384)) * 8 + frame(DATA, END_STREAM, 1, b""))
         self.alive(c)
@@ -460,11 +460,13 @@ class Frames(Case):
     """RFC 9113 s6."""
 
     def bad(self, f, *codes, before=None, settings=b""):
-        c = self.connect(settings=settings)
-        if before is not None:
-            c.headers(1, before, END_HEADERS)
-        c.send(f)
-        self.conn_error(c, *codes)
+        # On a call, and on a request that is none: neither may have been answered before it is whole.
+        for request in (before,) if before is None else (before, POST):
+            c = self.connect(settings=settings)
+            if request is not None:
+                c.headers(1, request, END_HEADERS)
+            c.send(f)
+            self.conn_error(c, *codes)
 
     def test_6_1_data(self):
         self.bad(frame(DATA, END_STREAM, 0, b"test"), PROTOCOL)
@@ -480,10 +482,11 @@ class Frames(Case):
 
     def test_6_3_priority(self):
         self.bad(frame(PRIORITY, 0, 0, struct.pack(">IB", 0, 255)), PROTOCOL)
-        c = self.connect()
-        c.headers(1, HANG, END_HEADERS)
-        c.send(frame(PRIORITY, 0, 1, bytes(4)))
-        self.stream_error(c, 1, SIZE)
+        for request in (HANG, POST):
+            c = self.connect()
+            c.headers(1, request, END_HEADERS)
+            c.send(frame(PRIORITY, 0, 1, bytes(4)))
+            self.stream_error(c, 1, SIZE)
 
     def test_6_4_rst(self):
         self.bad(frame(RST, 0, 0, bytes(4)), PROTOCOL)
@@ -522,10 +525,11 @@ class Frames(Case):
     def test_6_9_window_update(self):
         self.bad(frame(WINDOW, 0, 0, bytes(4)), PROTOCOL)
         self.bad(frame(WINDOW, 0, 0, bytes(3)), SIZE)
-        c = self.connect()
-        c.headers(1, HANG, END_HEADERS)
-        c.send(frame(WINDOW, 0, 1, bytes(4)))
-        self.stream_error(c, 1, PROTOCOL)
+        for request in (HANG, POST):
+            c = self.connect()
+            c.headers(1, request, END_HEADERS)
+            c.send(frame(WINDOW, 0, 1, bytes(4)))
+            self.stream_error(c, 1, PROTOCOL)
 
     def test_6_9_1_windows(self):
         c = self.connect(settings=struct.pack(">HI", 4, 1))
@@ -534,10 +538,11 @@ class Frames(Case):
         c.send(frame(WINDOW, 0, 1, struct.pack(">I", 2)))
         self.assertEqual(len(c.until(lambda f: f[0] == DATA)[3]), 2)
         self.bad(frame(WINDOW, 0, 0, struct.pack(">I", 0x7fffffff)) * 2, FLOW)
-        c = self.connect()
-        c.headers(1, HANG, END_HEADERS)
-        c.send(frame(WINDOW, 0, 1, struct.pack(">I", 0x7fffffff)) * 2)
-        self.stream_error(c, 1, FLOW)
+        for request in (HANG, POST):
+            c = self.connect()
+            c.headers(1, request, END_HEADERS)
+            c.send(frame(WINDOW, 0, 1, struct.pack(">I", 0x7fffffff)) * 2)
+            self.stream_error(c, 1, FLOW)
 
     def test_6_9_2_initial_window(self):
         c = self.connect(settings=struct.pack(">HI", 4, 0))
@@ -602,10 +607,11 @@ class Messages(Case):
         self.stream_error(c, 1, PROTOCOL)
 
     def test_8_1_second_headers(self):
-        c = self.connect()
-        c.headers(1, HANG, END_HEADERS)
-        c.headers(1, HANG, END_HEADERS)
-        self.stream_error(c, 1, PROTOCOL)
+        for request in (HANG, POST):
+            c = self.connect()
+            c.headers(1, request, END_HEADERS)
+            c.headers(1, request, END_HEADERS)
+            self.stream_error(c, 1, PROTOCOL)
 
     def test_8_2_fields(self):
         self.malformed(GET + (("X-TEST", "ok"),))
@@ -626,10 +632,11 @@ class Messages(Case):
         self.malformed(GET + ((":test", "ok"),))
         self.malformed(GET + ((":status", "200"),))
         self.malformed(GET[:3] + (("x-test", "ok"),) + GET[3:])
-        c = self.connect()
-        c.headers(1, HANG, END_HEADERS)
-        c.headers(1, ((":method", "POST"),))
-        self.stream_error(c, 1, PROTOCOL)
+        for request in (HANG, POST):
+            c = self.connect()
+            c.headers(1, request, END_HEADERS)
+            c.headers(1, ((":method", "POST"),))
+            self.stream_error(c, 1, PROTOCOL)
 
     def test_8_3_1_request(self):
         self.malformed(((":method", "GET"), (":scheme", "http"), (":path", ""), (":authority", "x")))
@@ -642,16 +649,262 @@ class Messages(Case):
         for frames in (frame(DATA, END_STREAM, 1, b"test"),
                        frame(DATA, 0, 1, b"te") + frame(DATA, END_STREAM, 1, b"st")):
             for length in ("1", "5", "x"):
-                c = self.connect()
-                c.headers(1, HANG + (("content-length", length),), END_HEADERS)
-                c.send(frames)
-                self.stream_error(c, 1, PROTOCOL)
+                for request in (HANG, POST):
+                    c = self.connect()
+                    c.headers(1, request + (("content-length", length),), END_HEADERS)
+                    c.send(frames)
+                    self.stream_error(c, 1, PROTOCOL)
 
     def test_8_4_push(self):
         c = self.connect()
         c.headers(1, HANG, END_HEADERS)
         c.send(frame(PUSH, END_HEADERS, 1, struct.pack(">I", 2) + block(*GET)))
         self.conn_error(c, PROTOCOL)
+
+
+class Further(Case):
+    """What RFC 9113 says besides, by section."""
+
+    def request(self, fields, flags=END_STREAM | END_HEADERS, **kw):
+        c = self.connect(**kw)
+        c.headers(1, fields, flags)
+        return c
+
+    def malformed(self, fields, flags=END_STREAM | END_HEADERS):
+        self.stream_error(self.request(fields, flags), 1, PROTOCOL)
+
+    def test_4_1_frames_of_every_flag(self):
+        # Flags that a type does not define are ignored; those it defines are not set here.
+        c = self.connect()
+        c.send(frame(WINDOW, 0xff, 0, struct.pack(">I", 1)) + frame(SETTINGS, 0xfe, 0) +
+               frame(PRIORITY, 0xff, 1, struct.pack(">IB", 0, 15)))
+        c.headers(1, GET, END_STREAM | END_HEADERS | 0xd2 - 0x80)
+        self.answered(c, 1)
+        self.alive(c)
+
+    def test_4_3_block_of_an_ended_stream_counts(self):
+        # The block of a request that is refused must still reach the HPACK table (s4.3).
+        c = self.connect()
+        bad = b"\x82\x86\x84" + b"\x40\x05x-abc\x03def" + literal("X-BAD", "1")
+        c.headers(1, bad)
+        self.stream_error(c, 1, PROTOCOL)
+        c.headers(3, b"\x82\x86\x84\xbe" + literal(":authority", "x"))  # a pseudo field behind a regular one
+        self.stream_error(c, 3, PROTOCOL)
+        c.headers(5, b"\x82\x86\x84" + literal(":authority", "x") + b"\xbe")
+        self.answered(c, 5)
+
+    def test_5_1_1_skipped_identifiers_are_closed(self):
+        for f in (frame(DATA, END_STREAM, 3, b"x"), frame(HEADERS, END_STREAM | END_HEADERS, 3, block(*GET))):
+            c = self.request(HANG, END_HEADERS)
+            c.headers(7, HANG, END_HEADERS)
+            c.send(f)
+            self.stream_error(c, 3, PROTOCOL, CLOSED)
+
+    def test_5_1_1_even_identifiers_are_idle(self):
+        for f in (frame(RST, 0, 2, struct.pack(">I", CANCEL)), frame(WINDOW, 0, 2, struct.pack(">I", 9)),
+                  frame(DATA, 0, 2, b"x")):
+            c = self.connect()
+            c.send(f)
+            self.conn_error(c, PROTOCOL)
+
+    def test_5_1_frames_that_closed_streams_take(self):
+        c = self.request(GET)
+        c.until(lambda f: f[0] == DATA and f[1] & END_STREAM)
+        for _ in range(2):
+            c.send(frame(WINDOW, 0, 1, struct.pack(">I", 10)) + frame(RST, 0, 1, struct.pack(">I", CANCEL)) +
+                   frame(PRIORITY, 0, 1, struct.pack(">IB", 0, 1)))
+        self.alive(c)
+
+    def test_5_4_1_connection_errors_name_the_last_stream(self):
+        c = self.request(GET)
+        c.until(lambda f: f[0] == DATA and f[1] & END_STREAM)
+        c.send(frame(SETTINGS, 0, 1))
+        got = c.until(lambda f: f[0] == GOAWAY)
+        self.assertEqual(struct.unpack(">II", got[3][:8]), (1, PROTOCOL))
+
+    def test_6_1_padding_counts(self):
+        # A DATA frame of padding alone, and END_STREAM with it.
+        c = self.request(POST, END_HEADERS)
+        c.send(frame(DATA, PADDED, 1, b"\xff" + bytes(255)) * 3 + frame(DATA, PADDED | END_STREAM, 1, b"\0"))
+        self.answered(c, 1)
+        self.alive(c)
+
+    def test_6_1_padding_is_given_back(self):
+        c = self.request(POST, END_HEADERS)
+        for _ in range(4):
+            c.send(frame(DATA, PADDED, 1, b"\xff" + bytes(255)) * (c.server_settings[4] // 512))
+            c.until(lambda f: f[0] == WINDOW and f[2] == 1)
+        c.send(frame(DATA, END_STREAM, 1, b""))
+        self.answered(c, 1)
+
+    def test_6_2_priority_and_padding_too_short(self):
+        for flags, payload in ((PRIO, b"\0\0\0\0"), (PADDED, b""), (PADDED | PRIO, b"\x01\0\0\0\0")):
+            c = self.request(payload, END_STREAM | END_HEADERS | flags)
+            self.conn_error(c, PROTOCOL, SIZE)
+
+    def test_6_4_rst_of_idle(self):
+        c = self.request(HANG, END_HEADERS)
+        c.send(frame(RST, 0, 5, bytes(4)))
+        self.conn_error(c, PROTOCOL)
+
+    def test_6_5_settings_many_and_empty(self):
+        c = self.connect()
+        c.send(frame(SETTINGS, 0, 0) + frame(SETTINGS, 0, 0, struct.pack(">HIHIHI", 1, 0, 3, 1, 6, 100)))
+        for _ in range(2):
+            c.until(lambda f: f[0] == SETTINGS and f[1] == ACK)
+        c.headers(1, GET)
+        self.answered(c, 1)
+
+    def test_6_5_2_boundaries(self):
+        settings = struct.pack(">HI", 2, 0) + struct.pack(">HI", 4, 0x7fffffff) + struct.pack(">HI", 5, 16384)
+        c = self.connect(settings=settings + struct.pack(">HI", 5, 16777215) + struct.pack(">HI", 2, 1))
+        c.headers(1, GET)
+        self.answered(c, 1)
+        for key, value in ((2, 0xffffffff), (5, 0), (8, 2), (9, 2)):
+            c = self.connect()
+            c.send(frame(SETTINGS, 0, 0, struct.pack(">HI", key, value)))
+            self.conn_error(c, PROTOCOL)
+
+    def test_6_5_3_settings_are_acknowledged_in_order(self):
+        c = self.connect()
+        c.until(lambda f: f[0] == SETTINGS and f[1] == ACK)
+        c.send((frame(SETTINGS, 0, 0, struct.pack(">HI", 3, 7)) + frame(PING, 0, 0, b"behind..")) * 2)
+        seen = []
+        while len(seen) < 4:
+            got = c.until(lambda f: f[0] in (SETTINGS, PING))
+            seen.append(got[0])
+        self.assertEqual(seen.count(SETTINGS), 2)
+
+    def test_6_5_table_size_of_the_peer(self):
+        c = self.connect(settings=struct.pack(">HI", 1, 0))
+        for stream in (1, 3):
+            c.headers(stream, GET)
+            got = self.answered(c, stream)
+            if stream == 1:
+                self.assertEqual(got[3][:1], b"\x20", "a block must begin with the size update (RFC 7541 s4.2)")
+            self.assertFalse(any(b & 0xc0 == 0x40 for b in got[3][:1]))
+
+    def test_6_9_window_of_zero_from_the_beginning(self):
+        c = self.connect(settings=struct.pack(">HI", 4, 0))
+        c.headers(1, GET)
+        self.answered(c, 1)
+        self.alive(c)
+        got = b""
+        for _ in range(3):
+            c.send(frame(WINDOW, 0, 1, struct.pack(">I", 1)))
+            f = c.until(lambda f: f[0] == DATA)
+            self.assertEqual(len(f[3]), 1)
+            got += f[3]
+        self.assertEqual(got, b"not")
+
+    def test_6_9_1_our_frames_keep_to_the_peers_limits(self):
+        # A large echo, in frames of 16384 at most, within a window given piece by piece.
+        c = self.connect(settings=struct.pack(">HI", 4, 20000))
+        message = b"\x0a\xc0\xb8\x02" + bytes(40000)  # {1: 40000 bytes}
+        body = b"\0" + struct.pack(">I", len(message)) + message
+        c.headers(1, GRPC, END_HEADERS)
+        for at in range(0, len(body), 16384):
+            c.send(frame(DATA, END_STREAM if at + 16384 >= len(body) else 0, 1, body[at:at + 16384]))
+        got, window = b"", 20000
+        while len(got) < len(body):
+            f = c.until(lambda f: f[0] == DATA)
+            self.assertLessEqual(len(f[3]), 16384)
+            got += f[3]
+            self.assertLessEqual(len(got), window)
+            if len(got) == window:
+                c.send(frame(WINDOW, 0, 1, struct.pack(">I", 9000)))
+                window += 9000
+        self.assertEqual(got, body)
+        self.assertTrue(self.answered(c, 1)[1] & END_STREAM)
+
+    def test_6_9_connection_window_of_the_peer(self):
+        # 65535 bytes for all streams together; none may be sent past it.
+        c = self.connect(settings=struct.pack(">HI", 4, 200000))
+        message = b"\x0a\xa0\x9c\x01" + bytes(20000)
+        body = b"\0" + struct.pack(">I", len(message)) + message
+        for stream in (1, 3, 5, 7):
+            c.headers(stream, GRPC, END_HEADERS)
+            c.send(frame(DATA, 0, stream, body[:16000]) + frame(DATA, END_STREAM, stream, body[16000:]))
+        got = 0
+        while got < 65535:
+            got += len(c.until(lambda f: f[0] == DATA)[3])
+        self.assertEqual(got, 65535)
+        c.send(frame(PING, 0, 0, b"whatnext"))
+        f = c.until(lambda f: f[0] in (PING, DATA))
+        self.assertEqual(f[0], PING, "DATA past the connection's window")
+        c.send(frame(WINDOW, 0, 0, struct.pack(">I", 100000)))
+        while got < 4 * len(body):
+            got += len(c.until(lambda f: f[0] == DATA)[3])
+
+    def test_6_10_block_in_many_frames(self):
+        b = block(*GET, ("x-dummy", "v" * 300))
+        c = self.connect()
+        c.send(frame(HEADERS, END_STREAM, 1, b[:1]) + b"".join(frame(CONT, 0, 1, b[i:i + 20]) for i in range(1, len(b), 20)) +
+               frame(CONT, END_HEADERS, 1))
+        self.answered(c, 1)
+
+    def test_8_1_trailers(self):
+        c = self.request(POST, END_HEADERS)
+        c.headers(1, (("x-trailer", "1"), (":path", "/")))
+        self.stream_error(c, 1, PROTOCOL)
+        c = self.request(POST, END_HEADERS)
+        c.headers(1, (("X-Trailer", "1"),))
+        self.stream_error(c, 1, PROTOCOL)
+        c = self.request(POST, END_HEADERS)
+        c.headers(1, (("x-trailer", "1"),), END_HEADERS)  # without END_STREAM
+        self.stream_error(c, 1, PROTOCOL)
+        c = self.request(POST, END_HEADERS)
+        c.headers(1, b"")
+        self.answered(c, 1)
+
+    def test_8_1_1_content_length(self):
+        self.malformed(POST + (("content-length", "1"),))
+        self.malformed(POST + (("content-length", "0"), ("content-length", "1")), END_HEADERS)
+        self.malformed(POST + (("content-length", "-1"),), END_HEADERS)
+        self.malformed(POST + (("content-length", "99999999999999999999"),), END_HEADERS)
+        c = self.request(POST + (("content-length", "4"),), END_HEADERS)
+        c.send(frame(DATA, PADDED | END_STREAM, 1, b"\x03test\0\0\0"))
+        self.answered(c, 1)
+        c = self.request(POST + (("content-length", "4"),), END_HEADERS)
+        c.send(frame(DATA, 0, 1, b"test"))
+        c.headers(1, (("x-trailer", "1"),))
+        self.answered(c, 1)
+        c = self.request(POST + (("content-length", "5"),), END_HEADERS)
+        c.send(frame(DATA, 0, 1, b"test"))
+        c.headers(1, (("x-trailer", "1"),))
+        self.stream_error(c, 1, PROTOCOL)
+
+    def test_8_2_1_field_names_and_values(self):
+        for name in ("a b", "a\0", "a\x7f", "a:b", "Abc", "a\x80", "(a)"):
+            self.malformed(GET + ((name, "x"),))
+        for value in ("a\rb", "a\n", "\0"):
+            self.malformed(GET + (("x-test", value),))
+        c = self.request(GET + (("x-test", ""), ("a!#$%&'*+-.^_`|~9", "\t\x80 ok")))
+        self.answered(c, 1)
+
+    def test_8_2_3_cookie_crumbs(self):
+        self.answered(self.request(GET + (("cookie", "a=b"), ("cookie", "c=d"))), 1)
+
+    def test_8_3_1_paths_and_schemes(self):
+        for fields in (((":path", "healthz"),), ((":path", "*"),), ((":path", "http://x/"),)):
+            self.malformed(GET[:2] + fields + GET[3:])
+        self.answered(self.request(((":method", "OPTIONS"), GET[1], (":path", "*"), GET[3])), 1)
+        self.answered(self.request(GET[:1] + ((":scheme", "https"),) + GET[2:]), 1)
+        self.answered(self.request(GET[:3] + (("host", "localhost"),)), 1)
+        self.malformed(GET[:2] + GET[3:] + ((":protocol", "websocket"), (":path", "/")))
+
+    def test_8_5_connect(self):
+        self.malformed(((":method", "CONNECT"),), END_HEADERS)
+        self.malformed(((":method", "CONNECT"), (":authority", "x"), (":scheme", "http")), END_HEADERS)
+
+    def test_8_6_no_upgrade_inside(self):
+        self.malformed(GET + (("upgrade", "h2c"), ("http2-settings", "AAMAAABkAAQAAP__")))
+
+    def test_probe(self):
+        for path in ("/healthz", "/healthz?full=1"):
+            c = self.request(GET[:2] + ((":path", path),) + GET[3:])
+            self.assertEqual(self.answered(c, 1)[3][:1], b"\x88")  # :status 200
+            self.assertEqual(c.until(lambda f: f[0] == DATA)[3], b"ok\n")
 
 
 class Hpack(Case):
@@ -672,6 +925,76 @@ class Hpack(Case):
             c = self.connect()
             c.headers(1, b)
             self.conn_error(c, COMPRESSION)
+
+
+class HpackFurther(Case):
+    """RFC 7541, what must work and what must not."""
+
+    def answer_of(self, *blocks):
+        c = self.connect()
+        for i, b in enumerate(blocks):
+            c.headers(2 * i + 1, b)
+            self.answered(c, 2 * i + 1)
+            c.until(lambda f: f[0] == DATA and f[1] & END_STREAM)
+        self.alive(c)
+
+    def refused(self, *blocks):
+        c = self.connect()
+        for i, b in enumerate(blocks):
+            c.headers(2 * i + 1, b)
+        self.conn_error(c, COMPRESSION)
+
+    good = b"\x82\x86\x84" + b"\x01\x09localhost"
+
+    def test_dynamic_table(self):
+        # Entries come, are found by later blocks, and move as more come (s2.3.3).
+        self.answer_of(self.good + b"\x40\x03x-a\x011" + b"\x40\x03x-b\x012" + b"\xbe\xbf",
+                       self.good + b"\xbe\xbf" + b"\x40\x03x-c\x013" + b"\xbe\xbf\xc0",
+                       self.good + b"\x7e\x03new")  # name by index 62, new value
+
+    def test_eviction(self):
+        # 4096 bytes hold one of these only (s4.4): the first is gone, index 63 does not exist.
+        one = b"\x40\x03x-a" + integer(3000, 7) + b"1" * 3000
+        self.answer_of(self.good + one + one + b"\xbe")
+        self.refused(self.good + one + one + b"\xbf")
+        # Larger than the table: it empties it (s4.4).
+        self.refused(self.good + b"\x40\x03x-a\x011" + b"\x40\x03x-b" + integer(4080, 7) + b"2" * 4080 + b"\xbe")
+
+    def test_size_updates(self):
+        # To 0 empties the table; two at the beginning may come; up to what we announced (s4.2, s6.3).
+        self.answer_of(self.good + b"\x40\x03x-a\x011", b"\x20\x3f\xe1\x1f" + self.good)
+        self.refused(self.good + b"\x40\x03x-a\x011", b"\x20\x3f\xe1\x1f" + self.good + b"\xbe")
+        self.refused(b"\x82\x20\x86\x84\x01\x09localhost")
+        self.refused(b"\x3f\xe2\x1f" + self.good)  # 4097
+
+    def test_integers(self):
+        # Zeros that lengthen an integer (s5.1) are no error in moderation; past 32 bits they are.
+        self.answer_of(self.good + b"\x00\x03x-a\x7f\x80\x00" + b"v" * 127)
+        self.refused(self.good + b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f")
+        self.refused(self.good + b"\x00\x7f")  # cut short
+        self.refused(self.good + b"\x00\x05ab")
+
+    def test_huffman(self):
+        self.refused(self.good + b"\x00\x03x-a\x81\xff")       # EOS's first byte alone: padding of 8
+        self.refused(self.good + b"\x00\x03x-a\x84\xff\xff\xff\xff")
+        self.answer_of(self.good + b"\x00\x03x-a\x80")           # nothing, Huffman coded
+
+    def test_static_table(self):
+        for i in range(15, 62):  # every regular entry: name and value alone are sound
+            if i in (28, 38, 57):  # content-length, host and transfer-encoding have rules of their own
+                continue
+            self.answer_of(self.good + integer_byte(0x80, i, 7))
+
+    def test_refused_blocks_end_the_connection_whole(self):
+        c = self.connect()
+        c.headers(1, HANG, END_HEADERS)
+        c.headers(3, self.good + b"\xc6")
+        self.conn_error(c, COMPRESSION)
+
+
+def integer_byte(first, n, bits):
+    b = integer(n, bits)
+    return bytes([b[0] | first]) + b[1:]
 
 
 class Floods(Case):
