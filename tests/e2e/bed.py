@@ -114,7 +114,7 @@ class Bed:
         return host
 
     def probe(self, example="echo", seconds=20):
-        return subprocess.run(self.inside([ROOT / "tests/e2e/probe.py", self.target, example, seconds])).returncode == 0
+        return subprocess.run(self.inside([ROOT / "tests/e2e/probe.py", self.target, example, "--seconds", str(seconds)])).returncode == 0
 
     def start(self, command, **more):
         process = subprocess.Popen(self.inside(command), **more)
