@@ -141,6 +141,13 @@ static bool call_cancel(struct call *call, unsigned cause)
 	return true;
 }
 
+/* grpc may be writing a message into its room: a host can end a stream while more comes. The room is
+ * kept until the call has ended at the client. */
+static bool wire_lent(const struct call *call)
+{
+	return call->wire != NULL && !call->have_message && call->grpc != NULL && !call->finished;
+}
+
 void call_leave_host(struct call *call, unsigned cause)
 {
 	struct worker *w = call->w;
@@ -152,13 +159,16 @@ void call_leave_host(struct call *call, unsigned cause)
 	}
 	call_items_put(call);
 	if (ep == NULL || call->host_over) {
+		if (ep != NULL && !wire_lent(call))
+			call_wire_put(call);
 		call->host_over = true;
 		return;
 	}
 	call_unwait(call);
 	list_del(&call->grant);
 	call_job_drop(call);
-	call_wire_put(call);
+	if (!wire_lent(call))
+		call_wire_put(call);
 	endpoint_blocks_put(ep->port, &call->blocks);
 	balance_done(w->balance, &call->balance);
 	if (call->published && !call->answered && cause != 0) {
@@ -450,6 +460,10 @@ static void on_message(void *ctx, struct grpc_call *grpc, uint8_t *buf, uint32_t
 
 	(void)ctx;
 	(void)buf;
+	if (unlikely(call->answered)) {
+		call_wire_put(call);
+		return;
+	}
 	call->wire_bytes = bytes;
 	call->have_message = true;
 	call->from_small = call->wire == call->small;

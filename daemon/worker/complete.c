@@ -69,6 +69,7 @@ static void finish_by_host(struct call *call, uint32_t status, const char *text,
 	}
 	call->finished = true;
 	grpc_finish(call->grpc, &result);
+	call_wire_put(call);
 }
 
 /* The status text of a reply into `copy`; returns its length. */

@@ -306,6 +306,7 @@ static void endpoint_calls_end(struct attached *ep)
 		list_del(&call->in_ep);
 		if (!call->host_over || !list_empty(&call->replies))
 			call_fail(call, GRPC_UNAVAILABLE, "the host has gone", 0);
+		call_wire_put(call);
 		call->host_over = true;
 		call->ep = NULL;
 		call_put(call);

@@ -309,8 +309,8 @@ int harness_send(struct harness *h, struct hcall *call, const struct hsend *s)
 {
 	struct endpoint_blocks blocks = {0};
 	struct endpoint_request r = {.kind = TO_HOST_REQUEST,
-				     .flags = SLOT_END_STREAM,
-				     .has_message = true,
+				     .flags = s->open ? 0 : SLOT_END_STREAM,
+				     .has_message = !s->open,
 				     .deadline_ns = s->deadline_ns,
 				     .blocks = &blocks,
 				     .peer_family = 4,
@@ -332,7 +332,7 @@ int harness_send(struct harness *h, struct hcall *call, const struct hsend *s)
 	if (rc != 0)
 		return rc;
 	r.call_id = call->id;
-	rc = message_add(h, s, method, &r);
+	rc = s->open ? 0 : message_add(h, s, method, &r);
 	if (rc == 0)
 		rc = metadata_add(h, s, &r);
 	if (rc == 0)
@@ -345,6 +345,53 @@ int harness_send(struct harness *h, struct hcall *call, const struct hsend *s)
 	call->open = true;
 	endpoint_flush(h->port[s->d], clock_ns());
 	return 0;
+}
+
+static int publish(struct harness *h, const struct hcall *call, struct endpoint_request *r)
+{
+	int rc;
+
+	r->call_id = call->id;
+	r->method = call->method;
+	rc = endpoint_submit(h->port[call->d], call->lane, r, clock_ns());
+	endpoint_flush(h->port[call->d], clock_ns());
+	return rc;
+}
+
+int harness_message(struct harness *h, struct hcall *call, const ProtobufCMessage *message,
+		    bool no_inline, bool last)
+{
+	struct endpoint_blocks blocks = {0};
+	const struct hsend s = {
+		.d = call->d, .lane = call->lane, .message = message, .no_inline = no_inline};
+	struct endpoint_request r = {.kind = TO_HOST_MESSAGE,
+				     .flags = last ? SLOT_END_STREAM : 0,
+				     .has_message = true,
+				     .msg_seq = call->sent,
+				     .blocks = &blocks};
+	int rc = message_add(h, &s, call->method, &r);
+
+	if (rc == 0)
+		rc = publish(h, call, &r);
+	if (rc != 0)
+		endpoint_blocks_put(h->port[call->d], &blocks);
+	else
+		call->sent++;
+	return rc;
+}
+
+int harness_half_close(struct harness *h, struct hcall *call)
+{
+	struct endpoint_request r = {.kind = TO_HOST_HALF_CLOSE, .flags = SLOT_END_STREAM};
+
+	return publish(h, call, &r);
+}
+
+int harness_writable(struct harness *h, struct hcall *call, unsigned done, unsigned more)
+{
+	struct endpoint_request r = {.kind = TO_HOST_WRITABLE, .info = WRITABLE_INFO(done, more)};
+
+	return publish(h, call, &r);
 }
 
 void harness_cancel(struct harness *h, struct hcall *call)
@@ -451,6 +498,10 @@ static void completion(void *ctx, struct endpoint_port *port, const struct endpo
 		call->refused++;
 		call->open = false;
 		endpoint_call_close(port, call->id, clock_ns());
+	} else if (c->kind == TO_DAEMON_CREDIT) {
+		call->credit += c->credit;
+	} else if (c->kind == TO_DAEMON_WANT) {
+		call->wants++;
 	} else {
 		ck_assert(c->kind == TO_DAEMON_MESSAGE || c->kind == TO_DAEMON_STATUS);
 		if (c->has_message)
@@ -471,6 +522,10 @@ static void completion(void *ctx, struct endpoint_port *port, const struct endpo
 			call->status = c->status;
 			call->open = false;
 			endpoint_call_close(port, call->id, clock_ns());
+		} else {
+			call->messages++;
+			if (call->on_message != NULL)
+				call->on_message(call);
 		}
 	}
 	token_take(h, p->d, port, c);

@@ -26,6 +26,13 @@ struct hcall {
 	unsigned answers; /* completions with a status; 1 in the end */
 	unsigned refused;
 	unsigned answer_lane;
+	uint32_t messages; /* without a status */
+	uint32_t credit;   /* given by the host */
+	uint32_t wants;
+	uint32_t sent; /* messages by harness_message */
+	/* Each message, as it comes; set after harness_send. */
+	void (*on_message)(struct hcall *call);
+	void *user;
 	uint32_t status;
 	uint8_t *reply; /* wire bytes, NULL without a message */
 	size_t reply_bytes;
@@ -103,10 +110,16 @@ struct hsend {
 	const struct metadata_item *metadata;
 	size_t metadata_n;
 	bool no_inline;
+	bool open; /* a call that may have many requests: no message */
 };
 
 /* Open a call and publish its request. 0, or endpoint_submit's error (no call is open then). */
 int harness_send(struct harness *h, struct hcall *call, const struct hsend *send);
+/* A further message of a stream; `last`: the half-close with it. 0, or endpoint_submit's error. */
+int harness_message(struct harness *h, struct hcall *call, const ProtobufCMessage *message,
+		    bool no_inline, bool last);
+int harness_half_close(struct harness *h, struct hcall *call);
+int harness_writable(struct harness *h, struct hcall *call, unsigned done, unsigned more);
 /* CANCEL the call and close it, as the daemon does. */
 void harness_cancel(struct harness *h, struct hcall *call);
 /* One poll and flush of every port. Returns completions. */
