@@ -653,7 +653,7 @@ static const struct field host_fields[] = {
 	DURATION("release_timeout", release_timeout_ns, "30s", 100 * MS, 24 * HOUR,
 		 "A process that keeps a finished call's memory for so long is detached."),
 	INT("methods_max", methods_max, "256", 1, 4096, "Methods that one process may serve."),
-	INT("calls_max", calls_max, "1024", 1, 65536,
+	INT("calls_max", calls_max, "8192", 1, 65536,
 	    "Calls of one process at once, for each daemon worker."),
 };
 TABLE(host, "Host",
