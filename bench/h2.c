@@ -80,7 +80,39 @@ static size_t varint_put(uint8_t *p, uint64_t v)
 	return n;
 }
 
-int h2_template_init(struct h2_template *t, const char *path, const char *authority, uint32_t size)
+/* Numbers of EchoMessage's fields. */
+#define FIELD_REPLY_BYTES 2
+#define FIELD_REPLIES     4
+
+/* EchoMessage{payload: size bytes, field: value}; no field where that is 0. */
+static bool message_init(struct h2_message *m, uint32_t size, unsigned field_number, uint32_t value)
+{
+	size_t n = 5;
+
+	m->bytes = malloc((size_t)size + 32);
+	if (m->bytes == NULL)
+		return false;
+	if (size != 0) {
+		m->bytes[n++] = 0x0a;
+		n += varint_put(m->bytes + n, size);
+		if (size >= 8)
+			m->serial_at = (uint32_t)n;
+		for (uint32_t i = 0; i < size; i++)
+			m->bytes[n + i] = (uint8_t)i;
+		n += size;
+	}
+	if (field_number != 0 && value != 0) {
+		m->bytes[n++] = (uint8_t)(field_number << 3);
+		n += varint_put(m->bytes + n, value);
+	}
+	m->bytes[0] = 0;
+	be32_store(m->bytes + 1, (uint32_t)(n - 5));
+	m->n = (uint32_t)n;
+	return true;
+}
+
+int h2_template_init(struct h2_template *t, const char *path, const char *authority,
+		     enum h2_kind kind, uint32_t messages, uint32_t size)
 {
 	/* What the first block has inserted, the newest first: 62 is user-agent, 66 is :path. */
 	static const uint8_t indexed[] = {0x80 | HPACK_METHOD_POST,
@@ -90,7 +122,8 @@ int h2_template_init(struct h2_template *t, const char *path, const char *author
 					  0x80 | 64,
 					  0x80 | 63,
 					  0x80 | 62};
-	size_t n = 5;
+	bool client_streams = kind == H2_CLIENT || kind == H2_BIDI;
+	bool server_streams = kind == H2_SERVER || kind == H2_BIDI;
 
 	memset(t, 0, sizeof(*t));
 	if (strlen(path) > 126 || strlen(authority) > 126)
@@ -99,28 +132,23 @@ int h2_template_init(struct h2_template *t, const char *path, const char *author
 	t->plain_n = block(t->plain, false, path, authority);
 	memcpy(t->next, indexed, sizeof(indexed));
 	t->next_n = sizeof(indexed);
-	t->body = malloc((size_t)size + 16);
-	if (t->body == NULL)
+	t->requests = client_streams ? messages : 1;
+	t->replies = server_streams ? messages : 1;
+	t->in_turns = kind == H2_BIDI;
+	if (!message_init(&t->request, size, kind == H2_SERVER ? FIELD_REPLIES : 0, messages) ||
+	    !message_init(&t->reply, size, kind == H2_CLIENT ? FIELD_REPLY_BYTES : 0,
+			  (uint32_t)((uint64_t)messages * size))) {
+		h2_template_fini(t);
 		return -SPLIT_E_BASE_NOMEM;
-	if (size != 0) {
-		t->body[n++] = 0x0a;
-		n += varint_put(t->body + n, size);
-		if (size >= 8)
-			t->serial_at = (uint32_t)n;
-		for (uint32_t i = 0; i < size; i++)
-			t->body[n + i] = (uint8_t)i;
-		n += size;
 	}
-	t->body[0] = 0;
-	be32_store(t->body + 1, (uint32_t)(n - 5));
-	t->body_n = (uint32_t)n;
 	return 0;
 }
 
 void h2_template_fini(struct h2_template *t)
 {
-	free(t->body);
-	t->body = NULL;
+	free(t->request.bytes);
+	free(t->reply.bytes);
+	t->request.bytes = t->reply.bytes = NULL;
 }
 
 /* ---- output --------------------------------------------------------------------------------- */
@@ -171,22 +199,22 @@ static void frame_put(struct h2_conn *c, uint8_t type, uint8_t flags, uint32_t s
 	c->out_n += FRAME_HEAD + n;
 }
 
-static void window_put(struct h2_conn *c, uint32_t bytes)
+static void window_put(struct h2_conn *c, uint32_t stream, uint32_t bytes)
 {
 	uint8_t update[4];
 
 	be32_store(update, bytes);
-	frame_put(c, WINDOW_UPDATE, 0, 0, update, sizeof(update));
+	frame_put(c, WINDOW_UPDATE, 0, stream, update, sizeof(update));
 }
 
-/* The body's bytes [from, from + n), with the call's number in them. */
+/* The request's bytes [from, from + n), with the call's number in them. */
 static void body_copy(const struct h2_conn *c, const struct h2_call *call, uint8_t *to,
 		      uint32_t from, uint32_t n)
 {
-	uint32_t at = c->t->serial_at;
+	uint32_t at = c->t->request.serial_at;
 	uint8_t serial[8];
 
-	memcpy(to, c->t->body + from, n);
+	memcpy(to, c->t->request.bytes + from, n);
 	if (at == 0 || from + n <= at || from >= at + 8)
 		return;
 	memcpy(serial, &call->serial, 8);
@@ -196,22 +224,24 @@ static void body_copy(const struct h2_conn *c, const struct h2_call *call, uint8
 	}
 }
 
+/* Whether these are the reply's bytes [from, from + n). */
 static bool body_equal(const struct h2_conn *c, const struct h2_call *call, const uint8_t *bytes,
 		       uint32_t from, uint32_t n)
 {
-	uint32_t at = c->t->serial_at;
+	uint32_t at = c->t->reply.serial_at;
 	uint8_t serial[8];
 
 	if (at == 0 || from + n <= at || from >= at + 8)
-		return memcmp(bytes, c->t->body + from, n) == 0;
+		return memcmp(bytes, c->t->reply.bytes + from, n) == 0;
 	memcpy(serial, &call->serial, 8);
 	if (from <= at && from + n >= at + 8)
-		return memcmp(bytes, c->t->body + from, at - from) == 0 &&
+		return memcmp(bytes, c->t->reply.bytes + from, at - from) == 0 &&
 		       memcmp(bytes + (at - from), serial, 8) == 0 &&
-		       memcmp(bytes + (at - from) + 8, c->t->body + at + 8, from + n - at - 8) == 0;
+		       memcmp(bytes + (at - from) + 8, c->t->reply.bytes + at + 8,
+			      from + n - at - 8) == 0;
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t o = from + i;
-		uint8_t want = o >= at && o < at + 8 ? serial[o - at] : c->t->body[o];
+		uint8_t want = o >= at && o < at + 8 ? serial[o - at] : c->t->reply.bytes[o];
 
 		if (bytes[i] != want)
 			return false;
@@ -219,11 +249,26 @@ static bool body_equal(const struct h2_conn *c, const struct h2_call *call, cons
 	return true;
 }
 
-/* DATA of one call as far as windows go. True when it is all out. */
+/* How far a call may send: to the end, or to the end of the message whose turn it is. */
+static uint64_t send_end(const struct h2_conn *c, const struct h2_call *call)
+{
+	const struct h2_template *t = c->t;
+	uint64_t turn = call->got / t->reply.n + 1;
+
+	if (t->in_turns && turn < t->requests)
+		return turn * t->request.n;
+	return (uint64_t)t->requests * t->request.n;
+}
+
+/* DATA of one call as far as windows go. True when nothing more can go before something comes. */
 static bool call_send(struct h2_conn *c, struct h2_call *call)
 {
-	while (call->sent < c->t->body_n) {
-		int64_t n = c->t->body_n - call->sent;
+	const struct h2_template *t = c->t;
+	uint64_t end = send_end(c, call), all = (uint64_t)t->requests * t->request.n;
+
+	while (call->sent < end) {
+		uint32_t from = (uint32_t)(call->sent % t->request.n);
+		int64_t n = t->request.n - from;
 		uint8_t *p;
 
 		n = n < c->frame_max ? n : c->frame_max;
@@ -235,10 +280,10 @@ static bool call_send(struct h2_conn *c, struct h2_call *call)
 		if (p == NULL)
 			return false;
 		p = frame_head(p, (uint32_t)n, DATA,
-			       call->sent + n == c->t->body_n ? END_STREAM : 0, call->stream);
-		body_copy(c, call, p, call->sent, (uint32_t)n);
+			       call->sent + (uint64_t)n == all ? END_STREAM : 0, call->stream);
+		body_copy(c, call, p, from, (uint32_t)n);
 		c->out_n += FRAME_HEAD + (size_t)n;
-		call->sent += (uint32_t)n;
+		call->sent += (uint64_t)n;
 		call->window -= n;
 		c->window -= n;
 	}
@@ -335,13 +380,33 @@ static struct h2_call *call_of(struct h2_conn *c, uint32_t stream)
 
 static void call_over(struct h2_conn *c, struct h2_call *call)
 {
-	bool ok = !call->bad && call->status_ok && call->got == c->t->body_n;
+	const struct h2_template *t = c->t;
+	bool ok = !call->bad && call->status_ok && call->got == (uint64_t)t->replies * t->reply.n;
 
 	/* Answered before all was sent: allowed, but not by an echo. */
-	call_end(c, call, ok && call->sent == c->t->body_n);
+	call_end(c, call, ok && call->sent == (uint64_t)t->requests * t->request.n);
 }
 
 /* ---- input ---------------------------------------------------------------------------------- */
+
+/* Bytes of the call's replies, one message or several. */
+static void reply_input(struct h2_conn *c, struct h2_call *call, const uint8_t *bytes, uint32_t n)
+{
+	const struct h2_template *t = c->t;
+
+	if (n > (uint64_t)t->replies * t->reply.n - call->got || !call->headers)
+		call->bad = true;
+	while (n != 0 && !call->bad) {
+		uint32_t from = (uint32_t)(call->got % t->reply.n);
+		uint32_t part = t->reply.n - from < n ? t->reply.n - from : n;
+
+		if (!body_equal(c, call, bytes, from, part))
+			call->bad = true;
+		call->got += part;
+		bytes += part;
+		n -= part;
+	}
+}
 
 static void data_input(struct h2_conn *c, const uint8_t *bytes, uint32_t n, bool last)
 {
@@ -349,16 +414,19 @@ static void data_input(struct h2_conn *c, const uint8_t *bytes, uint32_t n, bool
 
 	c->consumed += n;
 	if (c->consumed >= WINDOW / 2) {
-		window_put(c, (uint32_t)c->consumed);
+		window_put(c, 0, (uint32_t)c->consumed);
 		c->consumed = 0;
 	}
 	if (call == NULL)
 		return;
-	if (n > c->t->body_n - call->got || !call->headers ||
-	    !body_equal(c, call, bytes, call->got, n))
-		call->bad = true;
-	else
-		call->got += n;
+	reply_input(c, call, bytes, n);
+	call->consumed += n;
+	if (call->consumed >= WINDOW / 2) {
+		window_put(c, c->stream, (uint32_t)call->consumed);
+		call->consumed = 0;
+	}
+	if (c->t->in_turns && list_empty(&call->link) && !call_send(c, call) && !c->failed)
+		list_add_tail(&c->sending, &call->link);
 	if (last && (c->flags & END_STREAM) != 0)
 		call_over(c, call);
 }
@@ -634,7 +702,7 @@ static void preface_put(struct h2_conn *c)
 	memcpy(p, preface, sizeof(preface) - 1);
 	c->out_n += sizeof(preface) - 1;
 	frame_put(c, SETTINGS, 0, 0, settings, sizeof(settings));
-	window_put(c, WINDOW);
+	window_put(c, 0, WINDOW);
 }
 
 int h2_conn_init(struct h2_conn *c, const struct h2_template *t, uint32_t streams, void *user)

@@ -1,6 +1,9 @@
 /* A lean gRPC client over HTTP/2: as little work for a call as a load generator can do and still
  * know that the answer is right.
  *
+ * A call has one message each way, or several: all at once (client and server streaming), or each
+ * when the last was answered (both ways).
+ *
  * Requests are written from templates: the header block is encoded once (its strings go into the
  * server's HPACK table with a connection's first call, later calls are seven indexed fields), the
  * message once, but for eight bytes that number the call. Answers are checked whole: every byte of
@@ -33,18 +36,25 @@ struct h2_template {
 	uint8_t next[32];   /* of the others */
 	uint8_t plain[512]; /* when the server wants no HPACK table */
 	uint32_t first_n, next_n, plain_n;
-	uint8_t *body; /* five-byte prefix and message */
-	uint32_t body_n;
-	uint32_t serial_at; /* eight bytes here number the call; 0: the message is too small */
+	struct h2_message {
+		uint8_t *bytes; /* five-byte prefix and message */
+		uint32_t n;
+		uint32_t serial_at; /* eight bytes here number the call; 0: it is too small */
+	} request, reply;
+	uint32_t requests, replies; /* messages of a call each way */
+	bool in_turns;              /* a request waits for the reply to the last */
 	/* The call is over; `ok` false: wrong, reset, or lost. Runs inside h2_input and h2_fail;
 	 * may start another on the connection. */
 	void (*done)(void *ctx, struct h2_conn *conn, struct h2_call *call, bool ok);
 	void *ctx;
 };
 
-/* `/path`, EchoMessage{payload: size bytes}. 0 or -SPLIT_E_BASE_NOMEM. */
+enum h2_kind { H2_UNARY, H2_CLIENT, H2_SERVER, H2_BIDI };
+
+/* `/path`, EchoMessage{payload: size bytes}; a method of examples/echo of that kind, `messages` of
+ * them where it streams. 0 or -SPLIT_E_BASE_NOMEM. */
 int h2_template_init(struct h2_template *t, const char *path, const char *authority,
-		     uint32_t size) SPLIT_MUST_USE;
+		     enum h2_kind kind, uint32_t messages, uint32_t size) SPLIT_MUST_USE;
 void h2_template_fini(struct h2_template *t);
 
 struct h2_call {
@@ -52,8 +62,9 @@ struct h2_call {
 	uint64_t begin_ns; /* the caller's: what latency counts from */
 	uint64_t serial;
 	uint32_t stream;    /* 0: free */
-	uint32_t sent, got; /* of body_n */
+	uint64_t sent, got; /* bytes of all messages */
 	int64_t window;
+	uint64_t consumed; /* DATA bytes since the last WINDOW_UPDATE */
 	bool headers, status_ok, bad;
 };
 

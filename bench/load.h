@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "bench/h2.h"
 #include "bench/link.h"
 #include "bench/perf.h"
 
@@ -19,7 +20,9 @@ struct load;
 struct load_params {
 	unsigned connections, streams; /* streams: calls under way on one connection, at most */
 	uint32_t bytes;                /* payload of each EchoMessage */
-	double rate;                   /* calls a second; 0: closed loop */
+	enum h2_kind kind;
+	uint32_t messages; /* of a call, each way that streams */
+	double rate;       /* calls a second; 0: closed loop */
 	const char *path, *authority;
 	uint64_t seed;
 	/* True: end early (the server is gone, a signal came). May be NULL. */

@@ -22,7 +22,6 @@
 #define RIG_ADDRESS "198.18.0.2"
 #define RIG_PEER    "198.18.0.1"
 #define RIG_PORT    50051
-#define RIG_PATH    "/split.examples.Echo/Unary"
 
 struct rig;
 

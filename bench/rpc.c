@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/clock.h"
 
 static unsigned default_host_core(const struct perf_options *perf)
@@ -22,6 +23,37 @@ static unsigned default_host_core(const struct perf_options *perf)
 	return perf->core_b;
 }
 
+static const char *const kinds[] = {
+	[H2_UNARY] = "unary", [H2_CLIENT] = "client", [H2_SERVER] = "server", [H2_BIDI] = "bidi"};
+
+const char *rpc_path(const struct rpc_options *o)
+{
+	static const char *const paths[] = {
+		[H2_UNARY] = "/split.examples.Echo/Unary",
+		[H2_CLIENT] = "/split.examples.Echo/Client",
+		[H2_SERVER] = "/split.examples.Echo/Server",
+		[H2_BIDI] = "/split.examples.Echo/Bidi",
+	};
+
+	return paths[o->kind];
+}
+
+static int kind_take(struct perf_options *perf, struct rpc_options *o)
+{
+	const char *kind = perf_option(perf, "--kind");
+
+	o->messages = (uint32_t)perf_number("--messages", perf_option(perf, "--messages"), 1,
+					    1000000, 16);
+	for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
+		if (kind == NULL || strcmp(kind, kinds[i]) == 0) {
+			o->kind = (enum h2_kind)i;
+			return 0;
+		}
+	}
+	perf_warn("--kind: expected unary, client, server or bidi, not '%s'", kind);
+	return -SPLIT_E_BASE_INVALID;
+}
+
 static int options_take(struct perf_options *perf, struct rpc_options *o)
 {
 	const char *rate = perf_option(perf, "--rate"), *idle = perf_option(perf, "--idle");
@@ -35,6 +67,8 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 		(unsigned)perf_number("--streams", perf_option(perf, "--streams"), 1, 1024, 16);
 	o->bytes =
 		(uint32_t)perf_number("--size", perf_option(perf, "--size"), 0, 4194304 - 64, 64);
+	if (kind_take(perf, o) != 0)
+		return -SPLIT_E_BASE_INVALID;
 	o->port = perf_option(perf, "--port");
 	if (o->port != NULL && strcmp(o->port, "ring") == 0)
 		o->port = NULL;
@@ -198,6 +232,8 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	struct totals *t = calloc(1, sizeof(*t));
 	double calls = median_of(runs, n, RUNS_ALL, value_calls, 0);
 	double host = median_of(runs, n, RUNS_ALL, value_host, 0);
+	/* Of a call, in the direction that has most. */
+	uint32_t messages = o->kind == H2_UNARY ? 1 : o->messages;
 	json_t *cycles = cycles_json(runs, n, host), *value;
 	const char *name;
 	uint64_t errors;
@@ -211,6 +247,9 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	json_object_set_new(out, "connections", json_integer(o->connections));
 	json_object_set_new(out, "streams", json_integer(o->streams));
 	json_object_set_new(out, "bytes", json_integer(o->bytes));
+	json_object_set_new(out, "kind", json_string(kinds[o->kind]));
+	json_object_set_new(out, "messages", json_integer(messages));
+	json_object_set_new(out, "messages_per_s", json_real(calls * messages));
 	json_object_set_new(out, "rate", o->rate != 0 ? json_real(o->rate) : json_null());
 	json_object_set_new(out, "calls", json_integer((json_int_t)t->calls));
 	json_object_set_new(out, "calls_per_s", json_real(calls));
@@ -227,9 +266,12 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	json_object_set_new(out, "latency_ns", perf_histogram_json(&t->latency));
 	json_object_set_new(out, "errors", json_integer((json_int_t)errors));
 	json_object_set_new(out, "behind", json_integer((json_int_t)t->behind));
-	perf_say(o->perf, "%s, %s load, %u x %u, %u bytes, %llu calls\n\n",
+	perf_say(o->perf, "%s, %s load, %s x %u, %u x %u, %u bytes, %llu calls\n\n",
 		 o->port != NULL ? o->port : "net_ring", o->rate != 0 ? "open" : "closed",
-		 o->connections, o->streams, o->bytes, (unsigned long long)t->calls);
+		 kinds[o->kind], messages, o->connections, o->streams, o->bytes,
+		 (unsigned long long)t->calls);
+	if (messages != 1)
+		perf_say(o->perf, "%-22s %12.0f\n", "messages/s", calls * messages);
 	perf_say(o->perf, "%-22s %12.0f\n%-22s %12.0f\n", "calls/s", calls, "CPU ns/call",
 		 json_real_value(json_object_get(out, "cpu_ns_per_call")));
 	perf_say(o->perf, "%-22s %12.0f\n%-22s %12.0f\n%-22s %11.0f%%\n", "  daemon, useful",
@@ -285,6 +327,10 @@ const struct perf_mode perf_mode_rpc = {
 		"  --connections N     default 8\n"
 		"  --streams N         calls under way on each, at most; default 16\n"
 		"  --size BYTES        payload; default 64\n"
+		"  --kind K            unary (default), client, server, bidi: that method of "
+		"examples/echo;\n"
+		"                      bidi: each message waits for the answer to the last\n"
+		"  --messages N        of a streaming call; default 16\n"
 		"  --port P            ring (in process, default), tap, af_packet, af_xdp\n"
 		"  --idle MODE         poll (default) or adaptive; with a port its configuration "
 		"says\n"

@@ -12,6 +12,8 @@ struct rpc_options {
 	const struct perf_options *perf;
 	unsigned connections, streams;
 	uint32_t bytes;
+	enum h2_kind kind;
+	uint32_t messages; /* of a call, each way that streams */
 	double rate;
 	unsigned core_host;
 	uint64_t host_spin_ns;
@@ -36,6 +38,9 @@ struct rpc_run {
 /* What lies between two samples. The worker knows which turns were empty; what its thread had of
  * the CPU beyond those is work, however often the core was taken from it. */
 void rpc_run_fill(struct rpc_run *run, const struct rig_sample *a, const struct rig_sample *b);
+
+/* Path of the method of examples/echo that is called. */
+const char *rpc_path(const struct rpc_options *o);
 
 /* Fill runs[0..n): pairs of on and off where stages can be switched, n = 2 × perf->runs, else n =
  * perf->runs. `lost`: calls never answered. */

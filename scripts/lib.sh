@@ -17,9 +17,11 @@ need_root() {
 
 # packages_install KIND...: installs what scripts/packages.txt lists under these kinds and is missing.
 packages_install() {
-	local kind wanted=() missing=() p
+	local kind wanted=() missing=() p has
 	for kind in "$@"; do
-		while read -r p; do wanted+=("$p"); done < <(awk -v k="$kind" '$1 == k { print $2 }' "$root/scripts/packages.txt")
+		while read -r p has; do
+			[ -n "$has" ] && command -v "$has" >/dev/null || wanted+=("$p")
+		done < <(awk -v k="$kind" '$1 == k { print $2, $3 }' "$root/scripts/packages.txt")
 	done
 	for p in "${wanted[@]}"; do
 		dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")

@@ -19,6 +19,8 @@
 
 #include <rte_pause.h>
 
+/* How soon a host's ring that had no room is looked at again. */
+#define RING_LOOK_NS (50 * CLOCK_NS_PER_US)
 #define SLEEP_FIRST_NS (5 * CLOCK_NS_PER_US)
 #define EVENTS_MAX     16
 
@@ -82,6 +84,9 @@ static uint64_t next_timer_ns(const struct worker *w)
 		const struct attached *ep = list_entry(pos, struct attached, link);
 
 		next = RTE_MIN(next, endpoint_next_ns(ep->port));
+		/* A host says nothing when it takes slots. */
+		if (!list_empty(&ep->publish_wait) || !list_empty(&ep->grants))
+			next = RTE_MIN(next, w->now_ns + RING_LOOK_NS);
 	}
 	return next;
 }

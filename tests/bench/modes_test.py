@@ -32,8 +32,8 @@ SHAPES = {
                  "host_cycles_per_call": {"batched": NUMBER, "single": NUMBER}, "idle_cpu_host": NUMBER,
                  "idle_cpu_daemon": NUMBER, "pool_workers": int, "cycles_hz": int},
     "tcp": {**HEAD, "port": str, **TCP, "kernel": TCP, "net_ring": {"note": str, **TCP}},
-    "rpc": {**HEAD, "load": str, "port": str, "connections": int, "streams": int, "bytes": int,
-            "rate": (int, float, type(None)), "calls": int, "calls_per_s": NUMBER, "cpu_ns_per_call": NUMBER,
+    "rpc": {**HEAD, "load": str, "port": str, "connections": int, "streams": int, "bytes": int, "kind": str, "messages": int,
+            "messages_per_s": NUMBER, "rate": (int, float, type(None)), "calls": int, "calls_per_s": NUMBER, "cpu_ns_per_call": NUMBER,
             "daemon_ns_per_call": NUMBER, "host_ns_per_call": NUMBER, "daemon_busy": NUMBER, "cycles": STAGES,
             "cycles_hz": int, "stages_cost": (int, float, type(None)),
             "latency_ns": dict.fromkeys(["p50", "p90", "p99", "p999", "max"], int), "errors": int, "behind": int},
@@ -85,6 +85,9 @@ def rpc(binary, build, port):
     small = ["--seconds", "0.1", "--build", build, *(["--port", port] if port else [])]
     cases = [("closed", []), ("open", ["--rate", "500"]), ("closed", ["--connections", "2", "--streams", "2", "--size", "100000"]),
              ("closed", ["--connections", "1", "--streams", "1", "--size", "0", "--idle", "adaptive"])]
+    for kind in ("client", "server", "bidi"):
+        cases += [("closed", ["--kind", kind]),
+                  ("closed", ["--kind", kind, "--messages", "3", "--size", "100000", "--connections", "2", "--streams", "2"])]
     for load, more in cases if not port else cases[:2]:
         out, found = mode_run(binary, "rpc", *small, *more)
         findings += found

@@ -101,10 +101,10 @@ class Bed:
             raise RuntimeError(f"{what} said nothing within {seconds} s (exit status {process.poll()}):\n{self.log_text()}")
         return text
 
-    def host_start(self, name, program="echo", wait=True, **more):
+    def host_start(self, name, program="echo", wait=True, args=(), **more):
         """Starts an example (or any program with its options) as host `name`; with `wait`, until it is attached."""
         path = program if "/" in str(program) else self.build / "examples" / program
-        host = subprocess.Popen([str(path), "--socket", str(self.socket), "--name", name], stdout=subprocess.PIPE,
+        host = subprocess.Popen([str(path), "--socket", str(self.socket), "--name", name, *args], stdout=subprocess.PIPE,
                                 stderr=self.log, text=True, **more)
         self.hosts.append(host)
         if wait:

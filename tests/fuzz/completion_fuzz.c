@@ -7,6 +7,7 @@
  *   1 a completion slot, sequence made right  5 poll                 9 read metadata and text
  *   2 open and submit a request              6 flush                10 the host takes a request
  * slot 3 the same, inline                       7 lane state, sleep    11 revoke
+ * 12 a further slot of a call: message, half-close, room
  */
 #include <stdlib.h>
 #include <string.h>
@@ -116,7 +117,7 @@ static void slot_write(struct program *p)
 	struct shepherd_window w = endpoint_window(p->port);
 
 	bytes(p, (uint8_t *)s + 4, byte(p));
-	s->kind = kind < 128 ? (uint8_t)(TO_DAEMON_INITIAL_METADATA + kind % 7) : kind;
+	s->kind = kind < 128 ? (uint8_t)(TO_DAEMON_INITIAL_METADATA + kind % 8) : kind;
 	if (relate & 1)
 		s->call_id = p->call_id[calls];
 	if (relate & 2)
@@ -155,6 +156,27 @@ static void submit(struct program *p, bool inlined)
 		endpoint_blocks_put(p->port, &blocks);
 }
 
+/* What comes for a stream after its request. */
+static void follow_up(struct program *p)
+{
+	static const enum slot_kind kinds[] = {TO_HOST_MESSAGE, TO_HOST_HALF_CLOSE,
+					       TO_HOST_WRITABLE, TO_HOST_CANCEL};
+	unsigned call = byte(p) % CALLS, lane = byte(p) % 2;
+	struct endpoint_blocks blocks = {0};
+	struct endpoint_request r = {
+		.kind = kinds[byte(p) % 4], .call_id = p->call_id[call], .blocks = &blocks};
+	struct shepherd_chunk c;
+
+	if (r.kind == TO_HOST_MESSAGE) {
+		if (endpoint_block_get(p->port, &blocks, 1 + byte(p) * 16, &c) < 0)
+			return;
+		r.has_message = true;
+		r.msg = (uint64_t)((int64_t)(uintptr_t)c.mem + endpoint_delta(p->port));
+	}
+	if (endpoint_submit(p->port, lane, &r, p->now_ns) < 0)
+		endpoint_blocks_put(p->port, &blocks);
+}
+
 static void close_call(struct program *p)
 {
 	unsigned call = byte(p) % CALLS;
@@ -170,7 +192,7 @@ static void operate(struct program *p)
 	struct endpoint_blocks blocks;
 	unsigned call;
 
-	switch (byte(p) % 12) {
+	switch (byte(p) % 13) {
 	case 0:
 		raw(p);
 		break;
@@ -216,6 +238,9 @@ static void operate(struct program *p)
 		call = byte(p) % 2;
 		store_release((uint32_t *)&p->port->lanes[call].host_line->head,
 			      ++p->host_head[call]);
+		break;
+	case 12:
+		follow_up(p);
 		break;
 	case 11:
 		call = byte(p) % CALLS;

@@ -17,17 +17,21 @@
 	X(RELEASE_TWICE, "release-twice")   /* each token again, and some that never were */       \
 	X(ANSWER_TWICE, "answer-twice")     /* each answer again, and others after it */           \
 	X(STALE, "stale")                   /* call ids of other generations, workers, indices */  \
-	X(POINT, "point")             /* pointers in messages to memory that is not its own */     \
-	X(POINT_SLOT, "point-slot")   /* the same in slots: message, metadata, text */             \
-	X(PUNCH, "punch")             /* holes, truncation, new mappings, once sealed */           \
-	X(PUNCH_EARLY, "punch-early") /* the same while splitd maps and seals */                   \
-	X(WAKE, "wake")               /* wake storms, states that are not so */                    \
-	X(EVENTFD, "eventfd")         /* drained, filled, made blocking */                         \
-	X(STALL, "stall")             /* takes nothing, or takes and never answers */              \
-	X(BOMB, "bomb")               /* answers that never end when walked */                     \
-	X(SOCKET, "socket")           /* nonsense on the attach socket */                          \
-	X(ATTACHES, "attaches")       /* a thousand attaches, left half way */                     \
-	X(MIXED, "mixed")             /* another one at each attach */
+	X(POINT, "point")                 /* pointers in messages to memory that is not its own */ \
+	X(POINT_SLOT, "point-slot")       /* the same in slots: message, metadata, text */         \
+	X(PUNCH, "punch")                 /* holes, truncation, new mappings, once sealed */       \
+	X(PUNCH_EARLY, "punch-early")     /* the same while splitd maps and seals */               \
+	X(WAKE, "wake")                   /* wake storms, states that are not so */                \
+	X(EVENTFD, "eventfd")             /* drained, filled, made blocking */                     \
+	X(STALL, "stall")                 /* takes nothing, or takes and never answers */          \
+	X(STREAM_FLOOD, "stream-flood")   /* of a stream: more messages than it may send */        \
+	X(STREAM_AFTER, "stream-after")   /* messages, credit and more after the end */            \
+	X(STREAM_CREDIT, "stream-credit") /* credit without end, messages kept */                  \
+	X(STREAM_WANT, "stream-want")     /* asks for room again and again; never ends a call */   \
+	X(BOMB, "bomb")                   /* answers that never end when walked */                 \
+	X(SOCKET, "socket")               /* nonsense on the attach socket */                      \
+	X(ATTACHES, "attaches")           /* a thousand attaches, left half way */                 \
+	X(MIXED, "mixed")                 /* another one at each attach */
 
 enum hostile_mode {
 #define X(name, text) MODE_##name,

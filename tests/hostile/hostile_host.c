@@ -47,6 +47,14 @@ bool hostile_over(const struct hostile *x)
 
 /* ---- what it says of itself ----------------------------------------------------------------- */
 
+/* A unary client cannot tell that the method is a stream. */
+static bool streams(struct hostile *x)
+{
+	if (x->mode_asked == MODE_MIXED)
+		return random_below(&x->rng, 2) == 0;
+	return x->mode_asked >= MODE_STREAM_FLOOD && x->mode_asked <= MODE_STREAM_WANT;
+}
+
 int hostile_hello(struct hostile *x)
 {
 	struct schema_builder *b;
@@ -67,7 +75,8 @@ int hostile_hello(struct hostile *x)
 	x->method = (struct attach_method){
 		.service = x->service,
 		.method = "Unary",
-		.kind = ATTACH_UNARY,
+		.kind = streams(x) ? ATTACH_BIDI : ATTACH_UNARY,
+		.read_ahead = (uint8_t)random_next(&x->rng),
 		.input_schema = x->schema_index,
 		.output_schema = x->schema_index,
 		.code = 0xdeadbeefdeadbeef,
@@ -205,7 +214,8 @@ static void session_begin(struct hostile *x)
 	static const enum hostile_mode mixable[] = {
 		MODE_SCRIBBLE,     MODE_SCRIBBLE_ARENA, MODE_NEVER_RELEASE, MODE_RELEASE_TWICE,
 		MODE_ANSWER_TWICE, MODE_STALE,          MODE_POINT,         MODE_POINT_SLOT,
-		MODE_WAKE,         MODE_EVENTFD,        MODE_STALL,
+		MODE_WAKE,         MODE_EVENTFD,        MODE_STALL,         MODE_STREAM_FLOOD,
+		MODE_STREAM_AFTER, MODE_STREAM_CREDIT,  MODE_STREAM_WANT,
 	};
 	void *(*writer)(void *) = NULL;
 

@@ -91,7 +91,8 @@ static uint64_t bomb_in_arena(struct hostile *x, struct shepherd_chunk *block)
 	return (uint64_t)(uintptr_t)block->mem;
 }
 
-static void answer(struct hostile *x, struct host_lane *lane, uint64_t call_id, uint64_t release)
+static void message(struct hostile *x, struct host_lane *lane, uint64_t call_id, uint64_t release,
+		    bool status)
 {
 	size_t payload =
 		(size_t)random_below(&x->rng, x->mode == MODE_SCRIBBLE_ARENA ? 65536 : 3000);
@@ -106,7 +107,7 @@ static void answer(struct hostile *x, struct host_lane *lane, uint64_t call_id, 
 		return;
 	}
 	s->kind = TO_DAEMON_MESSAGE;
-	s->flags = SLOT_HAS_STATUS | SLOT_END_STREAM;
+	s->flags = status ? SLOT_HAS_STATUS | SLOT_END_STREAM : 0;
 	s->call_id = call_id;
 	if (release != 0) {
 		s->flags |= SLOT_RELEASE_REQUEST;
@@ -130,6 +131,25 @@ static void answer(struct hostile *x, struct host_lane *lane, uint64_t call_id, 
 	}
 	host_lane_commit(lane, s);
 	x->counts->answers++;
+}
+
+static void answer(struct hostile *x, struct host_lane *lane, uint64_t call_id, uint64_t release)
+{
+	message(x, lane, call_id, release, true);
+}
+
+/* CREDIT, WANT: what has no message. */
+static void say(struct hostile *x, struct host_lane *lane, uint64_t call_id, enum slot_kind kind,
+		uint64_t info)
+{
+	struct slot *s = reserve(x, lane, false);
+
+	if (s == NULL)
+		return;
+	s->kind = (uint8_t)kind;
+	s->call_id = call_id;
+	s->info = info;
+	host_lane_commit(lane, s);
 }
 
 static void release_batch(struct hostile *x, struct host_lane *lane, const uint64_t *tokens,
@@ -211,6 +231,32 @@ static void request_serve(struct hostile *x, struct host_lane *lane, const struc
 		break;
 	case MODE_STALL:
 		break; /* taken, and that is all */
+	case MODE_STREAM_FLOOD:
+		for (unsigned i = 0; i < 3 * SHEPHERD_STREAM_WINDOW_MAX; i++)
+			message(x, lane, call_id, i == 0 ? release : 0, false);
+		answer(x, lane, call_id, 0);
+		break;
+	case MODE_STREAM_AFTER:
+		message(x, lane, call_id, release, false);
+		answer(x, lane, call_id, 0);
+		message(x, lane, call_id, 0, false);
+		say(x, lane, call_id, TO_DAEMON_CREDIT, 5);
+		say(x, attachment_foreign(x->a, attachment_call_worker(call_id)), call_id,
+		    TO_DAEMON_WANT, 0);
+		answer(x, lane, call_id, 0);
+		break;
+	case MODE_STREAM_CREDIT:
+		for (unsigned i = 0; i < 4; i++)
+			say(x, lane, call_id, TO_DAEMON_CREDIT, UINT64_MAX >> (i * 16));
+		message(x, lane, call_id, 0, false);
+		if (random_below(&x->rng, 2) == 0)
+			answer(x, lane, call_id, release);
+		break;
+	case MODE_STREAM_WANT:
+		for (unsigned i = 0; i < 64; i++)
+			say(x, lane, call_id, TO_DAEMON_WANT, i);
+		message(x, lane, call_id, 0, false);
+		break;
 	default:
 		answer(x, lane, call_id, release);
 	}
@@ -229,6 +275,10 @@ unsigned hostile_serve(struct hostile *x, unsigned d, unsigned h)
 		if (slot->kind == TO_HOST_REQUEST) {
 			if (host_lane_claim(lane, slot))
 				request_serve(x, lane, slot);
+		} else if (slot->kind == TO_HOST_MESSAGE && x->mode != MODE_STREAM_CREDIT &&
+			   (slot->flags & SLOT_HAS_TOKEN) != 0) {
+			tokens[0] = slot->info;
+			release_batch(x, lane, tokens, 1);
 		} else if (slot->kind == TO_HOST_RELEASE) {
 			unsigned tokens_n = host_lane_released(lane, slot, tokens);
 

@@ -63,13 +63,17 @@ MODES = {
     "wake": both(counter("shepherd.requests_out"), did("storms")),
     "eventfd": both(counter("shepherd.requests_out"), did("storms")),
     "stall": counter("shepherd.requests_out"),
+    "stream-flood": counter("worker.stream_overruns"),
+    "stream-after": counter("shepherd.stale_calls"),
+    "stream-credit": both(counter("shepherd.requests_out"), counter("worker.stream_messages")),
+    "stream-want": counter("worker.stream_grants"),
     "socket": counter("control.attach_refused_protocol"),
     "attaches": both(counter("control.attach_refused_limit"), did("connects")),
     "mixed": detached(ANY),
 }
 SHOWN = ("control.attach_accepted", "control.attach_refused_protocol", "control.attach_refused_limit", "control.attach_timeout",
          "control.attach_refused_resources", "control.endpoint_fault", "shepherd.faults", "shepherd.stale_calls",
-         "shepherd.stale_releases", "worker.encode_errors", "worker.calls_unavailable", "worker.calls_taken_back")
+         "shepherd.stale_releases", "worker.encode_errors", "worker.stream_overruns", "worker.stream_grants", "worker.calls_unavailable", "worker.calls_taken_back")
 
 
 def config():

@@ -1,0 +1,58 @@
+#!/usr/bin/python3
+"""Every official interoperability case, with one stock client, against tests/interop/interop behind splitd.
+
+usage: interop_test.py BUILD grpcio|grpcpp|node [SERVE_OPTION …]   (options: as of scripts/serve.sh, such as --port tap)
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+from served import Served, need_kernel  # noqa: E402
+
+CASES = {"empty_unary", "large_unary", "cacheable_unary", "client_streaming", "server_streaming", "ping_pong", "half_duplex",
+         "empty_stream", "client_compressed_unary", "client_compressed_streaming", "server_compressed_unary",
+         "server_compressed_streaming", "custom_metadata", "status_code_and_message", "special_status_message",
+         "unimplemented_method", "unimplemented_service", "cancel_after_begin", "cancel_after_first_response",
+         "timeout_on_sleeping_server"}
+
+
+def node_modules(build):
+    """What the lock file names, installed below the build folder once for each lock file."""
+    folder = pathlib.Path(build) / "tests/interop/node"
+    lock = (HERE / "node/package-lock.json").read_bytes()
+    stamp = folder / "installed.json"
+    if not stamp.exists() or stamp.read_bytes() != lock:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(HERE / "node" / name, folder / name)
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        stamp.write_bytes(lock)
+    return folder / "node_modules"
+
+
+def main():
+    build, client, *options = sys.argv[1:]
+    need_kernel("af_packet")
+    env = dict(os.environ)
+    if client == "node":
+        env["INTEROP_NODE_MODULES"] = str(node_modules(build))
+    command = {"grpcio": [HERE / "grpcio_cases.py"], "grpcpp": [f"{build}/tests/interop/grpcpp_cases"],
+               "node": ["node", HERE / "node/cases.js"]}[client]
+    tls = ["--ca", options[options.index("--tls-cert") + 1], "--name", "localhost"] if "--tls-cert" in options else []
+    with Served(build, "interop", port="af_packet", options=options) as s:
+        done = s.run(command + [s.target] + tls, check=False, env=env)
+        sys.stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
+        assert s.alive(), "splitd died"
+    ok = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("ok ")}
+    if done.returncode != 0 or not CASES <= ok:
+        print(f"missing or failed: {sorted(CASES - ok)}")
+        sys.exit(1)
+
+
+main()
