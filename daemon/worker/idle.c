@@ -20,7 +20,7 @@
 #include <rte_pause.h>
 
 /* How soon a host's ring that had no room is looked at again. */
-#define RING_LOOK_NS (50 * CLOCK_NS_PER_US)
+#define RING_LOOK_NS   (50 * CLOCK_NS_PER_US)
 #define SLEEP_FIRST_NS (5 * CLOCK_NS_PER_US)
 #define EVENTS_MAX     16
 

@@ -164,7 +164,7 @@ const cases = {
     const call = s.test.FullDuplexCall(metadata, limit());
     call.write(ask(LARGE_RESPONSE, LARGE_REQUEST));
     call.end();
-    for (const facts of [await unary(s.test, 'UnaryCall', large(), metadata), await drain(call)]) {
+    for (const facts of await Promise.all([unary(s.test, 'UnaryCall', large(), metadata), drain(call)])) {
       expectCode(facts.error, 0);
       expect(facts.initial.get(INITIAL_KEY)[0] === INITIAL, `initial metadata ${facts.initial.get(INITIAL_KEY)}`);
       expect(TRAILING.equals(facts.trailing.get(TRAILING_KEY)[0] || Buffer.alloc(0)), 'trailing metadata');
@@ -175,7 +175,7 @@ const cases = {
     const call = s.test.FullDuplexCall(limit());
     call.write({response_status});
     call.end();
-    for (const {error} of [await unary(s.test, 'UnaryCall', {response_status}), await drain(call)]) {
+    for (const {error} of await Promise.all([unary(s.test, 'UnaryCall', {response_status}), drain(call)])) {
       expectCode(error, grpc.status.UNKNOWN);
       expect(error.details === response_status.message, `message ${JSON.stringify(error.details)}`);
     }
