@@ -114,7 +114,10 @@ struct config_port {
 	uint64_t link_timeout_ns; /* start waits so long for the link; 0: does not wait */
 	struct config_address addresses[CONFIG_ADDRESSES_MAX]; /* with prefix */
 	uint32_t addresses_n;
-	struct config_address gateway; /* family 0: none */
+	struct config_address gateway;      /* IPv4's; family 0: none */
+	struct config_address gateway_ipv6; /* family 0: none */
+	uint32_t vlan;                      /* tag of all frames; 0: none */
+	bool slaac;                         /* addresses and routes from router advertisements */
 	uint8_t mac[6];
 	bool mac_given;                                 /* false: the device's own */
 	uint32_t queue_workers[CONFIG_PORT_QUEUES_MAX]; /* rx queue i belongs to this worker */
@@ -128,6 +131,8 @@ struct config_ip {
 	uint32_t arp_pending_max;
 	uint64_t arp_reachable_ns;
 	uint32_t icmp_per_second;
+	uint32_t dad_transmits;
+	bool path_mtu_discovery;
 };
 
 enum config_congestion {

@@ -103,15 +103,6 @@ static void check_eal(const struct check *c)
 			core);
 }
 
-/* net/ has no IPv6 yet; without this the stack's refusal would come at start, and say less. */
-static void check_family(const struct check *c, const struct config_address *a,
-			 const struct doc_node *node)
-{
-	if (a->family == 6)
-		config_sink_node(c->sink, node,
-				 "is IPv6, which is not served yet, expected an IPv4 address");
-}
-
 /* ---- ports ---------------------------------------------------------------------------------- */
 
 /* "net_tap0" among {"net_tap0,iface=sd0"}. */
@@ -168,24 +159,48 @@ static void check_port_queues(const struct check *c, struct config_port *p,
 	}
 }
 
+/* RFC 8200 s5: no link of IPv6 has less. */
+#define IPV6_MTU_MIN 1280
+
+static void check_port_ipv6(const struct check *c, const struct config_port *p,
+			    const struct doc_node *node, bool v6)
+{
+	const struct config_address *g = &p->gateway_ipv6;
+	bool on_link = g->family == 6 && g->bytes[0] == 0xfe && (g->bytes[1] & 0xc0) == 0x80;
+
+	for (uint32_t i = 0; i < p->addresses_n; i++)
+		on_link |= config_address_in(g, &p->addresses[i]);
+	if (g->family == 4)
+		config_sink_node(c->sink, blame(c, node, "gateway_ipv6"),
+				 "is IPv4, expected an IPv6 address");
+	else if (g->family != 0 && !on_link)
+		config_sink_node(c->sink, blame(c, node, "gateway_ipv6"),
+				 "is on none of the port's networks, expected an address within "
+				 "one, or a link-local one");
+	if (v6 && p->mtu < IPV6_MTU_MIN)
+		config_sink_node(c->sink, blame(c, node, "mtu"),
+				 "%u is too small for IPv6, expected at least %u", p->mtu,
+				 IPV6_MTU_MIN);
+}
+
 static void check_port_addresses(const struct check *c, uint32_t index, const struct doc_node *node)
 {
 	const struct config_port *p = &c->cfg->ports[index];
 	const struct doc_node *addresses = doc_member(node, "addresses");
-	bool on_link = false;
+	bool on_link = false, v6 = p->slaac;
 
 	for (uint32_t i = 0; i < p->addresses_n; i++) {
 		const struct config_address *a = &p->addresses[i];
 
 		if (a->family == 0)
 			continue; /* told already */
-		check_family(c, a, doc_element(addresses, i));
 		if (!config_address_unicast(a) || a->prefix == 0)
 			config_sink_node(
 				c->sink, doc_element(addresses, i),
 				"cannot be an interface's, expected a unicast address and a "
 				"prefix");
 		on_link |= config_address_in(&p->gateway, a);
+		v6 |= a->family == 6;
 		for (uint32_t q = 0; q <= index; q++)
 			for (uint32_t j = 0; j < (q == index ? i : c->cfg->ports[q].addresses_n);
 			     j++)
@@ -197,12 +212,18 @@ static void check_port_addresses(const struct check *c, uint32_t index, const st
 		if (config_address_equal(a, &p->gateway))
 			config_sink_node(c->sink, blame(c, node, "gateway"),
 					 "is the port's own address, expected a neighbour's");
+		if (config_address_equal(a, &p->gateway_ipv6))
+			config_sink_node(c->sink, blame(c, node, "gateway_ipv6"),
+					 "is the port's own address, expected a neighbour's");
 	}
-	check_family(c, &p->gateway, blame(c, node, "gateway"));
-	if (p->gateway.family != 0 && !on_link)
+	if (p->gateway.family == 6)
+		config_sink_node(c->sink, blame(c, node, "gateway"),
+				 "is IPv6, expected an IPv4 address (gateway_ipv6 is IPv6's)");
+	else if (p->gateway.family != 0 && !on_link)
 		config_sink_node(
 			c->sink, blame(c, node, "gateway"),
 			"is on none of the port's networks, expected an address within one");
+	check_port_ipv6(c, p, node, v6);
 }
 
 /* A packet buffer holds a frame of the MTU behind its headroom. */
@@ -442,7 +463,6 @@ static void check_listener(const struct check *c, uint32_t index)
 				"port or address",
 				l->port, j);
 	}
-	check_family(c, &l->address, blame(c, node, "address"));
 	if (!config_address_any(&l->address) && !address_is_ours(c->cfg, &l->address))
 		config_sink_node(c->sink, blame(c, node, "address"),
 				 "belongs to no port, expected a port's address or \"0.0.0.0\"");

@@ -209,6 +209,20 @@ static const struct field port_fields[] = {
 	 .nullable = true,
 	 .def_is = "none: only what is on-link is reached",
 	 .help = "Where packets for other networks go; within one of the prefixes."},
+	{.key = "gateway_ipv6",
+	 .type = FIELD_ADDRESS,
+	 AT(gateway_ipv6),
+	 .nullable = true,
+	 .def_is = "none",
+	 .help = "Router to all other IPv6 destinations; without it, with slaac, one that "
+		 "advertises "
+		 "itself."},
+	INT("vlan", vlan, "0", 0, 4094,
+	    "VLAN (IEEE 802.1Q) of this port: frames go out with its tag, and others are dropped. "
+	    "0: "
+	    "untagged."),
+	BOOL("slaac", slaac, "false",
+	     "Make IPv6 addresses and routes of what routers advertise (RFC 4862)."),
 	{.key = "mac",
 	 .type = FIELD_MAC,
 	 AT(mac),
@@ -242,6 +256,12 @@ static const struct field ip_fields[] = {
 		 "A neighbour is asked for again after this."),
 	INT("icmp_per_second", icmp_per_second, "1000", 0, 1000000,
 	    "ICMP answers and errors that a worker sends in a second, at most."),
+	INT("dad_transmits", dad_transmits, "1", 0, 10,
+	    "How often a new IPv6 address is asked for before it is used, a second apart (RFC "
+	    "4862). 0: used at once."),
+	BOOL("path_mtu_discovery", path_mtu_discovery, "true",
+	     "Find the largest packet of a path (RFC 1191, RFC 8201), also where no error comes "
+	     "back."),
 };
 TABLE(ip, "IP", "Neighbours and ICMP, for each worker.");
 #undef STRUCT

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Bring splitd and one example service up in a network namespace of their own, and keep them up.
 #
-#   scripts/serve.sh EXAMPLE [--port tap|af_packet|af_xdp] [--config FILE] [--daemon-core N] [--host-core N]
+#   scripts/serve.sh EXAMPLE [--port tap|af_packet|af_xdp] [--config FILE] [--ipv6] [--vlan N] [--daemon-core N] [--host-core N]
 #
 # Prints one line `ready netns=… address=… port=… splitd=PID host=PID socket=… prefix=…` once a call would be
 # answered, runs until SIGTERM or SIGINT, and leaves nothing behind. `socket` is where further hosts attach,
@@ -27,11 +27,13 @@ usage() {
 	  --tls-client-ca FILE            ask clients for a certificate of these authorities, PEM
 	  --build DIR                     build folder to run from (default build/)
 	  --no-setup                      neither install nor build; the build folder is ready
+	  --ipv6                          the address is an IPv6 one (both are served)
+	  --vlan N                        the namespace's side is VLAN N of the link
 	  --log FILE                      where splitd's and the example's messages go (default: standard error)
 	END
 }
 
-example= port=tap mtu= config=$root/config/demo.json daemon_core= host_core=$(($(nproc) - 1)) host_workers=1 setup=1 log=
+example= port=tap mtu= config=$root/config/demo.json daemon_core= host_core=$(($(nproc) - 1)) host_workers=1 setup=1 log= ipv6= vlan=0
 tls_cert= tls_key= tls_client_ca=
 need() { [ $# -ge 2 ] || { usage >&2; die "$1 needs a value"; }; }
 while [ $# -gt 0 ]; do
@@ -46,6 +48,8 @@ while [ $# -gt 0 ]; do
 	--tls-key) need "$@"; tls_key=$(realpath -m "$2"); shift ;;
 	--tls-client-ca) need "$@"; tls_client_ca=$(realpath -m "$2"); shift ;;
 	--build) need "$@"; build=$(realpath -m "$2"); shift ;;
+	--ipv6) ipv6=1 ;;
+	--vlan) need "$@"; vlan=$2; shift ;;
 	--log) need "$@"; log=$2; shift ;;
 	--no-setup) setup= ;;
 	-h | --help) usage; exit 0 ;;
@@ -78,6 +82,7 @@ service=$build/examples/$example
 ns=splitd-$$
 work=$(mktemp -d /tmp/splitd-serve.XXXXXX)
 address=198.18.0.2 client_address=198.18.0.1 tcp_port=
+address6=2001:2::2 client_address6=2001:2::1
 splitd_pid= host_pid=
 cleaned=
 cleanup() {
@@ -114,9 +119,9 @@ esac
 
 # The demo's configuration, bound to this namespace.
 "$python" - "$config" "$work/splitd.json" "$device" "$work" "splitd-$$" "$hugepages" "$daemon_core" "$port" "$mtu" \
-	"$tls_cert" "$tls_key" "$tls_client_ca" >"$work/port" <<'END' || die "cannot use $config"
+	"$tls_cert" "$tls_key" "$tls_client_ca" "$address6" "$ipv6" "$vlan" >"$work/port" <<'END' || die "cannot use $config"
 import json, sys
-source, target, device, work, prefix, hugepages, core, kind, mtu, cert, key, client_ca = sys.argv[1:]
+source, target, device, work, prefix, hugepages, core, kind, mtu, cert, key, client_ca, address6, ipv6, vlan = sys.argv[1:]
 try:
     with open(source) as f:
         config = json.load(f)
@@ -125,6 +130,10 @@ except ValueError as e:
 config.setdefault("eal", {}).update(devices=[device], file_prefix=prefix)
 for port in config.get("ports", [])[:1]:
     port["device"] = device.split(",")[0]
+    if ipv6:
+        port.setdefault("addresses", []).append(address6 + "/64")
+    if vlan != "0":
+        port["vlan"] = int(vlan)
     if mtu or "mtu" not in port:
         port["mtu"] = int(mtu or (3400 if kind == "af_xdp" else 1500))
     link_mtu = port["mtu"]
@@ -141,6 +150,9 @@ if cert:
     tls["certificates"] = [{"cert": cert, "key": key}]
     if client_ca:
         tls["client_ca"] = client_ca
+if ipv6:
+    first = config["listeners"][0]
+    config["listeners"].append(dict(first, name=first["name"] + "-ipv6", address="::"))
 with open(target, "w") as f:
     json.dump(config, f, indent=2)
 tls = config["listeners"][0].get("tls")
@@ -151,10 +163,24 @@ read -r tcp_port mtu probe <"$work/port"
 
 ip netns add "$ns" || die "cannot make a network namespace"
 "$root/scripts/in-netns" "$ns" ip link set lo up
+# The client's addresses, on its interface or on that one's VLAN.
+client_addresses() {
+	local dev=$client_if
+	"$root/scripts/in-netns" "$ns" ip link set "$client_if" up
+	if [ "$vlan" != 0 ]; then
+		dev=$client_if.$vlan
+		"$root/scripts/in-netns" "$ns" ip link add link "$client_if" name "$dev" type vlan id "$vlan" || die "cannot make VLAN $vlan"
+		[ -n "$ipv6" ] || "$root/scripts/in-netns" "$ns" sysctl -qw "net.ipv6.conf.${dev//./\/}.disable_ipv6=1" 2>/dev/null
+		"$root/scripts/in-netns" "$ns" ethtool -K "$dev" tx off >/dev/null 2>&1
+		"$root/scripts/in-netns" "$ns" ip link set "$dev" up
+	fi
+	"$root/scripts/in-netns" "$ns" ip addr add "$client_address/24" dev "$dev"
+	[ -z "$ipv6" ] || "$root/scripts/in-netns" "$ns" ip addr add "$client_address6/64" dev "$dev" nodad
+}
 if [ "$port" != tap ]; then
 	"$root/scripts/in-netns" "$ns" ip link add cl0 type veth peer name sd0 || die "cannot make a veth pair"
 	for i in cl0 sd0; do
-		"$root/scripts/in-netns" "$ns" sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null
+		[ "$i$ipv6" = cl01 ] || "$root/scripts/in-netns" "$ns" sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null
 		"$root/scripts/in-netns" "$ns" ethtool -K "$i" tx off >/dev/null 2>&1
 		"$root/scripts/in-netns" "$ns" ip link set "$i" mtu "$mtu" up || die "--mtu $mtu: the link does not take it"
 	done
@@ -183,6 +209,7 @@ fi
 "$service" --socket "$work/host.sock" --name "$example" --workers "$host_workers" --cores "$host_core" >"$work/host.out" &
 host_pid=$!
 wait_for "$work/host.out" '^attached' "$host_pid" "$example"
+[ -z "$ipv6" ] || address=[$address6]
 "$root/scripts/in-netns" "$ns" "$python" "$root/tests/e2e/probe.py" "$address:$tcp_port" "$example" ${probe:+"$probe"} || die "no answer from $address:$tcp_port"
 
 printf 'ready netns=%s address=%s port=%s splitd=%s host=%s socket=%s prefix=%s\n' \

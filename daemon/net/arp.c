@@ -25,16 +25,11 @@ static void arp_send(struct net_stack *s, uint16_t operation, const uint8_t send
 		     const uint8_t eth_dst[6])
 {
 	struct rte_mbuf *m = net_mbuf_get(s);
-	struct eth_header *eth;
 	struct arp_packet *arp;
 
 	if (m == NULL)
 		return;
-	eth = net_mbuf_append(m, sizeof(*eth) + sizeof(*arp));
-	arp = (struct arp_packet *)(eth + 1);
-	memcpy(eth->dst, eth_dst, 6);
-	memcpy(eth->src, s->config.mac.addr_bytes, 6);
-	eth->type = be16_make(ETH_TYPE_ARP);
+	arp = net_mbuf_append(m, sizeof(*arp));
 	arp->hardware = be16_make(ARP_HARDWARE_ETHERNET);
 	arp->protocol = be16_make(ETH_TYPE_IPV4);
 	arp->hardware_len = 6;
@@ -48,6 +43,8 @@ static void arp_send(struct net_stack *s, uint16_t operation, const uint8_t send
 		COUNT(s, tx_arp_requests);
 	else
 		COUNT(s, tx_arp_replies);
+	net_eth_push(s, m, ETH_TYPE_ARP);
+	memcpy(rte_pktmbuf_mtod(m, struct eth_header *)->dst, eth_dst, 6);
 	net_xmit(s, m);
 }
 

@@ -1,25 +1,18 @@
-/* ICMP for IPv4: echo, port unreachable, errors about our connections. RFC 792, RFC 1122 s3.2.2. */
+/* ICMP for IPv4: echo, port unreachable, errors about our connections. RFC 792, RFC 1122 s3.2.2.
+ * icmp6.c is its IPv6 twin; what errors do to a connection is in pmtu.c. */
 #include "daemon/net/net_internal.h"
 
 #include <string.h>
 
 #include "daemon/net/cksum.h"
 
-struct icmp_header {
-	uint8_t type, code;
-	uint16_t checksum;
-	uint8_t rest[4];
-};
-
-_Static_assert(sizeof(struct icmp_header) == 8, "ICMP header");
-
-enum { ICMP_ECHO_REPLY = 0, ICMP_UNREACHABLE = 3, ICMP_ECHO = 8 };
-enum { ICMP_CODE_PROTOCOL = 2, ICMP_CODE_PORT = 3 };
+enum { ICMP_ECHO_REPLY = 0, ICMP_UNREACHABLE = 3, ICMP_ECHO = 8, ICMP_TIME_EXCEEDED = 11 };
+enum { ICMP_CODE_PROTOCOL = 2, ICMP_CODE_PORT = 3, ICMP_CODE_TOO_BIG = 4 };
 
 #define ICMP_BURST 64 /* messages the bucket holds */
 
 /* Token bucket kept as the time at which it was empty. RFC 1812 s4.3.2.8. */
-static bool icmp_allowed(struct net_stack *s)
+bool icmp_allowed(struct net_stack *s)
 {
 	uint64_t cost, full;
 
@@ -39,14 +32,11 @@ static bool icmp_allowed(struct net_stack *s)
 	return true;
 }
 
-/* Answer an echo with a copy: the received mbuf may be shared or lack headroom. */
-static void icmp_echo(struct net_stack *s, const struct rte_mbuf *m, uint32_t off,
-		      const struct net_addr *src, const struct net_addr *dst)
+struct rte_mbuf *icmp_copy(struct net_stack *s, const struct rte_mbuf *m, uint32_t off)
 {
 	uint32_t left = m->pkt_len - off;
 	struct rte_mbuf *head = net_mbuf_get(s);
 	struct rte_mbuf *tail = head;
-	struct icmp_header *icmp;
 
 	while (head != NULL && left > 0) {
 		uint16_t n = rte_pktmbuf_tailroom(tail);
@@ -68,11 +58,21 @@ static void icmp_echo(struct net_stack *s, const struct rte_mbuf *m, uint32_t of
 		tail->next = net_mbuf_get(s);
 		if (tail->next == NULL) {
 			rte_pktmbuf_free(head);
-			return;
+			return NULL;
 		}
 		tail = tail->next;
 		head->nb_segs++;
 	}
+	return head;
+}
+
+/* Answer an echo with a copy: the received mbuf may be shared or lack headroom. */
+static void icmp_echo(struct net_stack *s, const struct rte_mbuf *m, uint32_t off,
+		      const struct net_addr *src, const struct net_addr *dst)
+{
+	struct rte_mbuf *head = icmp_copy(s, m, off);
+	struct icmp_header *icmp;
+
 	if (head == NULL)
 		return;
 	icmp = rte_pktmbuf_mtod(head, struct icmp_header *);
@@ -83,18 +83,17 @@ static void icmp_echo(struct net_stack *s, const struct rte_mbuf *m, uint32_t of
 	net_ip_output(s, head, dst, src, IP_PROTO_ICMP, IP_ECN_NOT, NULL);
 }
 
-/* An error about a segment we sent. RFC 1122 s4.2.3.9, RFC 5927: only a connection that is being
- * opened believes it, and only if the quoted sequence number is its SYN's. */
-static void icmp_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset,
-			     uint8_t code)
+/* An error about a segment we sent. */
+static void icmp_error_in(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset)
 {
-	const uint32_t quoted = offset + (uint32_t)sizeof(struct icmp_header);
+	const struct icmp_header *icmp =
+		rte_pktmbuf_mtod_offset(m, const struct icmp_header *, offset);
+	const uint32_t quoted = offset + (uint32_t)sizeof(*icmp);
 	struct net_addr local = {.family = NET_FAMILY_IPV4};
 	struct net_addr remote = {.family = NET_FAMILY_IPV4};
+	struct tcp_icmp error = {.kind = TCP_ICMP_UNREACHABLE, .mtu = be16_load(icmp->rest + 2)};
 	const struct ip4_header *ip;
 	const struct tcp_header *tcp;
-	struct flow_key key;
-	struct tcp_conn *c;
 
 	if (m->data_len < quoted + sizeof(*ip) + 8) {
 		COUNT(s, rx_drop_icmp_malformed);
@@ -110,17 +109,14 @@ static void icmp_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint
 	memcpy(remote.bytes, ip->dst, 4);
 	local.port = be16_get(tcp->src);
 	remote.port = be16_get(tcp->dst);
-	flow_key_make(&key, &local, &remote);
-	c = tcp_table_find(s, &key);
-	if (c == NULL) {
-		COUNT(s, rx_drop_icmp_type);
-		return;
-	}
-	COUNT(s, rx_icmp_unreachable);
-	if (c->state == TCP_SYN_SENT && be32_get(tcp->seq) == c->iss)
-		tcp_conn_end(c, code == ICMP_CODE_PROTOCOL || code == ICMP_CODE_PORT
-					? -SPLIT_E_NET_REFUSED
-					: -SPLIT_E_NET_UNREACHABLE);
+	error.seq = be32_get(tcp->seq);
+	if (icmp->type == ICMP_TIME_EXCEEDED)
+		error.kind = TCP_ICMP_SOFT;
+	else if (icmp->code == ICMP_CODE_TOO_BIG)
+		error.kind = TCP_ICMP_TOO_BIG;
+	else if (icmp->code == ICMP_CODE_PROTOCOL || icmp->code == ICMP_CODE_PORT)
+		error.kind = TCP_ICMP_REFUSED;
+	tcp_icmp_in(s, &local, &remote, &error);
 }
 
 void icmp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const struct net_addr *src,
@@ -138,8 +134,8 @@ void icmp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const str
 	if (icmp->type == ICMP_ECHO && icmp->code == 0) {
 		if ((s->config.flags & NET_PRIMARY) != 0 && icmp_allowed(s))
 			icmp_echo(s, m, offset, src, dst);
-	} else if (icmp->type == ICMP_UNREACHABLE) {
-		icmp_unreachable(s, m, offset, icmp->code);
+	} else if (icmp->type == ICMP_UNREACHABLE || icmp->type == ICMP_TIME_EXCEEDED) {
+		icmp_error_in(s, m, offset);
 	} else {
 		COUNT(s, rx_drop_icmp_type);
 	}
@@ -155,6 +151,10 @@ void icmp_port_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint32
 	struct icmp_header *icmp;
 	struct rte_mbuf *out;
 
+	if (src->family == NET_FAMILY_IPV6) {
+		icmp6_error(s, m, ICMP6_UNREACHABLE, 4, 0, src, dst);
+		return;
+	}
 	if (m->data_len < quote || !icmp_allowed(s))
 		return;
 	out = net_mbuf_get(s);

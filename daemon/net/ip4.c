@@ -8,8 +8,11 @@
 
 static bool in_prefix(const uint8_t a[4], const struct net_prefix *p)
 {
-	uint32_t mask = p->prefix_len == 0 ? 0 : ~UINT32_C(0) << (32 - p->prefix_len);
+	uint32_t mask;
 
+	if (p->addr.family != NET_FAMILY_IPV4)
+		return false;
+	mask = p->prefix_len == 0 ? 0 : ~UINT32_C(0) << (32 - p->prefix_len);
 	return ((be32_load(a) ^ be32_load(p->addr.bytes)) & mask) == 0;
 }
 
@@ -22,6 +25,8 @@ static bool source_bad(const struct net_stack *s, const uint8_t a[4])
 		const struct net_prefix *p = &s->config.addresses[i];
 		uint32_t host = p->prefix_len >= 31 ? 0 : ~UINT32_C(0) >> p->prefix_len;
 
+		if (p->addr.family != NET_FAMILY_IPV4)
+			continue;
 		if (memcmp(a, p->addr.bytes, 4) == 0)
 			return true;
 		if (host != 0 && in_prefix(a, p) && (be32_load(a) & host) == host)
@@ -159,17 +164,28 @@ static bool next_hop(const struct net_stack *s, const struct net_addr *dst,
 
 bool net_source_for(const struct net_stack *s, const struct net_addr *dst, struct net_addr *src_out)
 {
+	const struct net_addr *best = NULL;
 	struct net_addr hop;
 
-	if (dst->family != NET_FAMILY_IPV4 || s->config.addresses_n == 0 || !next_hop(s, dst, &hop))
+	if (dst->family == NET_FAMILY_IPV6)
+		return ndp_source_for(s, dst, src_out);
+	if (dst->family != NET_FAMILY_IPV4 || !next_hop(s, dst, &hop))
 		return false;
-	*src_out = s->config.addresses[0].addr;
 	for (unsigned i = 0; i < s->config.addresses_n; i++) {
-		if (in_prefix(hop.bytes, &s->config.addresses[i])) {
-			*src_out = s->config.addresses[i].addr;
+		const struct net_prefix *p = &s->config.addresses[i];
+
+		if (p->addr.family != NET_FAMILY_IPV4)
+			continue;
+		if (best == NULL)
+			best = &p->addr;
+		if (in_prefix(hop.bytes, p)) {
+			best = &p->addr;
 			break;
 		}
 	}
+	if (best == NULL)
+		return false;
+	*src_out = *best;
 	src_out->port = 0;
 	return true;
 }
@@ -232,9 +248,13 @@ void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_add
 		   struct net_path *path)
 {
 	struct net_addr hop;
-	struct eth_header *eth;
 	struct ip4_header *ip;
+	bool whole = path != NULL && !path->fragmentable && s->config.path_mtu_discovery;
 
+	if (dst->family == NET_FAMILY_IPV6) {
+		ip6_output(s, m, src, dst, protocol, ecn, path);
+		return;
+	}
 	if (unlikely(dst->family != NET_FAMILY_IPV4 || !next_hop(s, dst, &hop))) {
 		COUNT(s, tx_drop_no_route);
 		rte_pktmbuf_free(m);
@@ -244,9 +264,8 @@ void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_add
 	ip->version_ihl = IP4_VERSION_IHL;
 	ip->tos = (uint8_t)ecn;
 	ip->total_length = be16_make((uint16_t)m->pkt_len);
-	/* Routers may fragment (no DF) until path MTU discovery comes, so the id must differ. */
-	ip->id = be16_make(s->ip_id++);
-	ip->fragment = be16_make(0);
+	ip->id = be16_make(s->ip_id++); /* RFC 6864: differs where a router may fragment */
+	ip->fragment = be16_make(whole ? IP4_DONT_FRAGMENT : 0);
 	ip->ttl = IP_TTL;
 	ip->protocol = protocol;
 	ip->checksum = 0;
@@ -258,11 +277,9 @@ void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_add
 		ip->checksum = cksum_fold(cksum_add(0, ip, sizeof(*ip)));
 	if (s->config.flags & (NET_TX_CSUM_IPV4 | NET_TX_CSUM_L4)) {
 		m->ol_flags |= RTE_MBUF_F_TX_IPV4;
-		m->l2_len = sizeof(*eth);
+		m->l2_len = net_eth_bytes(s) & 0x7f;
 		m->l3_len = sizeof(*ip);
 	}
-	eth = net_mbuf_prepend(m, sizeof(*eth));
-	memcpy(eth->src, s->config.mac.addr_bytes, 6);
-	eth->type = be16_make(ETH_TYPE_IPV4);
+	net_eth_push(s, m, ETH_TYPE_IPV4);
 	neigh_output(s, m, &hop, path);
 }

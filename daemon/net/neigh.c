@@ -1,5 +1,5 @@
 /* Neighbours: which MAC address an on-link address has. A bounded table for any address family;
- * arp.c speaks for IPv4.
+ * arp.c speaks for IPv4, ndp.c for IPv6.
  *
  * An entry is made only because we have a packet to send, and takes a MAC address only while it
  * waits for an answer. So nothing that arrives unasked makes or changes an entry: an unsolicited
@@ -137,11 +137,16 @@ void neigh_fini(struct net_stack *s)
 static void neigh_ask(struct neigh *n)
 {
 	struct net_stack *s = n->stack;
+	const uint8_t *known;
 
 	n->tries++;
 	wheel_arm(&s->wheel, &n->timer, s->now_ns + NEIGH_RETRY_NS);
 	/* RFC 1122 s2.3.2.1: the first probe of a known neighbour is unicast. */
-	arp_request_send(s, &n->addr, n->state == NEIGH_PROBING && n->tries == 1 ? n->mac : NULL);
+	known = n->state == NEIGH_PROBING && n->tries == 1 ? n->mac : NULL;
+	if (n->addr.family == NET_FAMILY_IPV6)
+		ndp_solicit_send(s, &n->addr, known);
+	else
+		arp_request_send(s, &n->addr, known);
 }
 
 static void neigh_fire(struct wheel_timer *t, uint64_t now_ns)

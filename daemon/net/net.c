@@ -20,6 +20,8 @@ void net_config_default(struct net_config *config_out)
 		.arp_pending_max = 8,
 		.arp_reachable_ns = 60 * SEC_NS,
 		.icmp_per_second = 1000,
+		.dad_transmits = 1,
+		.path_mtu_discovery = true,
 		.tcp =
 			{
 				.connections_max = 4096,
@@ -67,10 +69,15 @@ static bool config_valid(const struct net_config *c)
 	if (c->addresses_n > NET_ADDRESSES_MAX)
 		return false;
 	for (unsigned i = 0; i < c->addresses_n; i++) {
-		if (c->addresses[i].addr.family != NET_FAMILY_IPV4 ||
-		    c->addresses[i].prefix_len > 32)
+		bool v6 = c->addresses[i].addr.family == NET_FAMILY_IPV6;
+
+		if ((!v6 && c->addresses[i].addr.family != NET_FAMILY_IPV4) ||
+		    c->addresses[i].prefix_len > (v6 ? 128 : 32) || (v6 && c->mtu < IP6_MTU_MIN))
 			return false;
 	}
+	if (c->vlan > 4094 || (c->slaac && c->mtu < IP6_MTU_MIN) ||
+	    (c->gateway6.family != NET_FAMILY_NONE && c->gateway6.family != NET_FAMILY_IPV6))
+		return false;
 	if (c->gateway.family != NET_FAMILY_NONE && c->gateway.family != NET_FAMILY_IPV4)
 		return false;
 	if (c->arp_entries_max == 0 || c->arp_pending_max > NEIGH_PENDING_MAX)
@@ -124,6 +131,7 @@ int net_stack_create(const struct net_config *config, const struct net_ops *ops,
 	}
 	if (config->flags & NET_PRIMARY)
 		neigh_announce_start(s);
+	ndp_init(s);
 	*out = s;
 	return 0;
 }
@@ -141,15 +149,36 @@ void net_stack_destroy(struct net_stack *s)
 
 /* ---- frames in ------------------------------------------------------------------------------ */
 
+/* Takes the VLAN tag off; *type_out is what lies behind. False: not of our VLAN. A tag with VLAN 0
+ * only gives a priority: IEEE 802.1Q s6.8. */
+static bool vlan_strip(const struct net_stack *s, struct rte_mbuf *m, uint16_t *type)
+{
+	uint16_t vlan = 0, outer = *type;
+	uint8_t macs[12];
+
+	if (m->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) {
+		vlan = m->vlan_tci & 0xfff;
+	} else if (outer == ETH_TYPE_VLAN) {
+		const uint8_t *p = rte_pktmbuf_mtod(m, const uint8_t *);
+
+		if (m->data_len < sizeof(struct eth_header) + 4)
+			return false;
+		vlan = be16_load(p + 14) & 0xfff;
+		*type = be16_load(p + 16);
+		memcpy(macs, p, sizeof(macs));
+		memcpy(rte_pktmbuf_adj(m, 4), macs, sizeof(macs));
+	}
+	return outer != ETH_TYPE_QINQ && *type != ETH_TYPE_VLAN && vlan == s->config.vlan;
+}
+
 static void eth_rx(struct net_stack *s, struct rte_mbuf *m)
 {
 	const struct eth_header *eth;
-	uint32_t len = m->pkt_len;
 	uint16_t type;
 	bool to_us;
 
 	COUNT(s, rx_frames);
-	COUNT_N(s, rx_bytes, len);
+	COUNT_N(s, rx_bytes, m->pkt_len);
 	if (unlikely(m->data_len < sizeof(*eth))) {
 		COUNT(s, rx_drop_eth_short);
 		goto drop;
@@ -165,18 +194,27 @@ static void eth_rx(struct net_stack *s, struct rte_mbuf *m)
 		COUNT(s, rx_drop_eth_src);
 		goto drop;
 	}
-	if (unlikely(type == ETH_TYPE_VLAN || type == ETH_TYPE_QINQ ||
-		     (m->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED))) {
-		COUNT(s, rx_drop_eth_vlan);
-		goto drop;
+	if (unlikely(s->config.vlan != 0 || type == ETH_TYPE_VLAN || type == ETH_TYPE_QINQ ||
+		     (m->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0)) {
+		if (!vlan_strip(s, m, &type)) {
+			COUNT(s, rx_drop_eth_vlan);
+			goto drop;
+		}
+		eth = rte_pktmbuf_mtod(m, const struct eth_header *);
 	}
-	if (unlikely(len > sizeof(*eth) + s->config.mtu)) {
+	if (unlikely(m->pkt_len > sizeof(*eth) + s->config.mtu)) {
 		COUNT(s, rx_drop_eth_long);
 		goto drop;
 	}
 	if (likely(type == ETH_TYPE_IPV4)) {
 		rte_pktmbuf_adj(m, sizeof(*eth));
 		ip4_rx(s, m, to_us);
+		return;
+	}
+	if (type == ETH_TYPE_IPV6 && s->addresses6_n != 0) {
+		memcpy(s->rx_mac, eth->src, 6);
+		rte_pktmbuf_adj(m, sizeof(*eth));
+		ip6_rx(s, m, to_us);
 		return;
 	}
 	if (type == ETH_TYPE_ARP) {
@@ -226,6 +264,20 @@ static void txq_offer(struct net_stack *s)
 	}
 	s->txq_n = (uint16_t)(s->txq_n - sent);
 	memmove(s->txq, s->txq + sent, s->txq_n * sizeof(struct rte_mbuf *));
+}
+
+void net_eth_push(struct net_stack *s, struct rte_mbuf *m, uint16_t type)
+{
+	struct eth_header *eth = net_mbuf_prepend(m, (uint16_t)net_eth_bytes(s));
+	uint8_t *tag = (uint8_t *)eth + 12;
+
+	memcpy(eth->src, s->config.mac.addr_bytes, 6);
+	if (unlikely(s->config.vlan != 0)) {
+		be16_store(tag, ETH_TYPE_VLAN);
+		be16_store(tag + 2, s->config.vlan);
+		tag += 4;
+	}
+	be16_store(tag, type);
 }
 
 void net_xmit(struct net_stack *s, struct rte_mbuf *m)
@@ -341,30 +393,83 @@ struct rte_mbuf *net_mbuf_skip(struct rte_mbuf *m, uint32_t len)
 
 /* ---- steering ------------------------------------------------------------------------------- */
 
-enum net_steer net_steer(const struct rte_mbuf *pkt, uint32_t *hash_out)
+/* Ports of a flow at `at`, the ends' words in `h` already. */
+static enum net_steer steer_flow(const struct rte_mbuf *pkt, uint32_t at, uint64_t h,
+				 uint32_t *hash_out)
 {
-	const struct eth_header *eth = rte_pktmbuf_mtod(pkt, const struct eth_header *);
-	const struct ip4_header *ip = (const void *)(eth + 1);
-	uint32_t header;
-	uint64_t h;
-
-	*hash_out = 0;
-	if (pkt->data_len >= sizeof(*eth) && be16_get(eth->type) == ETH_TYPE_ARP)
-		return NET_STEER_ALL;
-	if (pkt->data_len < sizeof(*eth) || be16_get(eth->type) != ETH_TYPE_IPV4)
-		return NET_STEER_FLOW; /* nobody's: not worth a copy for each worker */
-	if (pkt->data_len < sizeof(*eth) + sizeof(*ip) + 4 || ip->version_ihl >> 4 != 4)
+	if (pkt->data_len < at + 4)
 		return NET_STEER_FLOW;
-	header = (ip->version_ihl & 0xfu) * 4; /* with options: the flow is the same */
-	if (header < sizeof(*ip) || pkt->data_len < sizeof(*eth) + header + 4)
-		return NET_STEER_FLOW;
-	if (ip->protocol == IP_PROTO_ICMP)
-		return NET_STEER_ALL;
-	h = (uint64_t)be32_load(ip->src) << 32 | be32_load(ip->dst);
-	h = (h ^ be32_load((const uint8_t *)ip + header)) * UINT64_C(0x9e3779b97f4a7c15);
+	h = (h ^ be32_load(rte_pktmbuf_mtod_offset(pkt, const uint8_t *, at))) *
+	    UINT64_C(0x9e3779b97f4a7c15);
 	h = (h ^ (h >> 29)) * UINT64_C(0xbf58476d1ce4e5b9);
 	*hash_out = (uint32_t)(h >> 32);
 	return NET_STEER_FLOW;
+}
+
+static enum net_steer steer4(const struct rte_mbuf *pkt, uint32_t at, uint32_t *hash_out)
+{
+	const struct ip4_header *ip = rte_pktmbuf_mtod_offset(pkt, const struct ip4_header *, at);
+	uint32_t header;
+
+	if (pkt->data_len < at + sizeof(*ip) + 4 || ip->version_ihl >> 4 != 4)
+		return NET_STEER_FLOW;
+	header = (ip->version_ihl & 0xfu) * 4; /* with options: the flow is the same */
+	if (header < sizeof(*ip))
+		return NET_STEER_FLOW;
+	if (ip->protocol == IP_PROTO_ICMP)
+		return NET_STEER_ALL;
+	return steer_flow(pkt, at + header, (uint64_t)be32_load(ip->src) << 32 | be32_load(ip->dst),
+			  hash_out);
+}
+
+static enum net_steer steer6(const struct rte_mbuf *pkt, uint32_t at, uint32_t *hash_out)
+{
+	const struct ip6_header *ip = rte_pktmbuf_mtod_offset(pkt, const struct ip6_header *, at);
+	uint64_t h = 0;
+	uint8_t next;
+
+	if (pkt->data_len < at + sizeof(*ip))
+		return NET_STEER_FLOW;
+	next = ip->next;
+	for (unsigned i = 0; i < 32; i += 4)
+		h = (h ^ be32_load(ip->src + i)) * UINT64_C(0x9e3779b97f4a7c15);
+	at += (uint32_t)sizeof(*ip);
+	/* Hop-by-hop, routing, destination: the flow is the same behind them. */
+	while ((next == 0 || next == 43 || next == 60) && pkt->data_len >= at + 8) {
+		const uint8_t *p = rte_pktmbuf_mtod_offset(pkt, const uint8_t *, at);
+
+		next = p[0];
+		at += (p[1] + 1u) * 8;
+	}
+	if (next == IP_PROTO_ICMP6)
+		return NET_STEER_ALL;
+	return steer_flow(pkt, at, h, hash_out);
+}
+
+enum net_steer net_steer(const struct rte_mbuf *pkt, uint32_t *hash_out)
+{
+	const struct eth_header *eth = rte_pktmbuf_mtod(pkt, const struct eth_header *);
+	uint32_t at = sizeof(*eth);
+	uint16_t type;
+
+	*hash_out = 0;
+	if (pkt->data_len < sizeof(*eth))
+		return NET_STEER_FLOW; /* nobody's: not worth a copy for each worker */
+	type = be16_get(eth->type);
+	if (type == ETH_TYPE_VLAN && pkt->data_len >= at + 4) {
+		type = be16_load((const uint8_t *)eth + 16);
+		at += 4;
+	}
+	switch (type) {
+	case ETH_TYPE_ARP:
+		return NET_STEER_ALL;
+	case ETH_TYPE_IPV4:
+		return steer4(pkt, at, hash_out);
+	case ETH_TYPE_IPV6:
+		return steer6(pkt, at, hash_out);
+	default:
+		return NET_STEER_FLOW;
+	}
 }
 
 /* ---- addresses ------------------------------------------------------------------------------ */
@@ -412,6 +517,8 @@ bool net_addr_is_any(const struct net_addr *a)
 
 bool net_addr_is_ours(const struct net_stack *s, const struct net_addr *a)
 {
+	if (a->family == NET_FAMILY_IPV6)
+		return ndp_address_usable(s, a);
 	for (unsigned i = 0; i < s->config.addresses_n; i++) {
 		const struct net_addr *ours = &s->config.addresses[i].addr;
 

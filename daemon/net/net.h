@@ -1,4 +1,4 @@
-/* The network stack of one worker: Ethernet, ARP, IPv4, ICMP, UDP, TCP.
+/* The network stack of one worker: Ethernet, ARP, NDP, IPv4, IPv6, ICMP, UDP, TCP.
  *
  * A stack turns received frames into stream events and stream bytes into frames. It owns no device,
  * reads no clock and draws no randomness of its own: frames come in through net_rx() and go out
@@ -118,8 +118,14 @@ struct net_config {
 	struct rte_ether_addr mac;
 	struct net_prefix addresses[NET_ADDRESSES_MAX];
 	unsigned addresses_n;
-	struct net_addr gateway; /* family NONE: on-link destinations only */
+	struct net_addr gateway; /* IPv4's; family NONE: on-link destinations only */
+	struct net_addr
+		gateway6; /* IPv6's; family NONE: a router that advertises itself, if slaac */
 	uint16_t mtu;
+	uint16_t vlan;           /* frames carry this tag, in and out; 0: none */
+	bool slaac;              /* RFC 4862: addresses and routes from router advertisements */
+	uint8_t dad_transmits;   /* RFC 4862 s5.1: questions before an address is used; 0: none */
+	bool path_mtu_discovery; /* RFC 1191, RFC 8201 */
 	uint32_t flags;
 	/* Header, control and indirect mbufs; room of at least 128 + copy_bytes_max + headroom. The
 	 * pool may be the port's. One connection's send queue takes up to one more mbuf from here
@@ -321,7 +327,7 @@ const char *tcp_state_name(enum tcp_state state);
 	X(rx_drop_eth_long, "frame longer than the MTU")                                           \
 	X(rx_drop_eth_dst, "frame for another MAC address")                                        \
 	X(rx_drop_eth_src, "frame from a group MAC address")                                       \
-	X(rx_drop_eth_vlan, "VLAN-tagged frame")                                                   \
+	X(rx_drop_eth_vlan, "frame of another VLAN")                                               \
 	X(rx_drop_eth_type, "EtherType not spoken")                                                \
 	X(rx_drop_arp_malformed, "malformed ARP packet")                                           \
 	X(rx_arp_requests, "ARP requests for us")                                                  \
@@ -334,16 +340,25 @@ const char *tcp_state_name(enum tcp_state state);
 	X(arp_failures, "addresses that did not answer ARP")                                       \
 	X(tx_drop_arp_pending, "packets dropped waiting for ARP")                                  \
 	X(tx_drop_no_route, "packets without a route")                                             \
-	X(rx_drop_ip_short, "IPv4 packet cut short")                                               \
-	X(rx_drop_ip_version, "IP version not 4")                                                  \
+	X(rx_drop_ndp_malformed, "malformed neighbour discovery message")                          \
+	X(rx_drop_ndp_limit, "advertised prefixes past the bounds")                                \
+	X(rx_ndp_solicitations, "neighbour solicitations for us")                                  \
+	X(rx_ndp_router_adverts, "router advertisements heard")                                    \
+	X(tx_ndp_solicitations, "neighbour solicitations sent")                                    \
+	X(tx_ndp_advertisements, "neighbour advertisements sent")                                  \
+	X(ndp_duplicates, "other nodes that have an address of ours")                              \
+	X(ip_pmtu_reduced, "path MTUs that an ICMP error made smaller")                            \
+	X(ip_pmtu_black_holes, "segments made smaller because none arrived")                       \
+	X(rx_drop_ip_short, "IP packet cut short")                                                 \
+	X(rx_drop_ip_version, "IP version not that of the EtherType")                              \
 	X(rx_drop_ip_header, "IPv4 header length wrong")                                           \
-	X(rx_drop_ip_length, "IPv4 total length wrong")                                            \
+	X(rx_drop_ip_length, "IP length wrong")                                                    \
 	X(rx_drop_ip_checksum, "IPv4 header checksum wrong")                                       \
-	X(rx_drop_ip_options, "IPv4 packet with a source route or malformed options")              \
-	X(rx_drop_ip_fragment, "IPv4 fragment")                                                    \
-	X(rx_drop_ip_src, "IPv4 source address not possible")                                      \
-	X(rx_drop_ip_dst, "IPv4 packet for another address")                                       \
-	X(rx_drop_ip_protocol, "IPv4 protocol not spoken")                                         \
+	X(rx_drop_ip_options, "IP packet with a route or malformed options")                       \
+	X(rx_drop_ip_fragment, "IP fragment")                                                      \
+	X(rx_drop_ip_src, "IP source address not possible")                                        \
+	X(rx_drop_ip_dst, "IP packet for another address")                                         \
+	X(rx_drop_ip_protocol, "IP protocol not spoken")                                           \
 	X(rx_drop_icmp_malformed, "malformed ICMP message")                                        \
 	X(rx_drop_icmp_type, "ICMP type not acted on")                                             \
 	X(rx_icmp_echo, "ICMP echo requests answered")                                             \

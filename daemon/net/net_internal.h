@@ -30,6 +30,7 @@ struct eth_header {
 enum {
 	ETH_TYPE_IPV4 = 0x0800,
 	ETH_TYPE_ARP = 0x0806,
+	ETH_TYPE_IPV6 = 0x86dd,
 	ETH_TYPE_VLAN = 0x8100,
 	ETH_TYPE_QINQ = 0x88a8
 };
@@ -44,9 +45,40 @@ struct ip4_header { /* RFC 791 s3.1 */
 
 #define IP4_VERSION_IHL    0x45
 #define IP4_MORE_OR_OFFSET 0x3fff
+#define IP4_DONT_FRAGMENT  0x4000
+#define IP4_MTU_FLOOR      552  /* a path of less is not believed: RFC 1191 s3, RFC 5927 s7.2 */
+#define IP6_MTU_MIN        1280 /* RFC 8200 s5 */
 #define IP_TTL             64
 
-enum { IP_PROTO_ICMP = 1, IP_PROTO_TCP = 6, IP_PROTO_UDP = 17 };
+enum { IP_PROTO_ICMP = 1, IP_PROTO_TCP = 6, IP_PROTO_UDP = 17, IP_PROTO_ICMP6 = 58 };
+
+struct ip6_header {                        /* RFC 8200 s3 */
+	uint8_t version_class, class_flow; /* 4 bits each */
+	struct be16 flow;
+	struct be16 payload_length;
+	uint8_t next, hop_limit;
+	uint8_t src[16], dst[16];
+};
+
+struct icmp_header { /* RFC 792, RFC 4443 s2.1 */
+	uint8_t type, code;
+	uint16_t checksum;
+	uint8_t rest[4];
+};
+
+enum { /* RFC 4443, RFC 4861 */
+       ICMP6_UNREACHABLE = 1,
+       ICMP6_TOO_BIG = 2,
+       ICMP6_TIME_EXCEEDED = 3,
+       ICMP6_PARAMETER = 4,
+       ICMP6_ECHO = 128,
+       ICMP6_ECHO_REPLY = 129,
+       ICMP6_ROUTER_SOLICIT = 133,
+       ICMP6_ROUTER_ADVERT = 134,
+       ICMP6_NEIGHBOUR_SOLICIT = 135,
+       ICMP6_NEIGHBOUR_ADVERT = 136,
+       ICMP6_REDIRECT = 137,
+};
 
 struct udp_header { /* RFC 768 */
 	struct be16 src, dst, length;
@@ -64,6 +96,8 @@ struct tcp_header { /* RFC 9293 s3.1 */
 
 _Static_assert(sizeof(struct eth_header) == 14, "Ethernet header");
 _Static_assert(sizeof(struct ip4_header) == 20, "IPv4 header");
+_Static_assert(sizeof(struct ip6_header) == 40, "IPv6 header");
+_Static_assert(sizeof(struct icmp_header) == 8, "ICMP header");
 _Static_assert(sizeof(struct udp_header) == 8, "UDP header");
 _Static_assert(sizeof(struct tcp_header) == 20, "TCP header");
 
@@ -78,8 +112,9 @@ _Static_assert(sizeof(struct tcp_header) == 20, "TCP header");
 /* The low two bits of type of service and of traffic class: RFC 3168 s5. */
 enum ip_ecn { IP_ECN_NOT = 0, IP_ECN_ECT1 = 1, IP_ECN_ECT0 = 2, IP_ECN_CE = 3 };
 
-/* Room that headers may take in front of a payload: Ethernet + IPv6 + TCP with all options. */
-#define NET_HEADERS_MAX (14 + 40 + 60)
+/* Room that headers may take in front of a payload: Ethernet with a VLAN tag + IPv6 + TCP with all
+ * options. */
+#define NET_HEADERS_MAX (14 + 4 + 40 + 60)
 
 /* ---- neighbours ----------------------------------------------------------------------------- */
 
@@ -107,6 +142,44 @@ struct net_path {
 	uint64_t generation;
 	uint64_t expires_ns;
 	uint8_t mac[6];
+	bool fragmentable; /* packets may be fragmented on the way: no DF */
+};
+
+/* ---- IPv6 addresses ------------------------------------------------------------------------- */
+
+/* Link-local, the configured ones, and those that routers' prefixes make. */
+#define NET_SLAAC_MAX      4
+#define NET_ADDRESSES6_MAX (1 + NET_ADDRESSES_MAX + NET_SLAAC_MAX)
+#define NET_PREFIXES6_MAX  8
+
+/* RFC 4862 s5: before, and after, it is known that nobody else has it. */
+enum address6_state { ADDRESS6_TENTATIVE, ADDRESS6_ASSIGNED, ADDRESS6_DUPLICATE };
+
+struct net_address6 {
+	struct net_addr addr;
+	uint8_t prefix_len;
+	uint8_t state;   /* enum address6_state */
+	uint8_t asked;   /* how often DAD has asked */
+	uint8_t attempt; /* identifiers given up: RFC 7217's DAD_Counter */
+	bool made;       /* prefix and identifier, not configured */
+	bool announced;
+	uint64_t valid_ns, preferred_ns; /* until; UINT64_MAX: for ever */
+};
+
+struct net_prefix6 { /* on-link, by a router's word */
+	uint8_t bytes[16];
+	uint8_t len;
+	uint64_t valid_ns;
+};
+
+/* ---- path MTU ------------------------------------------------------------------------------- */
+
+#define NET_PMTU_ENTRIES 256 /* power of two */
+
+struct net_pmtu {
+	struct net_addr addr;
+	uint64_t expires_ns;
+	uint16_t mtu;
 };
 
 /* ---- TCP ------------------------------------------------------------------------------------ */
@@ -298,7 +371,8 @@ struct tcp_conn {
 	/* Seldom used. */
 	uint32_t iss, irs;
 	uint32_t receive_mss; /* largest segment seen, for the delayed ACK */
-	uint32_t mss_limit;   /* from our MTU */
+	uint32_t mss_limit;   /* from our MTU: what we say in our SYN */
+	uint32_t path_mss;    /* from the path's MTU, as far as it is known */
 	uint32_t receive_limit, send_limit;
 	uint32_t write_room; /* with TCPF_WANT_WRITE: how much */
 	uint64_t keepalive_ns, user_timeout_ns;
@@ -410,6 +484,20 @@ struct net_stack {
 	unsigned announcements;
 	uint64_t defended_ns;
 
+	/* IPv6: ndp.c */
+	struct net_address6 addresses6[NET_ADDRESSES6_MAX];
+	unsigned addresses6_n;
+	struct net_prefix6 prefixes6[NET_PREFIXES6_MAX];
+	unsigned prefixes6_n;
+	struct net_addr router6; /* that advertised itself; family NONE: none */
+	uint64_t router6_ns;     /* until */
+	struct wheel_timer ndp_timer;
+	uint16_t mtu6; /* what a router says of the link; 0: nothing */
+	uint8_t hop_limit6;
+	uint8_t solicitations, solicit_ticks;
+	uint8_t rx_mac[6]; /* who sent the frame that is being handled */
+	struct net_pmtu pmtus[NET_PMTU_ENTRIES];
+
 	/* ICMP, UDP, IPv4 */
 	uint64_t icmp_tokens_ns;
 	uint16_t ip_id;
@@ -453,12 +541,65 @@ void net_mbuf_cut(struct rte_mbuf *m, uint32_t len);
 /* Take `len` bytes off the front, freeing mbufs; returns the new head. len < pkt_len. */
 struct rte_mbuf *net_mbuf_skip(struct rte_mbuf *m, uint32_t len);
 bool net_addr_is_any(const struct net_addr *a);
-/* Our own address, whatever the port? */
+/* Our own address that may be used, whatever the port? */
 bool net_addr_is_ours(const struct net_stack *s, const struct net_addr *a);
 static inline bool net_tx_full(const struct net_stack *s)
 {
 	return s->txq_n >= NET_TX_QUEUE - 8; /* a few are kept for ACKs and ARP */
 }
+
+/* Ethernet's header, with the port's VLAN tag if it has one, in front of `m`; dst stays open. */
+void net_eth_push(struct net_stack *s, struct rte_mbuf *m, uint16_t type);
+static inline uint32_t net_eth_bytes(const struct net_stack *s)
+{
+	return (uint32_t)sizeof(struct eth_header) + (s->config.vlan != 0 ? 4 : 0);
+}
+
+/* ip6.c. `m` begins at the IP header. */
+void ip6_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us);
+void ip6_push(struct rte_mbuf *m, const struct net_addr *src, const struct net_addr *dst,
+	      uint8_t protocol, enum ip_ecn ecn, uint8_t hop_limit);
+/* Send to a neighbour whose MAC address is known, or (NULL) to the group in the IP header. */
+void ip6_link_output(struct net_stack *s, struct rte_mbuf *m, const uint8_t *mac);
+void ip6_output(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *src,
+		const struct net_addr *dst, uint8_t protocol, enum ip_ecn ecn,
+		struct net_path *path);
+
+/* icmp6.c. `m` as for icmp_rx(). */
+void icmp6_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const struct net_addr *src,
+	      const struct net_addr *dst);
+/* An error about the packet in `m`, which begins at its IP header and stays the caller's. */
+void icmp6_error(struct net_stack *s, const struct rte_mbuf *m, uint8_t type, uint8_t code,
+		 uint32_t rest, const struct net_addr *src, const struct net_addr *dst);
+/* `m` begins at the ICMPv6 header. */
+void icmp6_checksum(struct rte_mbuf *m, const struct net_addr *src, const struct net_addr *dst);
+
+/* ndp.c */
+void ndp_init(struct net_stack *s);
+void ndp_rx(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset,
+	    const struct net_addr *src, const struct net_addr *dst);
+void ndp_solicit_send(struct net_stack *s, const struct net_addr *target, const uint8_t *mac);
+/* Ours, be it tentative; NULL else. */
+struct net_address6 *ndp_address_find(const struct net_stack *s, const struct net_addr *a);
+bool ndp_address_usable(const struct net_stack *s, const struct net_addr *a);
+bool ndp_group_ours(const struct net_stack *s, const uint8_t group[16]);
+bool ndp_next_hop(const struct net_stack *s, const struct net_addr *dst, struct net_addr *hop_out);
+bool ndp_source_for(const struct net_stack *s, const struct net_addr *dst,
+		    struct net_addr *src_out);
+
+/* pmtu.c: path MTU. RFC 1191, RFC 8201; errors about connections, RFC 5927. */
+enum tcp_icmp_kind { TCP_ICMP_REFUSED, TCP_ICMP_UNREACHABLE, TCP_ICMP_TOO_BIG, TCP_ICMP_SOFT };
+struct tcp_icmp {
+	enum tcp_icmp_kind kind;
+	uint32_t seq; /* of the segment quoted */
+	uint32_t mtu; /* TOO_BIG: of the next hop; 0: not said */
+};
+void tcp_icmp_in(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
+		 const struct tcp_icmp *error);
+/* The largest packet to `remote`, as far as is known. */
+uint32_t pmtu_of(struct net_stack *s, const struct net_addr *remote);
+/* Nothing large seems to arrive: try smaller segments. RFC 2923 s2.1, RFC 4821 s7.6.3. */
+void pmtu_black_hole(struct tcp_conn *c);
 
 /* ip4.c */
 void ip4_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us);
@@ -500,6 +641,9 @@ void icmp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const str
 	     const struct net_addr *dst);
 /* Port unreachable about the packet in `m`, which begins at its IP header of `ip_bytes`; `m` stays
  * the caller's. */
+bool icmp_allowed(struct net_stack *s);
+/* A copy of the ICMP message at `offset`, to answer it. */
+struct rte_mbuf *icmp_copy(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset);
 void icmp_port_unreachable(struct net_stack *s, const struct rte_mbuf *m, uint32_t ip_bytes,
 			   const struct net_addr *src, const struct net_addr *dst);
 

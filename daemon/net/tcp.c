@@ -100,6 +100,7 @@ struct tcp_conn *tcp_conn_new(struct net_stack *s, const struct net_addr *local,
 	c->local = *local;
 	c->remote = *remote;
 	c->mss_limit = tcp_mss_limit(s, local);
+	c->path_mss = c->mss_limit - (s->config.mtu - pmtu_of(s, remote));
 	c->mss = c->mss_limit < 536 ? c->mss_limit : 536; /* RFC 9293 s3.7.1 */
 	c->receive_limit = t->receive_buffer;
 	c->send_limit = t->send_buffer;
@@ -225,7 +226,8 @@ int tcp_listen(struct net_stack *s, const struct net_addr *local, const struct t
 	    events->data == NULL || events->eof == NULL || events->writable == NULL ||
 	    events->closed == NULL)
 		return -SPLIT_E_BASE_INVALID;
-	if (!net_addr_is_any(local) && !net_addr_is_ours(s, local))
+	if (!net_addr_is_any(local) && !net_addr_is_ours(s, local) &&
+	    (local->family != NET_FAMILY_IPV6 || ndp_address_find(s, local) == NULL))
 		return -SPLIT_E_BASE_INVALID;
 	list_for_each (node, &s->listeners) {
 		if (net_addr_equal(&list_entry(node, struct tcp_listener, link)->local, local))

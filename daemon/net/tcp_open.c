@@ -12,7 +12,7 @@ static void options_take(struct tcp_conn *c, const struct tcp_segment *seg)
 
 	if (mss < PEER_MSS_MIN)
 		mss = PEER_MSS_MIN;
-	c->mss = mss < c->mss_limit ? mss : c->mss_limit;
+	c->mss = mss < c->path_mss ? mss : c->path_mss;
 	if (o->has_timestamp && t->timestamps) {
 		c->flags |= TCPF_TIMESTAMPS;
 		c->ts_recent = o->ts_value;

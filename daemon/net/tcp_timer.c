@@ -117,6 +117,7 @@ static void rto_fire(struct wheel_timer *t, uint64_t now_ns)
 	if (c->timeouts < UINT8_MAX)
 		c->timeouts++;
 	COUNT(c->stack, tcp_rto);
+	pmtu_black_hole(c);
 	tcp_recovery_timeout(c);
 	rto_arm(c);
 	tcp_mark_dirty(c);

@@ -62,6 +62,10 @@ void udp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const stru
 		COUNT(s, rx_drop_udp_malformed);
 		goto drop;
 	}
+	if (udp->checksum == 0 && src->family == NET_FAMILY_IPV6) { /* RFC 8200 s8.1 */
+		COUNT(s, rx_drop_udp_checksum);
+		goto drop;
+	}
 	if (udp->checksum != 0 && !net_l4_verify(s, m, offset, len, src, dst, IP_PROTO_UDP)) {
 		COUNT(s, rx_drop_udp_checksum);
 		goto drop;
@@ -88,7 +92,10 @@ int net_udp_send(struct net_stack *s, const struct net_addr *local, const struct
 	struct udp_header *udp;
 	struct rte_mbuf *m;
 
-	if (payload->pkt_len + sizeof(struct ip4_header) + sizeof(*udp) > s->config.mtu) {
+	uint32_t ip_header = local->family == NET_FAMILY_IPV6 ? sizeof(struct ip6_header)
+							      : sizeof(struct ip4_header);
+
+	if (payload->pkt_len + ip_header + sizeof(*udp) > s->config.mtu) {
 		rte_pktmbuf_free(payload);
 		return -SPLIT_E_BASE_INVALID;
 	}

@@ -382,6 +382,7 @@ static int dev_create(struct port_dev *dev, const struct config *cfg, const stru
 {
 	struct rte_eth_dev_info info;
 	struct rte_eth_conf conf = {0};
+	bool multicast = cp->slaac;
 	int result;
 
 	dev->workers_n = cfg->workers_n;
@@ -412,6 +413,11 @@ static int dev_create(struct port_dev *dev, const struct config *cfg, const stru
 		result = queues_setup(dev, cp, &info, &conf, err);
 	if (result == 0)
 		result = dev_mac(dev, cp, err);
+	/* Neighbour discovery speaks to groups. Devices without filters say that they cannot. */
+	for (uint32_t i = 0; i < cp->addresses_n; i++)
+		multicast |= cp->addresses[i].family == 6;
+	if (result == 0 && multicast)
+		rte_eth_allmulticast_enable(dev->port_id);
 	if (result == 0 && cp->promiscuous && rte_eth_promiscuous_enable(dev->port_id) != 0)
 		log_warn("port %s: %s has no promiscuous mode", dev->name, dev->driver);
 	return result;

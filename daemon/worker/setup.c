@@ -159,6 +159,11 @@ static int port_setup(struct worker *w, unsigned index)
 		net.addresses_n++;
 	}
 	net.gateway = addr_of(&cfg->gateway, 0);
+	net.gateway6 = addr_of(&cfg->gateway_ipv6, 0);
+	net.vlan = (uint16_t)cfg->vlan;
+	net.slaac = cfg->slaac;
+	net.dad_transmits = (uint8_t)w->cfg->ip.dad_transmits;
+	net.path_mtu_discovery = w->cfg->ip.path_mtu_discovery;
 	net.arp_entries_max = w->cfg->ip.arp_entries_max;
 	net.arp_pending_max = w->cfg->ip.arp_pending_max;
 	net.arp_reachable_ns = w->cfg->ip.arp_reachable_ns;

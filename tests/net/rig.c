@@ -39,13 +39,41 @@ int rig_main(const char *name, const TTest *const *tests, size_t n)
 	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+static uint8_t family = NET_FAMILY_IPV4;
+
+void rig_family(uint8_t wanted)
+{
+	family = wanted;
+}
+
+uint8_t rig_family_now(void)
+{
+	return family;
+}
+
+uint32_t rig_l4_offset(void)
+{
+	return family == NET_FAMILY_IPV4 ? 34 : 54;
+}
+
+/* 2001:2::/48 is for benchmarks: RFC 5180. */
+static struct net_addr addr6(uint8_t last, uint16_t port)
+{
+	return (struct net_addr){
+		.family = NET_FAMILY_IPV6, .bytes = {0x20, 1, 0, 2, [15] = last}, .port = port};
+}
+
 struct net_addr rig_local(uint16_t port)
 {
+	if (family == NET_FAMILY_IPV6)
+		return addr6(2, port);
 	return (struct net_addr){.family = NET_FAMILY_IPV4, .bytes = {198, 18, 0, 2}, .port = port};
 }
 
 struct net_addr rig_remote(uint16_t port)
 {
+	if (family == NET_FAMILY_IPV6)
+		return addr6(9, port);
 	return (struct net_addr){.family = NET_FAMILY_IPV4, .bytes = {198, 18, 0, 9}, .port = port};
 }
 
@@ -155,7 +183,8 @@ void rig_defaults(struct rig *r)
 	r->config.pool = rig_pool;
 	r->config.mac = rig_mac;
 	r->config.addresses_n = 1;
-	r->config.addresses[0] = (struct net_prefix){rig_local(0), 24};
+	r->config.addresses[0] =
+		(struct net_prefix){rig_local(0), family == NET_FAMILY_IPV4 ? 24 : 64};
 	r->config.gateway = (struct net_addr){.family = NET_FAMILY_IPV4, .bytes = {198, 18, 0, 1}};
 	r->config.tcp.connections_max = 64;
 	r->config.tcp.backlog_max = 16;
@@ -167,10 +196,15 @@ void rig_defaults(struct rig *r)
 	random_seed(&r->random, 42);
 }
 
+struct net_ops rig_ops(struct rig *r)
+{
+	return (struct net_ops){.tx = rig_tx, .random = rig_random, .ctx = r};
+}
+
 void rig_start(struct rig *r)
 {
-	struct net_ops ops = {.tx = rig_tx, .random = rig_random, .ctx = r};
-	struct net_addr any = {.family = NET_FAMILY_IPV4, .port = RIG_PORT};
+	struct net_ops ops = rig_ops(r);
+	struct net_addr any = {.family = family, .port = RIG_PORT};
 	uint8_t frame[2048];
 
 	r->avail = rte_mempool_avail_count(r->pool);
@@ -221,19 +255,63 @@ static void sent_remove(struct rig *r, unsigned i)
 	memmove(&r->sent_ns[i], &r->sent_ns[i + 1], after * sizeof(r->sent_ns[0]));
 }
 
+static bool solicitation_for_peer(const struct rig *r, const uint8_t *f, size_t len)
+{
+	struct net_addr peer = rig_remote(0);
+
+	return len >= 78 && be16_load(f + 12) == ETH_TYPE_IPV6 && f[20] == IP_PROTO_ICMP6 &&
+	       f[54] == ICMP6_NEIGHBOUR_SOLICIT && family == NET_FAMILY_IPV6 &&
+	       (r->arp_all || memcmp(f + 62, peer.bytes, 16) == 0);
+}
+
+/* To a neighbour solicitation: solicited, overriding. */
+static void neighbour_advert(struct rig *r, const uint8_t *request)
+{
+	struct net_addr src = {.family = NET_FAMILY_IPV6}, dst = {.family = NET_FAMILY_IPV6};
+	uint8_t f[86] = {0};
+	uint64_t sum;
+
+	memcpy(src.bytes, request + 62, 16);
+	memcpy(dst.bytes, request + 22, 16);
+	memcpy(f, request + 6, 6);
+	memcpy(f + 6, rig_peer_mac.addr_bytes, 6);
+	be16_store(f + 12, ETH_TYPE_IPV6);
+	f[14] = 0x60;
+	f[19] = 32;
+	f[20] = IP_PROTO_ICMP6;
+	f[21] = 255;
+	memcpy(f + 22, src.bytes, 16);
+	memcpy(f + 38, dst.bytes, 16);
+	f[54] = ICMP6_NEIGHBOUR_ADVERT;
+	f[58] = 0x60;
+	memcpy(f + 62, src.bytes, 16);
+	f[78] = 2;
+	f[79] = 1;
+	memcpy(f + 80, rig_peer_mac.addr_bytes, 6);
+	sum = net_pseudo_sum(&src, &dst, IP_PROTO_ICMP6, 32);
+	sum = cksum_fold(cksum_add(sum, f + 54, 32));
+	memcpy(f + 56, &sum, 2);
+	rig_input(r, f, sizeof(f));
+}
+
 /* Answer ARP requests for the peer and forget them. */
 static void arp_answers(struct rig *r)
 {
 	for (unsigned i = 0; i < r->sent_n; i++) {
 		struct rte_mbuf *m = r->sent[i];
-		uint8_t request[42];
+		const uint8_t *f = rte_pktmbuf_mtod(m, const uint8_t *);
+		bool ndp = solicitation_for_peer(r, f, m->data_len);
+		uint8_t request[78];
 
-		if (!arp_request_for_peer(r, rte_pktmbuf_mtod(m, uint8_t *), m->data_len))
+		if (!ndp && !arp_request_for_peer(r, f, m->data_len))
 			continue;
-		memcpy(request, rte_pktmbuf_mtod(m, uint8_t *), sizeof(request));
+		memcpy(request, f, ndp ? sizeof(request) : 42);
 		rte_pktmbuf_free(m);
 		sent_remove(r, i);
-		arp_reply(r, request);
+		if (ndp)
+			neighbour_advert(r, request);
+		else
+			arp_reply(r, request);
 		return; /* rig_input() came by here for the rest */
 	}
 }
@@ -312,7 +390,28 @@ void rig_silent(struct rig *r)
 	ck_assert_uint_eq(rig_take(r, frame, sizeof(frame)), 0);
 }
 
-size_t rig_build_ip(uint8_t *frame, uint8_t protocol, const uint8_t *l4, size_t l4_len)
+static size_t build_ip6(uint8_t *frame, uint8_t protocol, const uint8_t *l4, size_t l4_len)
+{
+	struct net_addr src = rig_remote(0), dst = rig_local(0);
+	struct eth_header *eth = (struct eth_header *)frame;
+	struct ip6_header ip = {
+		.version_class = 0x60,
+		.payload_length = be16_make((uint16_t)l4_len),
+		.next = protocol,
+		.hop_limit = 64,
+	};
+
+	memcpy(eth->dst, rig_mac.addr_bytes, 6);
+	memcpy(eth->src, rig_peer_mac.addr_bytes, 6);
+	eth->type = be16_make(ETH_TYPE_IPV6);
+	memcpy(ip.src, src.bytes, 16);
+	memcpy(ip.dst, dst.bytes, 16);
+	memcpy(frame + 14, &ip, sizeof(ip));
+	memmove(frame + 54, l4, l4_len);
+	return 54 + l4_len;
+}
+
+static size_t build_ip4(uint8_t *frame, uint8_t protocol, const uint8_t *l4, size_t l4_len)
 {
 	struct eth_header *eth = (struct eth_header *)frame;
 	struct ip4_header ip = {
@@ -338,10 +437,23 @@ size_t rig_build_ip(uint8_t *frame, uint8_t protocol, const uint8_t *l4, size_t 
 	return len;
 }
 
+size_t rig_build_ip(uint8_t *frame, uint8_t protocol, const uint8_t *l4, size_t l4_len)
+{
+	if (family == NET_FAMILY_IPV6)
+		return build_ip6(frame, protocol, l4, l4_len);
+	return build_ip4(frame, protocol, l4, l4_len);
+}
 static void ip_rewrite(uint8_t *frame, const struct rig_segment *s)
 {
 	struct ip4_header *ip = (struct ip4_header *)(frame + 14);
+	struct ip6_header *ip6 = (struct ip6_header *)(frame + 14);
 
+	if (family == NET_FAMILY_IPV6) {
+		ip6->class_flow = (uint8_t)(s->tos << 4);
+		if (s->from != 0)
+			ip6->src[15] = s->from;
+		return;
+	}
 	ip->tos = s->tos;
 	if (s->from != 0)
 		ip->src[3] = s->from;
@@ -366,7 +478,7 @@ size_t rig_build_tcp(uint8_t *frame, const struct rig_segment *s)
 	uint64_t sum;
 
 	if (s->from != 0)
-		src.bytes[3] = s->from;
+		src.bytes[family == NET_FAMILY_IPV4 ? 3 : 15] = s->from;
 	sum = net_pseudo_sum(&src, &dst, IP_PROTO_TCP, (uint32_t)len);
 	memcpy(l4, &th, 20);
 	memcpy(l4 + 20, s->options, s->options_len);
@@ -390,22 +502,36 @@ bool rig_take_tcp(struct rig *r, struct rig_segment *s)
 {
 	struct net_addr src = rig_local(0), dst = rig_remote(0);
 	uint8_t frame[9200];
-	size_t len = rig_take(r, frame, sizeof(frame)), l4_len, header;
+	size_t len = rig_take(r, frame, sizeof(frame)), l4_len, header, l4 = rig_l4_offset();
+	uint8_t tos, from;
 	struct tcp_header th;
 
 	if (len == 0)
 		return false;
-	ck_assert_uint_eq(be16_load(frame + 12), ETH_TYPE_IPV4);
-	ck_assert_uint_eq(frame[23], IP_PROTO_TCP);
-	ck_assert_uint_eq(cksum_reduce(cksum_add(0, frame + 14, 20)), 0xffff);
-	memcpy(dst.bytes, frame + 30, 4);
-	l4_len = be16_load(frame + 16) - 20u;
-	ck_assert_uint_eq(l4_len + 34, len);
+	if (family == NET_FAMILY_IPV4) {
+		ck_assert_uint_eq(be16_load(frame + 12), ETH_TYPE_IPV4);
+		ck_assert_uint_eq(frame[23], IP_PROTO_TCP);
+		ck_assert_uint_eq(cksum_reduce(cksum_add(0, frame + 14, 20)), 0xffff);
+		memcpy(dst.bytes, frame + 30, 4);
+		s->tos = frame[15];
+		s->from = frame[33];
+		l4_len = be16_load(frame + 16) - 20u;
+	} else {
+		ck_assert_uint_eq(be16_load(frame + 12), ETH_TYPE_IPV6);
+		ck_assert_uint_eq(frame[20], IP_PROTO_TCP);
+		memcpy(dst.bytes, frame + 38, 16);
+		s->tos = (uint8_t)(be16_load(frame + 14) >> 4);
+		s->from = frame[53];
+		l4_len = be16_load(frame + 18);
+	}
+	tos = s->tos;
+	from = s->from;
+	ck_assert_uint_eq(l4_len + l4, len);
 	ck_assert_uint_eq(
 		cksum_reduce(cksum_add(net_pseudo_sum(&src, &dst, IP_PROTO_TCP, (uint32_t)l4_len),
-				       frame + 34, l4_len)),
+				       frame + l4, l4_len)),
 		0xffff);
-	memcpy(&th, frame + 34, 20);
+	memcpy(&th, frame + l4, 20);
 	header = (size_t)(th.offset >> 4) * 4;
 	memset(s, 0, offsetof(struct rig_segment, payload));
 	s->seq = be32_get(th.seq);
@@ -414,13 +540,13 @@ bool rig_take_tcp(struct rig *r, struct rig_segment *s)
 	s->flags = th.flags;
 	s->src_port = be16_get(th.src);
 	s->dst_port = be16_get(th.dst);
-	s->tos = frame[15];
-	s->from = frame[33];
+	s->tos = tos;
+	s->from = from;
 	s->sent_ns = r->took_ns;
 	s->len = (uint32_t)(l4_len - header);
 	s->options_len = (uint32_t)(header - 20);
-	memcpy(s->options, frame + 54, s->options_len);
-	memcpy(s->payload, frame + 34 + header, s->len);
+	memcpy(s->options, frame + l4 + 20, s->options_len);
+	memcpy(s->payload, frame + l4 + header, s->len);
 	ck_assert_int_eq(tcp_options_parse(s->options, s->options_len, &s->opt), 0);
 	return true;
 }

@@ -79,9 +79,16 @@ int rig_main(const char *name, const TTest *const *tests, size_t n);
 	}
 
 void rig_defaults(struct rig *r); /* then change r->config */
-void rig_start(struct rig *r);    /* makes the stack, listens on RIG_PORT, eats the announcement */
+struct net_ops rig_ops(struct rig *r);
+void rig_start(struct rig *r); /* makes the stack, listens on RIG_PORT, eats the announcement */
 /* Destroys the stack and checks that every mbuf came back. */
 void rig_stop(struct rig *r);
+
+/* Speak IPv6 instead of IPv4 from the next rig_defaults() on. */
+void rig_family(uint8_t family);
+uint8_t rig_family_now(void);
+/* Where the layer-4 header begins in a frame of that family. */
+uint32_t rig_l4_offset(void);
 
 struct net_addr rig_local(uint16_t port);
 struct net_addr rig_remote(uint16_t port);

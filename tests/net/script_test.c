@@ -7,6 +7,8 @@
  */
 #include "tests/net/rig.h"
 
+#include "daemon/net/cksum.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +46,7 @@ __attribute__((format(printf, 1, 2))) static void complain(const char *format, .
 	if (t.broken)
 		return; /* what follows the first is noise */
 	t.broken = true;
-	fprintf(stderr, "%s:%u: %s: ", t.file, t.line, t.name);
+	fprintf(stderr, "%s:%u: IPv%u: %s: ", t.file, t.line, rig_family_now(), t.name);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);
@@ -145,7 +147,10 @@ static void option_one(char *text, struct want_options *out)
 
 	while (*text == ' ')
 		text++;
-	if (sscanf(text, "mss %u", &a) == 1) {
+	if (strcmp(text, "mss max") == 0) {
+		o->has_mss = true;
+		o->mss = rig_family_now() == NET_FAMILY_IPV4 ? 1460 : 1440;
+	} else if (sscanf(text, "mss %u", &a) == 1) {
 		o->has_mss = true;
 		o->mss = (uint16_t)a;
 	} else if (strcmp(text, "sackOK") == 0) {
@@ -339,6 +344,56 @@ static void line_in(const struct line *l)
 	rig_send(&r, &s);
 }
 
+/* "icmp KIND MTU SEQ": an error that quotes a segment of ours. */
+static void line_icmp(struct words *w)
+{
+	static const struct {
+		const char *name;
+		uint8_t type, code, type6, code6;
+	} kinds[] = {
+		{"toobig", 3, 4, ICMP6_TOO_BIG, 0},
+		{"port", 3, 3, ICMP6_UNREACHABLE, 4},
+		{"host", 3, 1, ICMP6_UNREACHABLE, 3},
+		{"hops", 11, 0, ICMP6_TIME_EXCEEDED, 0},
+	};
+	const char *name = word(w);
+	uint32_t mtu = number(word(w)), seq = (uint32_t)strtol(word(w), NULL, 0), ip_len;
+	struct net_addr local = rig_local(0), remote = rig_remote(0);
+	bool v4 = rig_family_now() == NET_FAMILY_IPV4;
+	uint8_t l4[8 + 40 + 20] = {0}, frame[200], *quoted = l4 + 8;
+	uint16_t sum;
+
+	for (size_t i = 0; i < RTE_DIM(kinds); i++) {
+		if (strcmp(kinds[i].name, name) == 0) {
+			l4[0] = v4 ? kinds[i].type : kinds[i].type6;
+			l4[1] = v4 ? kinds[i].code : kinds[i].code6;
+		}
+	}
+	be32_store(l4 + 4, mtu);
+	if (v4) {
+		quoted[0] = IP4_VERSION_IHL;
+		quoted[9] = IP_PROTO_TCP;
+		memcpy(quoted + 12, local.bytes, 4);
+		memcpy(quoted + 16, remote.bytes, 4);
+		ip_len = 20;
+	} else {
+		quoted[0] = 0x60;
+		quoted[6] = IP_PROTO_TCP;
+		memcpy(quoted + 8, local.bytes, 16);
+		memcpy(quoted + 24, remote.bytes, 16);
+		ip_len = 40;
+	}
+	be16_store(quoted + ip_len, RIG_PORT);
+	be16_store(quoted + ip_len + 2, RIG_PEER_PORT);
+	be32_store(quoted + ip_len + 4, t.ports[port_slot(RIG_PEER_PORT)].iss + seq);
+	sum = cksum_fold(
+		cksum_add(v4 ? 0 : net_pseudo_sum(&remote, &local, IP_PROTO_ICMP6, ip_len + 28), l4,
+			  ip_len + 28));
+	memcpy(l4 + 2, &sum, 2);
+	rig_input(&r, frame,
+		  rig_build_ip(frame, v4 ? IP_PROTO_ICMP : IP_PROTO_ICMP6, l4, ip_len + 28));
+}
+
 static void payload_compare(const struct line *l, const struct rig_segment *got)
 {
 	for (uint32_t i = 0; i < got->len; i++) {
@@ -508,8 +563,8 @@ static void expect_info(const char *name, const char *compare, uint32_t value)
 		if (strcmp(all[k].name, name) != 0)
 			continue;
 		if ((compare[0] == '=' && all[k].is != value) ||
-		    (compare[0] == '<' && all[k].is >= value) ||
-		    (compare[0] == '>' && all[k].is <= value))
+		    (compare[0] == 'b' && all[k].is >= value) ||
+		    (compare[0] == 'a' && all[k].is <= value))
 			complain("%s is %lu, expected %s %u", name, all[k].is, compare, value);
 		return;
 	}
@@ -597,6 +652,7 @@ static void line_config(struct words *w)
 	} keys[] = {
 		{"mtu", offsetof(struct net_config, mtu), 2, 1},
 		{"flags", offsetof(struct net_config, flags), 4, 1},
+		{"path_mtu_discovery", offsetof(struct net_config, path_mtu_discovery), 1, 1},
 		TCP_KEY(backlog_max, 1),
 		TCP_KEY(connections_max, 1),
 		TCP_KEY(receive_buffer, 1),
@@ -723,6 +779,14 @@ static void line_run(char *text)
 	struct words w;
 	struct line l;
 
+	char *only = strstr(text, " family ");
+
+	/* "family 4" or "family 6" at the end: the line is for that one. */
+	if (only != NULL) {
+		if (strtoul(only + 8, NULL, 10) != rig_family_now())
+			return;
+		*only = '\0';
+	}
 	if (strncmp(text, "test ", 5) == 0) {
 		test_begin(text + 5);
 		return;
@@ -753,6 +817,8 @@ static void line_run(char *text)
 	if (word_is(&w, "in")) {
 		line_read(&w, &l);
 		line_in(&l);
+	} else if (word_is(&w, "icmp")) {
+		line_icmp(&w);
 	} else if (word_is(&w, "open")) {
 		line_open(&w);
 	} else if (word_is(&w, "app")) {
@@ -767,10 +833,11 @@ static void line_run(char *text)
 static char *const *files;
 static int files_n;
 
-START_TEST(test_scripts)
+static void files_run(uint8_t family)
 {
 	char text[512];
 
+	rig_family(family);
 	for (int i = 0; i < files_n; i++) {
 		FILE *f = fopen(files[i], "r");
 
@@ -781,6 +848,12 @@ START_TEST(test_scripts)
 		test_end();
 		fclose(f);
 	}
+}
+
+START_TEST(test_scripts)
+{
+	files_run(NET_FAMILY_IPV4);
+	files_run(NET_FAMILY_IPV6);
 	printf("%u scripts passed, %u failed\n", passed, failed);
 	ck_assert_uint_gt(passed, 0);
 	ck_assert_uint_eq(failed, 0);

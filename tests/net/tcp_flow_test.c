@@ -322,7 +322,10 @@ START_TEST(test_timeout_backs_off)
 {
 	uint64_t last, gap = 0;
 
-	start();
+	rig_defaults(&r);
+	r.config.path_mtu_discovery = false; /* the same segment every time */
+	rig_start(&r);
+	rig_accept(&r, syn_mss_1000, sizeof(syn_mss_1000));
 	app_sends(100, 100);
 	expect_data(0, 100);
 	last = r.now_ns;

@@ -138,7 +138,13 @@ static void link_send(struct sim_link *l, struct rte_mbuf *m)
 static void frame_mark(struct rte_mbuf *m)
 {
 	struct ip4_header *ip = rte_pktmbuf_mtod_offset(m, struct ip4_header *, 14);
+	struct ip6_header *ip6 = rte_pktmbuf_mtod_offset(m, struct ip6_header *, 14);
 
+	if (m->data_len >= 54 && ip6->version_class == 0x60) {
+		if (ip6->class_flow & 0x30)
+			ip6->class_flow |= IP_ECN_CE << 4;
+		return;
+	}
 	if (m->data_len < 34 || ip->version_ihl != IP4_VERSION_IHL || (ip->tos & 3) == IP_ECN_NOT)
 		return;
 	ip->tos |= IP_ECN_CE;
@@ -405,8 +411,12 @@ static const struct tcp_events end_events = {
 
 /* ---- a seed's world ------------------------------------------------------------------------- */
 
-static struct net_addr side_addr(int side, uint16_t port)
+static struct net_addr side_addr(const struct sim *sim, int side, uint16_t port)
 {
+	if (sim->family == NET_FAMILY_IPV6)
+		return (struct net_addr){.family = NET_FAMILY_IPV6,
+					 .bytes = {0x20, 1, 0, 2, [15] = (uint8_t)(1 + side)},
+					 .port = port};
 	return (struct net_addr){.family = NET_FAMILY_IPV4,
 				 .bytes = {198, 18, 0, (uint8_t)(1 + side)},
 				 .port = port};
@@ -449,9 +459,12 @@ static bool stack_draw(struct sim *sim, int side)
 	c.mac.addr_bytes[0] = 2;
 	c.mac.addr_bytes[5] = (uint8_t)(1 + side);
 	c.addresses_n = 1;
-	c.addresses[0] = (struct net_prefix){side_addr(side, 0), 24};
+	c.addresses[0] = (struct net_prefix){side_addr(sim, side, 0), 24};
+	c.dad_transmits = 0; /* connections open at once */
 	c.pool = sim->pool;
 	c.mtu = (uint16_t)pick(sim, mtus, 6);
+	if (sim->family == NET_FAMILY_IPV6 && c.mtu < IP6_MTU_MIN)
+		c.mtu = IP6_MTU_MIN;
 	c.tcp.connections_max = SIM_CONNS_MAX;
 	c.tcp.backlog_max = SIM_CONNS_MAX;
 	c.tcp.time_wait_max = SIM_CONNS_MAX;
@@ -507,9 +520,11 @@ static void end_draw(struct sim *sim, int side, uint32_t id)
 
 static bool world_make(struct sim *sim)
 {
-	struct net_addr any = {.family = NET_FAMILY_IPV4, .port = 80};
+	struct net_addr any = {.port = 80};
 	struct tcp_listener *listener;
 
+	sim->family = chance(sim, 0.4) ? NET_FAMILY_IPV6 : NET_FAMILY_IPV4;
+	any.family = sim->family;
 	sim->aborts = chance(sim, 0.15);
 	sim->conns = (uint32_t)between(sim, 1, SIM_CONNS_MAX);
 	sim->cookies = chance(sim, 0.2);
@@ -538,8 +553,8 @@ static bool world_make(struct sim *sim)
 
 static void client_open(struct sim *sim, uint32_t id)
 {
-	struct net_addr local = side_addr(0, (uint16_t)(1000 + id));
-	struct net_addr remote = side_addr(1, 80);
+	struct net_addr local = side_addr(sim, 0, (uint16_t)(1000 + id));
+	struct net_addr remote = side_addr(sim, 1, 80);
 	struct sim_end *e = &sim->ends[0][id];
 	int error = tcp_connect(sim->stacks[0], &local, &remote, &end_events, e, &e->conn);
 

@@ -76,6 +76,7 @@ struct sim {
 	uint64_t open_at_ns[SIM_CONNS_MAX];
 	bool both_open[SIM_CONNS_MAX]; /* simultaneous open */
 	uint32_t conns;
+	uint8_t family; /* enum net_family */
 	bool aborts, healed;
 	bool cookies;          /* a late ACK may make a connection that was there already */
 	double down_p, jump_p; /* in each step: the link goes down, the clock leaps */
