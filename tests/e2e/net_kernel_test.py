@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The network stack against the Linux kernel's: kernel sockets speak with tests/net/tcp_echo_daemon.
 
-    net_kernel_test.py PATH_OF_TCP_ECHO_DAEMON [--port af_packet|tap] [--quick]
+    net_kernel_test.py PATH_OF_TCP_ECHO_DAEMON [--port af_packet|tap] [--ipv6] [--quick]
 
 Makes two network namespaces of its own and removes them. Needs root and veth or TUN; says why and
 exits 77 where it cannot run. Loss between the two is made by nftables on the kernel's side, loss,
@@ -22,7 +22,7 @@ import time
 
 # Works in a chroot as well, unlike `ip netns exec`.
 IN_NETNS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/in-netns")
-KERNEL, DAEMON, PREFIX = "198.18.7.1", "198.18.7.2", 24
+KERNEL, DAEMON, PREFIX, FAMILY = "198.18.7.1", "198.18.7.2", 24, socket.AF_INET
 ECHO, DISCARD, RESET, CHARGEN, CLOSED = 7, 9, 13, 19, 4444
 
 
@@ -58,8 +58,10 @@ class Namespaces:
             self.kernel_up("vk0")
 
     def kernel_up(self, dev):
-        run(IN_NETNS, self.peer, "sysctl", "-qw", f"net.ipv6.conf.{dev}.disable_ipv6=1")
-        run(IN_NETNS, self.peer, "ip", "addr", "add", f"{KERNEL}/{PREFIX}", "dev", dev)
+        if FAMILY == socket.AF_INET:
+            run(IN_NETNS, self.peer, "sysctl", "-qw", f"net.ipv6.conf.{dev}.disable_ipv6=1")
+        extra = ["nodad"] if FAMILY == socket.AF_INET6 else []
+        run(IN_NETNS, self.peer, "ip", "addr", "add", f"{KERNEL}/{PREFIX}", "dev", dev, *extra)
         run(IN_NETNS, self.peer, "ip", "link", "set", dev, "up")
 
     def remove(self):
@@ -177,7 +179,7 @@ def discard(n):
 
 
 def chargen(n, pause=0.0, buffer=None):
-    s = socket.socket()
+    s = socket.socket(FAMILY)
     s.settimeout(60)
     if buffer:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -283,28 +285,34 @@ def tiny_segments():
     assert got == data, f"{len(got)} of {len(data)} bytes, or others"
 
 
+def icmp_sum(message):
+    padded = message + b"\0" * (len(message) % 2)
+    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total = (total & 0xffff) + (total >> 16)
+    total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
 def ping():
     """Echo of several sizes through a raw socket."""
-    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    v6 = FAMILY == socket.AF_INET6
+    s = socket.socket(FAMILY, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
     s.settimeout(3)
-    for sequence, size in enumerate((0, 1, 56, 1471, 1472)):
-        body = struct.pack("!HH", os.getpid() & 0xffff, sequence) + os.urandom(size)
-        message = struct.pack("!BBH", 8, 0, 0) + body
-        padded = message + b"\0" * (len(message) % 2)
-        total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-        total = (total & 0xffff) + (total >> 16)
-        total = (total & 0xffff) + (total >> 16)
-        s.sendto(struct.pack("!BBH", 8, 0, ~total & 0xffff) + body, (DAEMON, 0))
+    request, reply, skip_bytes = (128, 129, 0) if v6 else (8, 0, 20)
+    for sequence, size in enumerate((0, 1, 56, 1451, 1452) if v6 else (0, 1, 56, 1471, 1472)):
+        body = struct.pack("!HH", os.getpid() & 0xffff, sequence) + os.urandom(size - size % 4 if v6 else size)
+        checksum = 0 if v6 else icmp_sum(struct.pack("!BBH", request, 0, 0) + body)  # the kernel's, for IPv6
+        s.sendto(struct.pack("!BBH", request, 0, checksum) + body, (DAEMON, 0))
         while True:
-            answer = s.recv(65536)[20:]
-            if answer[0] == 0:
+            answer = s.recv(65536)[skip_bytes:]
+            if answer[0] == reply:
                 break
         assert answer[4:] == body, f"echo of {size} bytes differs"
     s.close()
 
 
 def udp_unreachable():
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s = socket.socket(FAMILY, socket.SOCK_DGRAM)
     s.connect((DAEMON, 5000))
     s.settimeout(3)
     s.send(b"anyone?")
@@ -406,9 +414,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("daemon")
     parser.add_argument("--port", choices=["af_packet", "tap"], default="af_packet")
+    parser.add_argument("--ipv6", action="store_true")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--show", action="store_true", help="the daemon's counters")
     args = parser.parse_args()
+    if args.ipv6:
+        global KERNEL, DAEMON, PREFIX, FAMILY
+        KERNEL, DAEMON, PREFIX, FAMILY = "2001:2:0:7::1", "2001:2:0:7::2", 64, socket.AF_INET6
     if os.geteuid() != 0:
         skip("needs root")
     if args.port == "tap" and not os.path.exists("/dev/net/tun"):

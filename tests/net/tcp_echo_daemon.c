@@ -314,14 +314,14 @@ static bool port_start(struct net_config *c)
 	return rte_eth_macaddr_get(0, &c->mac) == 0;
 }
 
-static bool serve(struct net_stack *stack)
+static bool serve(struct net_stack *stack, uint8_t family)
 {
 	static const enum service services[] = {SERVICE_ECHO, SERVICE_DISCARD, SERVICE_RESET,
 						SERVICE_CHARGEN};
 	struct tcp_listener *listener;
 
 	for (unsigned i = 0; i < 4; i++) {
-		struct net_addr any = {.family = NET_FAMILY_IPV4, .port = (uint16_t)services[i]};
+		struct net_addr any = {.family = family, .port = (uint16_t)services[i]};
 
 		if (tcp_listen(stack, &any, &events, (void *)(uintptr_t)services[i], &listener) !=
 		    0)
@@ -378,6 +378,10 @@ int main(int argc, char **argv)
 	}
 	c.addresses[0].prefix_len = (uint8_t)strtoul(argv[2], NULL, 10);
 	c.addresses_n = 1;
+	if (c.gateway.family == NET_FAMILY_IPV6) {
+		c.gateway6 = c.gateway;
+		c.gateway.family = NET_FAMILY_NONE;
+	}
 	argv[3] = argv[0];
 	if (rte_eal_init(argc - 3, argv + 3) < 0 || random_seed_system(&random) != 0)
 		return 1;
@@ -385,7 +389,7 @@ int main(int argc, char **argv)
 	c.pool = pool;
 	c.tcp.time_wait_ns = UINT64_C(2000000000);
 	if (pool == NULL || !port_start(&c) ||
-	    net_stack_create(&c, &ops, clock_ns(), &stack) != 0 || !serve(stack)) {
+	    net_stack_create(&c, &ops, clock_ns(), &stack) != 0 || !serve(stack, c.addresses[0].addr.family)) {
 		fprintf(stderr, "tcp_echo_daemon: cannot start\n");
 		return 1;
 	}
