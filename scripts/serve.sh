@@ -163,14 +163,13 @@ read -r tcp_port mtu probe <"$work/port"
 
 ip netns add "$ns" || die "cannot make a network namespace"
 "$root/scripts/in-netns" "$ns" ip link set lo up
-# The client's addresses, on its interface or on that one's VLAN.
+# client_addresses IF: the client's addresses on its interface, or on that one's VLAN.
 client_addresses() {
-	local dev=$client_if
-	"$root/scripts/in-netns" "$ns" ip link set "$client_if" up
+	local dev=$1
 	if [ "$vlan" != 0 ]; then
-		dev=$client_if.$vlan
-		"$root/scripts/in-netns" "$ns" ip link add link "$client_if" name "$dev" type vlan id "$vlan" || die "cannot make VLAN $vlan"
-		[ -n "$ipv6" ] || "$root/scripts/in-netns" "$ns" sysctl -qw "net.ipv6.conf.${dev//./\/}.disable_ipv6=1" 2>/dev/null
+		dev=$1.$vlan
+		"$root/scripts/in-netns" "$ns" ip link add link "$1" name "$dev" type vlan id "$vlan" || die "cannot make VLAN $vlan"
+		[ -n "$ipv6" ] || "$root/scripts/in-netns" "$ns" sysctl -qw "net/ipv6/conf/$dev/disable_ipv6=1" 2>/dev/null
 		"$root/scripts/in-netns" "$ns" ethtool -K "$dev" tx off >/dev/null 2>&1
 		"$root/scripts/in-netns" "$ns" ip link set "$dev" up
 	fi
@@ -184,7 +183,7 @@ if [ "$port" != tap ]; then
 		"$root/scripts/in-netns" "$ns" ethtool -K "$i" tx off >/dev/null 2>&1
 		"$root/scripts/in-netns" "$ns" ip link set "$i" mtu "$mtu" up || die "--mtu $mtu: the link does not take it"
 	done
-	"$root/scripts/in-netns" "$ns" ip addr add "$client_address/24" dev cl0
+	client_addresses cl0
 fi
 
 "$root/scripts/in-netns" "$ns" "$splitd" -c "$work/splitd.json" >"$work/splitd.out" &
@@ -201,10 +200,10 @@ wait_for() {
 }
 wait_for "$work/splitd.out" '^splitd: ready' "$splitd_pid" splitd
 if [ "$port" = tap ]; then
-	"$root/scripts/in-netns" "$ns" sysctl -qw net.ipv6.conf.sd0.disable_ipv6=1 2>/dev/null
+	[ -n "$ipv6" ] || "$root/scripts/in-netns" "$ns" sysctl -qw net.ipv6.conf.sd0.disable_ipv6=1 2>/dev/null
 	"$root/scripts/in-netns" "$ns" ethtool -K sd0 tx off >/dev/null 2>&1
-	"$root/scripts/in-netns" "$ns" ip addr add "$client_address/24" dev sd0
 	"$root/scripts/in-netns" "$ns" ip link set sd0 mtu "$mtu" up || die "--mtu $mtu: the link does not take it"
+	client_addresses sd0
 fi
 "$service" --socket "$work/host.sock" --name "$example" --workers "$host_workers" --cores "$host_core" >"$work/host.out" &
 host_pid=$!

@@ -389,7 +389,8 @@ int main(int argc, char **argv)
 	c.pool = pool;
 	c.tcp.time_wait_ns = UINT64_C(2000000000);
 	if (pool == NULL || !port_start(&c) ||
-	    net_stack_create(&c, &ops, clock_ns(), &stack) != 0 || !serve(stack, c.addresses[0].addr.family)) {
+	    net_stack_create(&c, &ops, clock_ns(), &stack) != 0 ||
+	    !serve(stack, c.addresses[0].addr.family)) {
 		fprintf(stderr, "tcp_echo_daemon: cannot start\n");
 		return 1;
 	}
