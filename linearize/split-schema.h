@@ -1,6 +1,6 @@
 /* What generated code knows of message types beyond protobuf-c's descriptors: the tables that
- * protoc-gen-split writes. Installed; needs protobuf-c's header only, so that generated code may include
- * it wherever it is compiled; linearize.h (schema_builder_add_info) takes it in.
+ * protoc-gen-split writes. Installed; needs protobuf-c's header only, so that generated code may
+ * include it wherever it is compiled; linearize.h (schema_builder_add_info) takes it in.
  *
  * All of it is constant data with static lifetime.
  */

@@ -6,8 +6,12 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <vector>
 
 #include <google/protobuf/arena.h>
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/descriptor.pb.h>
+#include <google/protobuf/dynamic_message.h>
 
 #include "fleet.pb.h"
 
@@ -111,15 +115,23 @@ void FillAny(google::protobuf::Message* m, const std::string& name, Random& r) {
   else Fill(static_cast<bench::Maps*>(m), r);
 }
 
-constexpr unsigned kSlots = 64;
-constexpr size_t kArenaBlock = 1 << 20;
+constexpr size_t kArenaBlock = 4 << 20;
+
+// A type's prototype among the generated code of this process, whoever loaded it.
+const google::protobuf::Message* Generated(const std::string& type) {
+  const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(type);
+  return descriptor ? google::protobuf::MessageFactory::generated_factory()->GetPrototype(descriptor) : nullptr;
+}
 
 }  // namespace
 
 struct codec_cpp {
-  const google::protobuf::Message* prototype;
+  // Both outlive the messages: members go in reverse order.
+  std::unique_ptr<google::protobuf::DescriptorPool> pool;
+  std::unique_ptr<google::protobuf::DynamicMessageFactory> factory;
+  const google::protobuf::Message* prototype = nullptr;
   std::unique_ptr<char[]> block{new char[kArenaBlock]};
-  std::unique_ptr<google::protobuf::Message> kept[kSlots];
+  std::vector<std::unique_ptr<google::protobuf::Message>> kept;
 };
 
 extern "C" uint8_t* codec_cpp_make(const char* name, unsigned variant, size_t* bytes_out) {
@@ -138,13 +150,78 @@ extern "C" uint8_t* codec_cpp_make(const char* name, unsigned variant, size_t* b
   return copy;
 }
 
-extern "C" codec_cpp* codec_cpp_create(const char* name) {
-  const auto* prototype = Prototype(name);
+extern "C" uint8_t* codec_cpp_file(const char* type, size_t* bytes_out) {
+  const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(type);
+  if (!descriptor)
+    return nullptr;
+  google::protobuf::FileDescriptorProto file;
+  descriptor->file()->CopyTo(&file);
+  const std::string bytes = file.SerializeAsString();
+  auto* copy = static_cast<uint8_t*>(std::malloc(bytes.size() + 1));
+  if (copy) {
+    std::memcpy(copy, bytes.data(), bytes.size());
+    *bytes_out = bytes.size();
+  }
+  return copy;
+}
+
+extern "C" codec_cpp* codec_cpp_create(const char* type) {
+  const auto* prototype = Generated(type);
   if (!prototype)
     return nullptr;
   auto* codec = new codec_cpp;
   codec->prototype = prototype;
   return codec;
+}
+
+extern "C" codec_cpp* codec_cpp_create_dynamic(const uint8_t* set, size_t bytes, const char* type) {
+  google::protobuf::FileDescriptorSet files;
+  if (!files.ParseFromArray(set, static_cast<int>(bytes)))
+    return nullptr;
+  auto codec = std::make_unique<codec_cpp>();
+  codec->pool = std::make_unique<google::protobuf::DescriptorPool>();
+  // Imports may come later in the set than who imports them.
+  for (int left = files.file_size(), before = left + 1; left > 0 && left < before;) {
+    before = left;
+    left = 0;
+    for (const auto& file : files.file()) {
+      bool ready = !codec->pool->FindFileByName(file.name());
+      for (const auto& import : file.dependency())
+        ready = ready && codec->pool->FindFileByName(import);
+      if (!ready || !codec->pool->BuildFile(file))
+        left += !codec->pool->FindFileByName(file.name());
+    }
+  }
+  const auto* descriptor = codec->pool->FindMessageTypeByName(type);
+  if (!descriptor)
+    return nullptr;
+  codec->factory = std::make_unique<google::protobuf::DynamicMessageFactory>(codec->pool.get());
+  codec->prototype = codec->factory->GetPrototype(descriptor);
+  return codec.release();
+}
+
+extern "C" bool codec_cpp_has_file(const char* name) {
+  return google::protobuf::DescriptorPool::generated_pool()->FindFileByName(name) != nullptr;
+}
+
+extern "C" bool codec_cpp_same_type(const uint8_t* set, size_t bytes, const char* type) {
+  google::protobuf::FileDescriptorSet files;
+  const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(type);
+  if (!descriptor || !files.ParseFromArray(set, static_cast<int>(bytes)))
+    return false;
+  google::protobuf::FileDescriptorProto ours;
+  descriptor->file()->CopyTo(&ours);
+  for (auto& file : *files.mutable_file()) {
+    if (file.name() != ours.name())
+      continue;
+    // What protoc adds to a set and CopyTo leaves out.
+    file.clear_source_code_info();
+    for (auto& message : *file.mutable_message_type())
+      for (auto& field : *message.mutable_field())
+        field.clear_json_name();
+    return file.SerializeAsString() == ours.SerializeAsString();
+  }
+  return false;
 }
 
 extern "C" void codec_cpp_destroy(codec_cpp* codec) { delete codec; }
@@ -157,14 +234,21 @@ extern "C" int codec_cpp_parse(codec_cpp* codec, const uint8_t* wire, size_t byt
   return codec->prototype->New(&arena)->ParseFromArray(wire, static_cast<int>(bytes)) ? 0 : -1;
 }
 
+extern "C" int codec_cpp_room(codec_cpp* codec, unsigned n) {
+  codec->kept.resize(n);
+  return 0;
+}
+
 extern "C" int codec_cpp_keep(codec_cpp* codec, unsigned slot, const uint8_t* wire, size_t bytes) {
-  auto& kept = codec->kept[slot % kSlots];
+  auto& kept = codec->kept.at(slot);
   kept.reset(codec->prototype->New());
   return kept->ParseFromArray(wire, static_cast<int>(bytes)) ? 0 : -1;
 }
 
 extern "C" size_t codec_cpp_serialize(codec_cpp* codec, unsigned slot, uint8_t* out, size_t room) {
-  auto& kept = codec->kept[slot % kSlots];
-  const size_t bytes = kept->ByteSizeLong();  // what SerializeToArray does first; its own call would do it again
-  return bytes <= room && kept->SerializeToArray(out, static_cast<int>(room)) ? bytes : 0;
+  const auto& kept = codec->kept[slot];
+  const size_t bytes = kept->ByteSizeLong();
+  if (bytes > room)
+    return SIZE_MAX;
+  return static_cast<size_t>(kept->SerializeWithCachedSizesToArray(out) - out);
 }

@@ -44,6 +44,7 @@ struct worker;
 	X(attach_refused_outcast, "attaches refused: the process was cut off for what it did")     \
 	X(attach_refused_resources, "attaches refused: no memory or descriptors")                  \
 	X(attach_timeout, "attaches given up: the host said nothing in time")                      \
+	X(schema_shared, "attaches that brought the schema of another host and share it")          \
 	X(endpoint_died, "hosts whose process ended")                                              \
 	X(endpoint_detached, "hosts that detached")                                                \
 	X(endpoint_fault, "hosts detached for what they did")                                      \

@@ -322,21 +322,42 @@ static uint32_t foreign_slots(const struct config_host *ch)
 	return slots > SHEPHERD_SLOTS_MAX ? SHEPHERD_SLOTS_MAX : (uint32_t)slots;
 }
 
+/* The schema of a host that brought the same bytes, or a new one. Many processes of one service are
+ * the rule, and tables are large. */
+static int schema_take(struct control *control, const struct attach_request *request,
+		       struct schema **out)
+{
+	const struct config *cfg = control->p.config;
+	uint64_t hash = schema_blob_hash(request->schema, request->schema_bytes);
+	struct schema_limits limits = schema_limits_default;
+
+	list_for_each (pos, &control->hosts) {
+		const struct control_host *other = list_entry(pos, struct control_host, link);
+
+		if (other->schema == NULL || schema_hash(other->schema) != hash ||
+		    !schema_is_from(other->schema, request->schema, request->schema_bytes))
+			continue;
+		*out = schema_get(other->schema);
+		counter_inc(&control->counters.schema_shared);
+		return 0;
+	}
+	limits.blob_bytes_max = (uint32_t)cfg->linearize.schema_bytes_max;
+	limits.messages_max = cfg->linearize.schema_messages_max;
+	limits.fields_max = cfg->linearize.schema_fields_max;
+	return schema_parse(request->schema, request->schema_bytes, &limits, out);
+}
+
 /* HELLO and its blob are complete: look at them, make the segments, offer them. */
 static void host_offer(struct control_host *host)
 {
 	const struct attach_request *request = attach_server_request(host->server);
 	const struct config *cfg = host->control->p.config;
 	const struct config_host *ch = &cfg->hosts[host->host_index];
-	struct schema_limits limits = schema_limits_default;
 	struct endpoint_config ec;
 	char more[ATTACH_TEXT_MAX / 2] = "";
 	int result;
 
-	limits.blob_bytes_max = (uint32_t)cfg->linearize.schema_bytes_max;
-	limits.messages_max = cfg->linearize.schema_messages_max;
-	limits.fields_max = cfg->linearize.schema_fields_max;
-	result = schema_parse(request->schema, request->schema_bytes, &limits, &host->schema);
+	result = schema_take(host->control, request, &host->schema);
 	if (result == 0)
 		result = methods_check(host, request, more, sizeof(more));
 	if (result == 0 && !methods_take(host, request))

@@ -24,7 +24,7 @@ TCP = {
     "bytes_per_idle_connection": (int, float, type(None)),
 }
 SHAPES = {
-    "codec": {**HEAD, "results": [{"message": str, "bytes": int, "op": str, "engine": str, "ns": NUMBER}], "geomean": dict},
+    "codec": {**HEAD, "variant": str, "results": [{"message": str, "bytes": int, "op": str, "engine": str, "ns": NUMBER}], "geomean": dict},
     "ring": {**HEAD, "line_rtt_ns": NUMBER, "lane_rtt_ns": NUMBER, "lane_rtt_lines": NUMBER, "lane_msgs_per_s": NUMBER,
              "by_size": [{"bytes": int, **RATES}], "peers": {"unix_socket": RATES, "pipe_eventfd": RATES, "rte_ring": RATES}},
     "dispatch": {**HEAD, "polling_ns": NUMBER, "parked_ns": NUMBER, "wakes": int, "parks": int, "parked_calls": int,

@@ -33,15 +33,17 @@ static const char config_text[] =
 	"{\"eal\": {\"main_core\": 0, \"memory\": \"64MiB\", \"hugepages\": false,"
 	"  \"file_prefix\": \"%s\", \"devices\": [\"net_null9\"]},"
 	" \"workers\": [{\"core\": 0}, {\"core\": 1}],"
-	" \"ports\": [{\"name\": \"p0\", \"device\": \"net_null9\", \"mbufs\": 1024,"
+	" \"ports\": [{\"name\": \"p0\", \"device\": \"net_null9\", \"mbufs\": 4096,"
 	"  \"addresses\": [\"198.18.0.2/24\"]}],"
 	" \"listeners\": [{\"name\": \"l\", \"port\": 50051, \"services\": [\"*\"]}],"
 	" \"control\": {\"socket\": \"%s\", \"attach_timeout\": \"3s\", \"pending_max\": 4},"
 	" \"hosts\": ["
 	"  {\"name\": \"echo\", \"uids\": [%u], \"endpoints_max\": 1, \"workers_max\": 2,"
 	"   \"to_host\": \"4MiB\", \"to_daemon\": \"4MiB\", \"hugepages\": false},"
-	"  {\"name\": \"other\", \"uids\": [%u], \"hugepages\": false}],"
-	" \"services\": [{\"name\": \"t.Echo\", \"hosts\": [\"echo\"]}],"
+	"  {\"name\": \"other\", \"uids\": [%u], \"to_host\": \"4MiB\", \"to_daemon\": \"4MiB\","
+	"   \"hugepages\": false}],"
+	" \"services\": [{\"name\": \"t.Echo\", \"hosts\": [\"echo\"]},"
+	"  {\"name\": \"t.Other\", \"hosts\": [\"other\"]}],"
 	" \"linearize\": {\"linear_bytes_max\": \"64KiB\"},"
 	" \"grpc\": {\"message_bytes_max\": \"32KiB\"%s},"
 	" \"shutdown\": {\"drain_timeout\": \"500ms\"}%s}";
@@ -172,9 +174,10 @@ struct host_kind {
 	uint32_t input; /* schema index */
 	bool wait_for_detach;
 	enum { ONCE, AGAIN, AGAIN_KEEPING, AGAIN_CLOSING } again;
+	enum { LAYOUT_OURS, LAYOUT_32_BIT, LAYOUT_BIG_ENDIAN } layout;
 };
 
-static const struct host_kind good_host = {"echo", "t.Echo", 0, 0, false, ONCE};
+static const struct host_kind good_host = {.name = "echo", .service = "t.Echo"};
 
 /* How often this process gets in, one after the other, at most `max`; a place that is not free yet
  * is waited for, a little. */
@@ -221,6 +224,11 @@ static void host_main(const struct host_kind *kind, int ready_fd)
 	    schema_builder_add(builder, &empty_message, &index) != 0 ||
 	    schema_builder_finish(builder, &blob) != 0)
 		_exit(198);
+	/* What another machine's schema begins with: magic as it stores it, size of a pointer. */
+	if (kind->layout == LAYOUT_32_BIT)
+		blob.bytes[6] = 4;
+	else if (kind->layout == LAYOUT_BIG_ENDIAN)
+		memcpy(blob.bytes, "SLPS", 4);
 	hello.schema = blob.bytes;
 	hello.schema_bytes = blob.len;
 	result = attachment_open(socket_path, &hello, WAIT_MS, &attachment, &why);
@@ -461,6 +469,46 @@ START_TEST(bad_attaches_are_refused_and_counted)
 }
 END_TEST
 
+/* Processes of one image bring equal schemas: tables are made once. */
+START_TEST(equal_schemas_are_shared)
+{
+	const struct host_kind other = {.name = "other", .service = "t.Other"};
+	const struct schema *schema;
+	bool attached;
+	pid_t first = host_attach(), second;
+
+	WAIT_FOR(COUNTER(attach_accepted) == 1);
+	schema = fakes[0].last->schema;
+	second = host_start(&other, &attached);
+	ck_assert(attached);
+	WAIT_FOR(COUNTER(attach_accepted) == 2);
+	ck_assert_uint_eq(COUNTER(schema_shared), 1);
+	ck_assert_ptr_eq(fakes[0].last->schema, schema);
+	ck_assert_uint_eq(schema_refs(schema), 2);
+	host_kill(first);
+	WAIT_FOR(schema_refs(schema) == 1);
+	ck_assert_str_eq(schema_message_name(schema_message_at(schema, 0)), "t.Empty");
+	host_kill(second);
+	WAIT_FOR(COUNTER(endpoint_freed) == 2);
+}
+END_TEST
+
+START_TEST(other_layouts_are_refused)
+{
+	struct host_kind kind = good_host;
+
+	kind.layout = LAYOUT_32_BIT;
+	host_refused(&kind, SPLIT_E_LINEARIZE_SCHEMA_LAYOUT);
+	WAIT_FOR(COUNTER(attach_refused_protocol) == 1);
+	WAIT_FOR(logged("attach of \"echo\""));
+	ck_assert(logged("schema is for another pointer size or byte order"));
+	kind.layout = LAYOUT_BIG_ENDIAN;
+	host_refused(&kind, SPLIT_E_LINEARIZE_SCHEMA_LAYOUT);
+	WAIT_FOR(COUNTER(attach_refused_protocol) == 2);
+	ck_assert_uint_eq(COUNTER(attach_accepted), 0);
+}
+END_TEST
+
 START_TEST(a_strange_uid_is_refused)
 {
 	struct host_kind kind = good_host;
@@ -683,6 +731,8 @@ static Suite *control_suite(void)
 	tcase_add_loop_test(tc, an_outcast_stays_out, 0, 2);
 	tcase_add_loop_test(tc, segments_that_are_kept_count, 0, 2);
 	tcase_add_test(tc, bad_attaches_are_refused_and_counted);
+	tcase_add_test(tc, equal_schemas_are_shared);
+	tcase_add_test(tc, other_layouts_are_refused);
 	tcase_add_test(tc, a_strange_uid_is_refused);
 	tcase_add_test(tc, silent_attaches_time_out_and_are_limited);
 	tcase_add_test(tc, no_descriptor_is_no_whirl);
