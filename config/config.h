@@ -243,9 +243,18 @@ struct config_http2 {
 	uint64_t header_bytes_max;
 	uint32_t headers_max;
 	uint64_t header_table_bytes;
-	uint64_t memory;              /* of one worker's HTTP/2 engine, preallocated */
-	uint64_t session_bytes_max;   /* of that, for one connection */
-	uint64_t idle_timeout_ns;     /* a connection without streams; 0: never */
+	uint64_t memory;            /* of one worker's HTTP/2 engine, preallocated */
+	uint64_t session_bytes_max; /* of that, for one connection */
+	uint64_t window_stream_max; /* as far as measurement may widen them */
+	uint64_t window_connection_max;
+	uint64_t idle_timeout_ns; /* a connection without streams; 0: never */
+	uint64_t age_max_ns;      /* 0: none */
+	uint64_t age_grace_ns;    /* 0: for ever */
+	uint64_t keepalive_ns;    /* 0: never */
+	uint64_t keepalive_timeout_ns;
+	uint64_t ping_interval_min_ns; /* of the client's PINGs */
+	uint32_t ping_strikes_max;     /* 0: no such rule */
+	bool pings_without_streams;
 	uint64_t frame_timeout_ns;    /* a frame, or a header list, must be whole so soon */
 	uint64_t settings_timeout_ns; /* preface and SETTINGS must be there by then */
 	struct config_budget resets, pings, settings, empty, windows;

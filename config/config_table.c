@@ -513,8 +513,35 @@ static const struct field http2_fields[] = {
 	     "come."),
 	SIZE("session_bytes_max", session_bytes_max, "4MiB", 64 * KIB, GIB,
 	     "Of that, what one connection may take."),
-	DURATION("idle_timeout", idle_timeout_ns, "0", 0, 24 * HOUR,
-		 "A connection without calls is closed (GOAWAY) after this. 0: never."),
+	SIZE("window_stream_max", window_stream_max, "256KiB", KIB, 2 * GIB - 1,
+	     "How far a stream's window may grow by what is measured of the path (bandwidth times "
+	     "delay); window_stream or less: it stays."),
+	SIZE("window_connection_max", window_connection_max, "4MiB", 65535, 2 * GIB - 1,
+	     "The same for the connection's window."),
+	DURATION(
+		"idle_timeout", idle_timeout_ns, "0", 0, 24 * HOUR,
+		"A connection without calls is closed (GOAWAY in two steps) after this. 0: never."),
+	DURATION("age_max", age_max_ns, "0", 0, 24 * HOUR,
+		 "A connection of this age, a tenth more or less, is told to go (GOAWAY in two "
+		 "steps), "
+		 "so that clients look for others now and then. 0: never."),
+	DURATION("age_grace", age_grace_ns, "0", 0, 24 * HOUR,
+		 "Its calls may go on for so long; then they are cut. 0: as long as they like."),
+	DURATION("keepalive", keepalive_ns, "2h", 0, 24 * HOUR,
+		 "A client that has said nothing for so long is sent a PING. 0: never."),
+	DURATION("keepalive_timeout", keepalive_timeout_ns, "20s", MS, HOUR,
+		 "One that says nothing for so long after that is gone: its connection is closed."),
+	DURATION("ping_interval_min", ping_interval_min_ns, "300s", 0, 24 * HOUR,
+		 "A client's PING sooner than this after its last one is a strike, unless "
+		 "something was "
+		 "sent to it meanwhile. 0: no such rule."),
+	INT("ping_strikes_max", ping_strikes_max, "2", 0, 1000000,
+	    "Strikes past this end the connection (ENHANCE_YOUR_CALM, too_many_pings). 0: no such "
+	    "rule."),
+	BOOL("pings_without_streams", pings_without_streams, "false",
+	     "ping_interval_min counts for connections without calls, too; else it is two hours "
+	     "for "
+	     "them."),
 	DURATION("frame_timeout", frame_timeout_ns, "20s", 100 * MS, HOUR,
 		 "A frame, and a header list with all its CONTINUATIONs, must be whole so soon "
 		 "after "

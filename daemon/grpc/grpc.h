@@ -124,6 +124,11 @@ static inline bool grpc_kind_many_replies(enum grpc_kind k)
 	X(tx_deflated_bytes, "bytes that they held")                                               \
 	X(tx_not_smaller, "messages sent as they are: no smaller when compressed, or no memory")   \
 	X(compress_yields, "times compression gave way to others and went on later")               \
+	X(keepalive_pings, "PINGs sent to clients that said nothing for long")                     \
+	X(keepalive_timeouts, "connections ended: a client did not answer such a PING")            \
+	X(connections_aged, "connections told to go: their greatest age")                          \
+	X(connections_idle, "connections told to go: without a call for long")                     \
+	X(connections_cut, "connections ended: not gone within the grace")                         \
 	X(connections, "connections opened")
 
 COUNTER_DECLARE(grpc, GRPC_COUNTERS); /* struct grpc_counters, grpc_counter_desc */
@@ -148,8 +153,12 @@ struct grpc_config {
 	int compress;              /* enum grpc_compress; a method may have its own */
 	uint32_t compress_level;   /* zlib's, 1..9 */
 	uint32_t compress_bytes_min;
-	uint32_t compress_quantum;  /* bytes of plain text that one grpc_server_run works on */
-	uint64_t compress_memory;   /* compressed bytes kept at once, both ways, whole worker */
+	uint32_t compress_quantum; /* bytes of plain text that one grpc_server_run works on */
+	uint64_t compress_memory;  /* compressed bytes kept at once, both ways, whole worker */
+	/* Connections (grpc_life.c); 0: never, of the grace: none. */
+	uint64_t age_max_ns, age_grace_ns;
+	uint64_t idle_timeout_ns;
+	uint64_t keepalive_ns, keepalive_timeout_ns;
 	uint64_t upload_timeout_ns; /* while others wait for that memory, a compressed message must
 				       be there by then, */
 	uint64_t upload_rate_min;   /* its size at so many bytes a second added */

@@ -107,6 +107,14 @@ struct grpc_connection {
 	struct list writable;
 	uint64_t hold_bytes;      /* of server->hold_bytes */
 	unsigned calls_n, idle_n; /* of server->calls_open; of them, on server->idle */
+	/* grpc_life.c */
+	struct wheel_timer life;
+	uint64_t active_ns; /* when it was last seen to have a stream or to say something */
+	uint64_t age_ns;    /* when it is as old as it may become; UINT64_MAX: never */
+	uint64_t ping_ns;   /* our keepalive PING that nothing came behind yet; 0: none */
+	uint64_t leave_ns;  /* when it is cut, once `leaving` */
+	uint32_t pings;
+	bool living, leaving;
 	bool destroying;
 };
 
@@ -140,6 +148,7 @@ struct grpc_server {
 	uint64_t compressed_bytes; /* of compress_memory */
 	uint32_t quantum_left;
 	uint64_t now_ns;
+	uint64_t jitter;
 	struct grpc_counters counters;
 };
 
@@ -178,6 +187,13 @@ bool grpc_metadata_valid(const struct grpc_metadata *md);
 struct block *grpc_block_render(struct grpc_server *server, const struct http2_header *fixed,
 				size_t n, const struct grpc_result *result,
 				const struct grpc_metadata *md, size_t md_n);
+
+/* --- grpc_life.c: age, idleness, keepalive
+ * ------------------------------------------------------------------------------------------- */
+
+void grpc_life_init(struct grpc_connection *conn);
+/* With its first bytes. */
+void grpc_life_begin(struct grpc_connection *conn);
 
 /* --- grpc_request.c
  * ------------------------------------------------------------------------------- */

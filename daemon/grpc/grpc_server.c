@@ -32,6 +32,7 @@ void grpc_config_default(struct grpc_config *config, uint32_t connections_max)
 		.compress_quantum = 64 * 1024,
 		.compress_memory = 32u << 20,
 		.upload_timeout_ns = UINT64_C(2000000000),
+		.keepalive_timeout_ns = UINT64_C(20000000000),
 		.upload_rate_min = 256 * 1024,
 	};
 	http2_config_default(&config->http2, connections_max);
@@ -133,6 +134,7 @@ int grpc_connection_create(struct grpc_server *server, const struct http2_out *o
 		return -SPLIT_E_BASE_NOMEM;
 	conn->server = server;
 	conn->user = user;
+	grpc_life_init(conn);
 	list_init(&conn->writable);
 	error = http2_session_create(server->engine, out, conn, &conn->session);
 	if (error != 0) {
@@ -149,6 +151,7 @@ void grpc_connection_destroy(struct grpc_connection *conn)
 	if (conn == NULL)
 		return;
 	conn->destroying = true;
+	wheel_cancel(conn->server->wheel, &conn->life);
 	http2_session_destroy(conn->session);
 	pool_put(&conn->server->connections, conn);
 }
@@ -161,6 +164,8 @@ void *grpc_connection_user(const struct grpc_connection *conn)
 int grpc_connection_recv(struct grpc_connection *conn, const uint8_t *p, size_t n, uint64_t now_ns)
 {
 	conn->now_ns = now_ns;
+	if (unlikely(!conn->living))
+		grpc_life_begin(conn);
 	return http2_session_recv(conn->session, p, n, now_ns);
 }
 

@@ -79,6 +79,9 @@ enum http2_error {
 	X(tx_blocked, "sends that stopped for want of room")                                       \
 	X(headers_over, "header lists over the limit of bytes or fields")                          \
 	X(headers_bombs, "header lists over four times the limit: connection ended")               \
+	X(ping_strikes, "connections ended: PINGs came faster than gRPC allows (too_many_pings)")  \
+	X(tx_pings, "PINGs sent to see whether the peer lives")                                    \
+	X(windows_grown, "times a connection's windows were widened by what was measured")         \
 	X(flood_resets, "connections ended: too many resets")                                      \
 	X(flood_pings, "connections ended: too many PINGs")                                        \
 	X(flood_settings, "connections ended: too many SETTINGS")                                  \
@@ -110,6 +113,14 @@ struct http2_config {
 	uint64_t memory_bytes;       /* all of the engine's memory for sessions, preallocated */
 	uint64_t session_bytes_max;  /* of that, for one session */
 	uint64_t frame_timeout_ns;   /* see http2_session_check; 0: none */
+	/* How far the windows may grow by what is measured (http2_ping.c); at most window_*: fixed
+	 */
+	uint32_t window_stream_max;
+	uint32_t window_connection_max;
+	/* PINGs of the peer that come faster are strikes; so many are borne. 0: no such rule */
+	uint64_t ping_interval_min_ns;
+	uint32_t ping_strikes_max;
+	bool pings_without_streams; /* else two hours count while no stream is open */
 	struct http2_budget resets, pings, settings, empty, windows;
 };
 
@@ -225,6 +236,9 @@ bool http2_session_want_send(const struct http2_session *session);
 bool http2_session_done(const struct http2_session *session);
 /* Streams that are open now. */
 unsigned http2_session_streams(const struct http2_session *session);
+
+/* A PING to the peer, to hear something of it. 0, or why it cannot be sent. */
+int http2_session_ping(struct http2_session *session) SPLIT_MUST_USE;
 
 /* Shut down (RFC 9113 s6.8). Graceful: a GOAWAY that still allows all streams and a PING; at its
  * answer the GOAWAY with the last stream taken; calls that run go on. Not graceful: GOAWAY with

@@ -199,6 +199,14 @@ struct http2_session {
 	bool finished; /* the last output after an error is written */
 	bool draining; /* the first GOAWAY of two is out, its PING not answered */
 
+	/* http2_ping.c */
+	uint64_t ping_last_ns; /* the peer's last PING; 0: none since we sent an answer */
+	uint32_t ping_strikes;
+	uint32_t window_stream, window_connection; /* as they stand */
+	uint64_t bdp_bytes, bdp_next_ns;
+	bool bdp_pinged;
+	bool goaway_text, goaway_out; /* the GOAWAY with a text is submitted; is out */
+
 	struct scan scan;
 	struct flood_level flood[FLOOD_KINDS];
 	struct http2_stream *last_found;
@@ -264,5 +272,12 @@ void http2_scan_stream_closed(struct http2_session *s, uint32_t id, bool by_us);
 /* End the session with a GOAWAY of `code`; `error` (negative, fatal) is what recv and send return.
  */
 void http2_session_fail(struct http2_session *s, uint32_t code, int error);
+void http2_session_fail_text(struct http2_session *s, uint32_t code, int error, const char *text);
+
+/* http2_ping.c. The peer's PING; its answer to one of ours (true: to the one behind a GOAWAY). */
+void http2_ping_received(struct http2_session *s);
+bool http2_ping_answered(struct http2_session *s, const uint8_t *data);
+/* Body bytes came, and the windows may still grow. */
+void http2_bdp_data(struct http2_session *s, size_t n);
 
 #endif

@@ -142,7 +142,10 @@ static bool scan_head(struct http2_session *s, bool all_fed)
 		http2_flood_spend(s, flags & NGHTTP2_FLAG_ACK ? FLOOD_EMPTY : FLOOD_SETTINGS);
 		break;
 	case NGHTTP2_PING:
-		http2_flood_spend(s, FLOOD_PINGS);
+		if (flags & NGHTTP2_FLAG_ACK)
+			http2_flood_spend(s, FLOOD_PINGS);
+		else
+			http2_ping_received(s);
 		break;
 	case NGHTTP2_WINDOW_UPDATE:
 		http2_flood_spend(s, FLOOD_WINDOWS);

@@ -161,9 +161,12 @@ int http2_send_frame_done(nghttp2_session *ng, const nghttp2_frame *frame, void 
 		/* Not before it is out: nghttp2 would let a PING overtake it. */
 		if (s->draining)
 			(void)nghttp2_submit_ping(ng, NGHTTP2_FLAG_NONE, http2_drain_ping);
+		s->goaway_out = s->goaway_text;
 		return 0;
 	case NGHTTP2_HEADERS:
 	case NGHTTP2_DATA:
+		s->ping_last_ns = 0;
+		s->ping_strikes = 0;
 		break;
 	default:
 		return 0;
@@ -208,6 +211,8 @@ static bool send_step(struct http2_session *s)
 		if (s->pending_len > 0)
 			return false;
 	}
+	if (unlikely(s->goaway_out))
+		return false; /* nothing behind it */
 	n = nghttp2_session_mem_send(s->ng, &p);
 	if (unlikely(n < 0)) {
 		if (s->error == 0)

@@ -30,8 +30,6 @@ _Static_assert((int)HTTP2_STATIC == (NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_F
  */
 #define NG_CONTINUATIONS 1000000000
 
-const uint8_t http2_drain_ping[8] = {'s', 'p', 'l', 'i', 't', 'd', 0, 1};
-
 void http2_config_default(struct http2_config *config, uint32_t sessions_max)
 {
 	*config = (struct http2_config){
@@ -124,6 +122,20 @@ void http2_session_fail(struct http2_session *s, uint32_t code, int error)
 	s->error = error;
 	counter_inc(&s->engine->counters.sessions_failed);
 	if (nghttp2_session_terminate_session(s->ng, code) != 0)
+		s->finished = true;
+}
+
+void http2_session_fail_text(struct http2_session *s, uint32_t code, int error, const char *text)
+{
+	int32_t last = nghttp2_session_get_last_proc_stream_id(s->ng);
+
+	if (s->error != 0)
+		return;
+	s->error = error;
+	s->goaway_text = true;
+	counter_inc(&s->engine->counters.sessions_failed);
+	if (nghttp2_submit_goaway(s->ng, NGHTTP2_FLAG_NONE, last, code, (const uint8_t *)text,
+				  strlen(text)) != 0)
 		s->finished = true;
 }
 
@@ -302,8 +314,8 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
 			stream->flags |= STREAM_PEER_RESET;
 		break;
 	case NGHTTP2_PING:
-		if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && s->draining &&
-		    memcmp(frame->ping.opaque_data, http2_drain_ping, 8) == 0)
+		if ((frame->hd.flags & NGHTTP2_FLAG_ACK) &&
+		    http2_ping_answered(s, frame->ping.opaque_data) && s->draining)
 			session_goaway_last(s);
 		break;
 	case NGHTTP2_SETTINGS:
@@ -328,6 +340,8 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
 
 	(void)flags;
 	counter_add(&s->engine->counters.rx_data_bytes, n);
+	if (s->window_stream < s->engine->config.window_stream_max)
+		http2_bdp_data(s, n);
 	/* The connection's window is given back before anybody looks at the bytes. */
 	if (nghttp2_session_consume_connection(ng, n) != 0)
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
@@ -560,6 +574,8 @@ int http2_session_create(struct http2_engine *e, const struct http2_out *out, vo
 		return -SPLIT_E_BASE_NOMEM;
 	}
 	s->engine = e;
+	s->window_stream = e->config.window_stream;
+	s->window_connection = e->config.window_connection;
 	s->out = *out;
 	s->user = user;
 	http2_scan_init(s);

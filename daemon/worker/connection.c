@@ -219,9 +219,8 @@ void connections_check(struct worker *w)
 static void connection_idle(struct wheel_timer *timer, uint64_t now_ns)
 {
 	struct connection *c = container_of(timer, struct connection, idle);
-	const struct config_http2 *cfg = &c->w->cfg->http2;
-	uint64_t until_ns;
 
+	(void)now_ns;
 	if (c->grpc == NULL) {
 		c->handshake_late = true;
 		connection_abort(c);
@@ -230,20 +229,7 @@ static void connection_idle(struct wheel_timer *timer, uint64_t now_ns)
 	if (c->bytes_seen < PREFACE_BYTES) {
 		counter_inc(&c->w->counters.connections_idle);
 		connection_abort(c);
-		return;
 	}
-	if (cfg->idle_timeout_ns == 0)
-		return;
-	if (grpc_connection_streams(c->grpc) != 0)
-		c->active_ns = now_ns;
-	until_ns = c->active_ns + cfg->idle_timeout_ns;
-	if (until_ns <= now_ns) {
-		counter_inc(&c->w->counters.connections_idle);
-		grpc_connection_goaway(c->grpc, false);
-		connection_due(c);
-		return;
-	}
-	wheel_arm(&c->w->wheel, &c->idle, until_ns);
 }
 
 int connection_serve(struct connection *c)
@@ -258,12 +244,9 @@ int connection_serve(struct connection *c)
 	}
 	if (grpc_connection_create(w->grpc, &out, c, &c->grpc) != 0)
 		return -SPLIT_E_BASE_NOMEM;
-	c->active_ns = w->now_ns;
 	wheel_cancel(&w->wheel, &c->idle);
 	if (cfg->settings_timeout_ns != 0)
 		wheel_arm(&w->wheel, &c->idle, w->now_ns + cfg->settings_timeout_ns);
-	else if (cfg->idle_timeout_ns != 0)
-		wheel_arm(&w->wheel, &c->idle, w->now_ns + cfg->idle_timeout_ns);
 	return 0;
 }
 
@@ -312,7 +295,6 @@ void connection_received(struct connection *c, const uint8_t *bytes, size_t n)
 	if (grpc_connection_recv(c->grpc, bytes, n, c->w->now_ns) != 0)
 		c->failed = true;
 	c->bytes_seen = (uint32_t)RTE_MIN(c->bytes_seen + n, (size_t)PREFACE_BYTES);
-	c->active_ns = c->w->now_ns;
 }
 
 static void on_data(void *conn_ctx, struct rte_mbuf *chain)

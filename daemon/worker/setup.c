@@ -262,6 +262,16 @@ static int grpc_setup(struct worker *w)
 	cfg.http2.header_table_bytes = (uint32_t)h->header_table_bytes;
 	cfg.http2.memory_bytes = h->memory;
 	cfg.http2.session_bytes_max = h->session_bytes_max;
+	cfg.idle_timeout_ns = h->idle_timeout_ns;
+	cfg.age_max_ns = h->age_max_ns;
+	cfg.age_grace_ns = h->age_grace_ns;
+	cfg.keepalive_ns = h->keepalive_ns;
+	cfg.keepalive_timeout_ns = h->keepalive_timeout_ns;
+	cfg.http2.window_stream_max = (uint32_t)h->window_stream_max;
+	cfg.http2.window_connection_max = (uint32_t)h->window_connection_max;
+	cfg.http2.ping_interval_min_ns = h->ping_interval_min_ns;
+	cfg.http2.ping_strikes_max = h->ping_strikes_max;
+	cfg.http2.pings_without_streams = h->pings_without_streams;
 	cfg.http2.frame_timeout_ns = h->frame_timeout_ns;
 	budget_fill(&h->resets, &cfg.http2.resets);
 	budget_fill(&h->pings, &cfg.http2.pings);

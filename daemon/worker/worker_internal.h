@@ -188,8 +188,7 @@ struct connection {
 	uint32_t out_bytes;
 	uint32_t out_room; /* what TCP takes in this send */
 	uint32_t out_segment;
-	uint32_t bytes_seen; /* up to the length of a preface */
-	uint64_t active_ns;
+	uint32_t bytes_seen;    /* up to the length of a preface */
 	uint64_t progress_ns;   /* when bytes last went out to TCP, or when there were none to go */
 	uint64_t encoded_bytes; /* in replies encoded and not yet released */
 	uint32_t windows_grown; /* its share of worker.windows_grown */

@@ -2,7 +2,7 @@
 """PING flood (CVE-2019-9512), and the same from a client that does not read the answers."""
 from attacker import Peer, flood, h2, main
 
-MARK = ("http2.flood_pings",)
+MARK = ("http2.ping_strikes",)
 ENDED = True
 PINGS = h2.frame(h2.PING, 0, 0, b"12345678") * 1000
 

@@ -15,7 +15,7 @@ def main():
         print(done.stdout + done.stderr)
         assert s.alive(), "splitd died"
         counters = s.stats()
-        for name in ("http2.rx_malformed", "http2.sessions_failed", "http2.flood_pings", "http2.flood_resets",
+        for name in ("http2.rx_malformed", "http2.sessions_failed", "http2.ping_strikes", "http2.flood_resets",
                      "http2.flood_settings", "http2.flood_empty", "http2.flood_windows", "http2.headers_bombs"):
             print(f"{name} {counters[name]}")
             assert counters[name] > 0 or len(sys.argv) > 2, f"{name} did not move"
