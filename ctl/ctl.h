@@ -28,7 +28,7 @@ struct ctl_client {
 	int fd;
 	int pid; /* of the daemon, from its greeting */
 	size_t answer_bytes_max;
-	char error[256]; /* why the last call failed, one line */
+	char error[640]; /* why the last call failed, one line */
 };
 
 /* The socket of the instance with DPDK file prefix `prefix`: what the EAL would choose for this
@@ -52,7 +52,7 @@ int ctl_parse_answer(const char *bytes, size_t n, const char *request,
 
 /* ---- command line --------------------------------------------------------------------------- */
 
-enum ctl_command { CTL_STATS, CTL_ENDPOINTS, CTL_PORTS, CTL_VERSION, CTL_HELP };
+enum ctl_command { CTL_STATS, CTL_ENDPOINTS, CTL_PORTS, CTL_RELOAD, CTL_VERSION, CTL_HELP };
 
 struct ctl_options {
 	enum ctl_command command;

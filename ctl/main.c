@@ -8,12 +8,13 @@ enum exit_code { EXIT_GOOD = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static void usage(FILE *to)
 {
-	fputs("usage: splitctl [OPTIONS] stats|endpoints|ports|version\n"
+	fputs("usage: splitctl [OPTIONS] stats|endpoints|ports|reload|version\n"
 	      "       splitctl decode --proto-set FILE --type NAME [OPTIONS] [FILE]\n"
 	      "\n"
 	      "  stats            counters by layer and worker (those that are not 0)\n"
 	      "  endpoints        attached host processes\n"
 	      "  ports            network ports and their links\n"
+	      "  reload           read the configuration, certificates and keys again\n"
 	      "  version          versions of splitctl and of the running splitd\n"
 	      "  decode           protobuf messages as JSON (splitctl decode --help)\n"
 	      "\n"
@@ -116,6 +117,42 @@ static int decode_run(int argc, char **argv)
 	return EXIT_FAILED;
 }
 
+/* How long the control thread may take to read the files. */
+#define RELOAD_TRIES   500
+#define RELOAD_STEP_US 20000
+
+static int reload_run(struct ctl_client *c)
+{
+	json_t *answer;
+	json_int_t asked, done = 0, good;
+	int result = ctl_ask(c, "/splitd/reload", &answer);
+
+	if (result != 0)
+		return result;
+	asked = json_integer_value(json_object_get(answer, "asked"));
+	json_decref(answer);
+	for (unsigned i = 0; i < RELOAD_TRIES && done < asked; i++) {
+		usleep(RELOAD_STEP_US);
+		result = ctl_ask(c, "/splitd/reloaded", &answer);
+		if (result != 0)
+			return result;
+		done = json_integer_value(json_object_get(answer, "done"));
+		good = json_integer_value(json_object_get(answer, "result"));
+		if (done >= asked && good != 0) {
+			const char *text = json_string_value(json_object_get(answer, "text"));
+
+			(void)snprintf(c->error, sizeof(c->error), "nothing was changed: %s",
+				       text != NULL ? text : "?");
+			result = -SPLIT_E_CONFIG_INVALID;
+		}
+		json_decref(answer);
+	}
+	if (done >= asked)
+		return result;
+	(void)snprintf(c->error, sizeof(c->error), "splitd does not say whether it has reloaded");
+	return -SPLIT_E_BASE_SYSTEM;
+}
+
 int main(int argc, char **argv)
 {
 	struct ctl_options options;
@@ -150,6 +187,8 @@ int main(int argc, char **argv)
 	}
 	if (options.command == CTL_STATS)
 		result = stats_run(&client, &options);
+	else if (options.command == CTL_RELOAD)
+		result = reload_run(&client);
 	else if (options.command == CTL_VERSION)
 		result = version_run(&client, &options);
 	else

@@ -10,7 +10,7 @@ static const struct {
 	enum ctl_command command;
 } commands[] = {
 	{"stats", CTL_STATS},     {"endpoints", CTL_ENDPOINTS}, {"ports", CTL_PORTS},
-	{"version", CTL_VERSION}, {"help", CTL_HELP},
+	{"version", CTL_VERSION}, {"reload", CTL_RELOAD},       {"help", CTL_HELP},
 };
 
 static bool command_parse(const char *word, enum ctl_command *out)
@@ -93,13 +93,14 @@ bool ctl_options_parse(int argc, char **argv, struct ctl_options *out, char *err
 	if (decided)
 		return true;
 	if (optind == argc) {
-		snprintf(error, bytes, "no command: expected stats, endpoints, ports or version");
+		snprintf(error, bytes,
+			 "no command: expected stats, endpoints, ports, reload or version");
 		return false;
 	}
 	if (!command_parse(argv[optind], &out->command)) {
 		snprintf(error, bytes,
-			 "%s: unknown command, expected stats, endpoints, ports or "
-			 "version",
+			 "%s: unknown command, expected stats, endpoints, ports, "
+			 "reload or version",
 			 argv[optind]);
 		return false;
 	}

@@ -417,14 +417,27 @@ void split_call_release(struct split_call *call)
 	call_put(call, 1);
 }
 
+static const struct split_metadata *entries_of(const struct metadata_block *block,
+					       size_t *count_out)
+{
+	*count_out = block != NULL ? block->count : 0;
+	return block != NULL ? (const struct split_metadata *)(const void *)block->entries : NULL;
+}
+
 const struct split_metadata *split_call_metadata(const struct split_call *call, size_t *count_out)
 {
-	if (call->metadata == NULL) {
-		*count_out = 0;
-		return NULL;
-	}
-	*count_out = call->metadata->count;
-	return (const struct split_metadata *)(const void *)call->metadata->entries;
+	return entries_of(call->metadata, count_out);
+}
+
+const struct split_metadata *split_call_peer_identity(const struct split_call *call,
+						      size_t *count_out)
+{
+	return entries_of(call->identity, count_out);
+}
+
+bool split_call_peer_is_tls(const struct split_call *call)
+{
+	return call->peer_is_tls;
 }
 
 const struct split_metadata *split_call_metadata_find(const struct split_call *call,

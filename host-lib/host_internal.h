@@ -222,7 +222,9 @@ struct split_call {
 	/* line 1: asked for now and then */
 	uint64_t deadline_ns;
 	const struct metadata_block *metadata;
+	const struct metadata_block *identity;
 	struct split_peer peer;
+	bool peer_is_tls;
 	void *user;
 	struct split_call *next;        /* free list */
 	struct split_call *cancel_next; /* calls whose cancelled callback is due */

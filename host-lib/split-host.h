@@ -340,6 +340,13 @@ SPLIT_API void split_call_peer(const struct split_call *call, struct split_peer 
 /* As gRPC writes it, "ipv4:198.18.0.1:4000", NUL-terminated. Returns the length it has, or would
  * have had, as snprintf. */
 SPLIT_API int split_call_peer_text(const struct split_call *call, char *buf, size_t bytes);
+/* Whether the client's connection is one of TLS. */
+SPLIT_API bool split_call_peer_is_tls(const struct split_call *call);
+/* What the client's certificate says about it, verified by splitd, under gRPC's names:
+ * "x509_common_name", "x509_subject" and, once for each, "x509_subject_alternative_name". Valid as
+ * long as the metadata. NULL and 0: the client gave no certificate. */
+SPLIT_API const struct split_metadata *split_call_peer_identity(const struct split_call *call,
+								size_t *count_out);
 
 /* "package.Service/Method"; valid as long as the host. The method's kind. */
 SPLIT_API const char *split_call_method(const struct split_call *call);

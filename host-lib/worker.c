@@ -135,11 +135,15 @@ static void call_fill(struct worker *w, struct split_call *call, const struct sl
 	call->nowait = false;
 	call->out_lane = NULL;
 	call->metadata = NULL;
+	call->identity = NULL;
 	call->peer.family = 0;
+	call->peer_is_tls = false;
 	call->cancel_queued = false;
 	atomic_store_explicit(&call->cancelled, 0, memory_order_relaxed);
 	if ((slot->flags & SLOT_EXTRA) != 0) {
 		call->metadata = (const struct metadata_block *)(uintptr_t)slot->metadata;
+		call->identity = (const struct metadata_block *)(uintptr_t)slot->peer;
+		call->peer_is_tls = (slot->peer_flags & SLOT_PEER_TLS) != 0;
 		call->peer.family = slot->peer_family;
 		call->peer.port = slot->peer_port;
 		memcpy(call->peer.address, slot->peer_address, sizeof(call->peer.address));

@@ -166,7 +166,7 @@ static int submit_check(struct endpoint_port *p, unsigned lane, const struct end
 static uint8_t slot_fill_extra(struct slot *s, const struct endpoint_request *r)
 {
 	s->metadata = r->metadata;
-	s->peer = 0;
+	s->peer = r->peer;
 	s->trace = r->trace;
 	s->text = 0;
 	s->msg_bytes = r->msg_bytes;
@@ -174,7 +174,7 @@ static uint8_t slot_fill_extra(struct slot *s, const struct endpoint_request *r)
 	store_relaxed(&s->revoke, 0);
 	s->peer_port = r->peer_port;
 	s->peer_family = r->peer_family;
-	s->reserved = 0;
+	s->peer_flags = r->peer_flags;
 	memcpy(s->peer_address, r->peer_address, sizeof(s->peer_address));
 	return SLOT_EXTRA;
 }

@@ -94,6 +94,9 @@ enum cancel_cause {
 #define SLOT_HAS_MESSAGE     0x40 /* `msg` is a message (it may be at any address, even inline) */
 #define SLOT_COMPRESSED      0x80 /* to host: the client sent it compressed; to daemon: compress it */
 
+/* Of slot.peer_flags: the connection is one of TLS. */
+#define SLOT_PEER_TLS 0x01
+
 /* One slot: four cache lines. A consumer polls line 0 only. `seq` is stored last (release) and is
  * the valid flag: slot i of a ring of n holds ticket t (t % n == i) when seq == (uint32_t)(t + 1).
  * `revoke` alone changes after publication (stored by the daemon: ticket + 1 when taken back). */
@@ -121,15 +124,15 @@ struct slot {
 
 	/* line 1: SLOT_EXTRA */
 	uint64_t metadata; /* struct metadata_block, or 0 */
-	uint64_t peer;     /* reserved for the peer's identity (TLS); 0 */
+	uint64_t peer;     /* struct metadata_block: the client certificate's names; or 0 */
 	uint64_t trace;    /* NUL-terminated traceparent, or 0 */
 	uint64_t text;     /* status message: text_bytes bytes, or 0 */
 	uint32_t msg_bytes;
 	uint32_t text_bytes;
 	uint32_t revoke;
-	uint16_t peer_port;  /* host order */
-	uint8_t peer_family; /* 0, 4 or 6 */
-	uint8_t reserved;
+	uint16_t peer_port;       /* host order */
+	uint8_t peer_family;      /* 0, 4 or 6 */
+	uint8_t peer_flags;       /* SLOT_PEER_TLS */
 	uint8_t peer_address[16]; /* IPv4 in the first four bytes; network order */
 
 	/* lines 2-3: a linear message, or tokens of a RELEASE */

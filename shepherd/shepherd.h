@@ -312,7 +312,9 @@ struct endpoint_request {
 	uint64_t deadline_ns;
 	uint64_t info;                 /* CANCEL: cause; WRITABLE: WRITABLE_INFO */
 	uint64_t msg, metadata, trace; /* host addresses */
+	uint64_t peer;                 /* the same: metadata_block of the client's names */
 	uint8_t peer_family;           /* 0: not told */
+	uint8_t peer_flags;            /* SLOT_PEER_* */
 	uint16_t peer_port;
 	uint8_t peer_address[16];
 	struct endpoint_blocks *blocks; /* everything msg, metadata, trace lie in; NULL: none */

@@ -227,11 +227,6 @@ struct tls_helpers *control_tls_helpers(const struct control_tls *tls)
 /* ---- reload -----------------------------------------------------------------------------------
  */
 
-static void log_line(const char *line)
-{
-	log_error("%s", line);
-}
-
 /* A worker frees nothing: the last reference is ours. Without memory for that it is the worker's.
  */
 static void retire(struct control_tls *tls, struct tls_context *context)
@@ -247,7 +242,8 @@ static void retire(struct control_tls *tls, struct tls_context *context)
 	list_add_tail(&tls->retired, &r->link);
 }
 
-int certificates_reload(struct control *control, const struct config *fresh)
+int certificates_reload(struct control *control, const struct config *fresh,
+			void (*tell)(const char *line))
 {
 	struct control_tls *tls = control->p.tls;
 	struct tls_context *contexts[CONFIG_LISTENERS_MAX];
@@ -255,7 +251,7 @@ int certificates_reload(struct control *control, const struct config *fresh)
 
 	if (tls == NULL)
 		return 0;
-	err = contexts_make(fresh, tls->tickets, contexts, log_line, control->p.config_path);
+	err = contexts_make(fresh, tls->tickets, contexts, tell, control->p.config_path);
 	if (err != 0)
 		return err;
 	for (uint32_t i = 0; i < fresh->listeners_n; i++) {

@@ -283,6 +283,7 @@ int control_run(struct control *control)
 			event_serve(control, events[i].data.ptr);
 		reports_read(control);
 		hosts_tick(control, now_ns);
+		reload_tick(control);
 		certificates_tick(control, now_ns);
 		stop_tick(control, now_ns);
 		links_watch(control, now_ns);

@@ -89,6 +89,12 @@ struct control {
 	struct log_limit host_log;   /* coming and going likewise */
 	/* Telemetry's threads read hosts and state under it; control writes them under it. */
 	pthread_mutex_t lock;
+	/* Reloads asked for by telemetry, and what came of the last one done; under the lock. */
+	struct {
+		uint64_t asked, done;
+		int result;
+		char text[512]; /* the first thing that is wrong */
+	} reload;
 	struct control_counters counters;
 };
 
@@ -128,11 +134,13 @@ void departed_fini(struct control *control);
 
 /* certificates.c: make every listener's TLS context from the files anew, or leave all as they are
  * (negative; the log says why). Posts to workers, rotates ticket keys, frees what is not used. */
-int certificates_reload(struct control *control, const struct config *fresh) SPLIT_MUST_USE;
+int certificates_reload(struct control *control, const struct config *fresh,
+			void (*tell)(const char *line)) SPLIT_MUST_USE;
 void certificates_tick(struct control *control, uint64_t now_ns);
 
-/* reload.c: SIGHUP */
+/* reload.c: SIGHUP, and splitctl's command: what telemetry asked for. */
 void control_reload(struct control *control);
+void reload_tick(struct control *control);
 
 /* telemetry.c: register the commands (once in a process) and say who answers them; NULL: nobody. */
 int telemetry_open(struct control *control);

@@ -1,6 +1,7 @@
 /* SIGHUP: read the configuration file again. What a running splitd can take over is the log level
  * and the certificates; for the rest it says which sections differ, so that nobody believes they
  * are in force. */
+#include <stdio.h>
 #include <string.h>
 
 #include "daemon/control/control_internal.h"
@@ -112,7 +113,17 @@ static int load(const struct control *control, struct config **out, struct confi
 	return result;
 }
 
-void control_reload(struct control *control)
+/* The first line of what is wrong, for who asked; the control thread's own. */
+static char first_wrong[512];
+
+static void tell(const char *line)
+{
+	log_error("%s", line);
+	if (first_wrong[0] == '\0')
+		(void)snprintf(first_wrong, sizeof(first_wrong), "%s", line);
+}
+
+static int reload(struct control *control)
 {
 	struct config_report report;
 	struct config *fresh;
@@ -121,17 +132,17 @@ void control_reload(struct control *control)
 	config_report_init(&report);
 	result = load(control, &fresh, &report);
 	for (size_t i = 0; i < report.count; i++)
-		log_error("%s", report.findings[i].text);
+		tell(report.findings[i].text);
 	config_report_fini(&report);
 	if (result == 0) {
-		result = certificates_reload(control, fresh);
+		result = certificates_reload(control, fresh, tell);
 		if (result != 0)
 			config_free(fresh);
 	}
 	if (result != 0) {
 		counter_inc(&control->counters.reloads_failed);
 		log_error("reload: %s is not valid, nothing was changed", control->p.config_path);
-		return;
+		return result;
 	}
 	counter_inc(&control->counters.reloads);
 	log_level_set((enum log_level)fresh->log.level);
@@ -139,4 +150,33 @@ void control_reload(struct control *control)
 		 log_level_name((enum log_level)fresh->log.level));
 	differences_log(control->p.config, fresh);
 	config_free(fresh);
+	return 0;
+}
+
+void control_reload(struct control *control)
+{
+	first_wrong[0] = '\0';
+	(void)reload(control);
+}
+
+void reload_tick(struct control *control)
+{
+	uint64_t asked;
+	int result;
+
+	pthread_mutex_lock(&control->lock);
+	asked = control->reload.asked;
+	pthread_mutex_unlock(&control->lock);
+	if (asked == control->reload.done)
+		return;
+	first_wrong[0] = '\0';
+	result = reload(control);
+	pthread_mutex_lock(&control->lock);
+	control->reload.done = asked;
+	control->reload.result = result;
+	(void)snprintf(control->reload.text, sizeof(control->reload.text), "%s",
+		       result == 0              ? ""
+		       : first_wrong[0] != '\0' ? first_wrong
+						: error_text(result));
+	pthread_mutex_unlock(&control->lock);
 }

@@ -270,6 +270,26 @@ static int endpoint_answer(struct control *control, const char *params, struct r
 	return -1;
 }
 
+/* The one command that changes something: the control thread will look. */
+static int reload_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	(void)params;
+	control->reload.asked++;
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_u64(d, "asked", control->reload.asked);
+	return 0;
+}
+
+static int reloaded_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	(void)params;
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_u64(d, "done", control->reload.done);
+	rte_tel_data_add_dict_int(d, "result", control->reload.result);
+	rte_tel_data_add_dict_string(d, "text", control->reload.text);
+	return 0;
+}
+
 static const struct {
 	const char *command;
 	int (*answer)(struct control *, const char *, struct rte_tel_data *);
@@ -283,6 +303,8 @@ static const struct {
 	{"/splitd/stages", stages_answer, "A worker's cycles by stage. Parameters: worker"},
 	{"/splitd/port", ports_answer, "A port and its link. Parameters: index"},
 	{"/splitd/endpoints", endpoints_answer, "Numbers of the attached hosts. No parameters."},
+	{"/splitd/reload", reload_answer, "Read the configuration file again. No parameters."},
+	{"/splitd/reloaded", reloaded_answer, "What came of that. No parameters."},
 	{"/splitd/endpoint", endpoint_answer, "An attached host. Parameters: its number"},
 };
 

@@ -275,6 +275,8 @@ void tls_session_destroy(struct tls_session *session, enum tls_end why);
 
 /* The handshake is done (and the session has not failed since). */
 bool tls_session_open(const struct tls_session *session);
+/* The handshake cannot go on without more bytes from the peer. */
+bool tls_session_waits(const struct tls_session *session);
 /* The peer has sent close_notify: no more data comes, ours may go on (RFC 8446 s6.1). */
 bool tls_session_eof(const struct tls_session *session);
 

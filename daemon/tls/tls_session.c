@@ -243,7 +243,11 @@ void tls_session_recv_end(struct tls_session *s)
 {
 	if (s->state == SESSION_OPEN && !s->eof)
 		counter_inc(&s->engine->counters.closed_short);
-	s->eof = true;
+}
+
+bool tls_session_waits(const struct tls_session *s)
+{
+	return s->state == SESSION_HANDSHAKE && s->handshake->place == PLACE_PEER;
 }
 
 int session_opened(struct tls_session *s, uint64_t now_ns)

@@ -150,7 +150,7 @@ static void connection_send(struct connection *c)
 	if (!connection_out_push(c) || (c->tls != NULL && !connection_tls_flush(c)))
 		return;
 	if (unlikely(c->grpc == NULL)) { /* a handshake goes on, or has failed */
-		if (c->failed || c->eof)
+		if (c->failed || (c->eof && tls_session_waits(c->tls)))
 			connection_close(c);
 		return;
 	}

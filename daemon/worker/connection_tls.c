@@ -242,6 +242,11 @@ bool connection_tls_shutdown(struct connection *c)
 
 /* ---- who it is ------------------------------------------------------------------------------ */
 
+const struct tls_identity *connection_identity(const struct connection *c)
+{
+	return c != NULL && c->tls != NULL ? tls_session_identity(c->tls) : NULL;
+}
+
 int connection_allow(struct connection *c, size_t service)
 {
 	const struct config_service *s = &c->w->cfg->services[service];
@@ -251,7 +256,7 @@ int connection_allow(struct connection *c, size_t service)
 
 	if (s->allow_n == 0)
 		return 0;
-	identity = c->tls != NULL ? tls_session_identity(c->tls) : NULL;
+	identity = connection_identity(c);
 	if (identity == NULL)
 		return GRPC_UNAUTHENTICATED;
 	if ((c->allow_known[word] & bit) == 0) {

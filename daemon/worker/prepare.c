@@ -46,20 +46,51 @@ static int blocks_chunk_get(void *ctx, size_t bytes_min, size_t bytes_want,
 	return 0;
 }
 
-/* Metadata is small and bounded: written at once. */
+/* Whether metadata or the client's names go with the REQUEST, and are not in its blocks yet. */
+static bool metadata_wanted(const struct call *call)
+{
+	return !call->published && !call->metadata_ready &&
+	       (call->items_n != 0 || connection_identity(call->conn) != NULL);
+}
+
+static uint32_t identity_items(const struct tls_identity *id,
+			       struct metadata_item items[TLS_IDENTITY_MAX])
+{
+	uint32_t n = id != NULL ? id->properties_n : 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		items[i] = (struct metadata_item){
+			.name = id->properties[i].name,
+			.value = id->properties[i].value,
+			.name_bytes = id->properties[i].name_len,
+			.value_bytes = id->properties[i].value_len,
+		};
+	return n;
+}
+
+/* Metadata is small and bounded: written at once, the client's names behind it. */
 static int metadata_prepare(struct call *call)
 {
+	struct metadata_item names[TLS_IDENTITY_MAX];
+	uint32_t names_n = identity_items(connection_identity(call->conn), names);
 	struct endpoint_port *port = call->ep->port;
-	size_t bytes = metadata_bytes(call->items, call->items_n);
+	size_t bytes = align_up(metadata_bytes(call->items, call->items_n), 16);
+	size_t names_bytes = names_n != 0 ? metadata_bytes(names, names_n) : 0;
 	const struct metadata_block *block;
 	struct shepherd_chunk chunk;
 	int err;
 
-	err = endpoint_block_get(port, &call->blocks, bytes, &chunk);
+	err = endpoint_block_get(port, &call->blocks, bytes + names_bytes, &chunk);
 	if (err != 0)
 		return err;
 	err = metadata_write(call->items, call->items_n, chunk.mem, chunk.bytes,
 			     endpoint_delta(port));
+	if (err == 0 && names_n != 0) {
+		err = metadata_write(names, names_n, chunk.mem + bytes, chunk.bytes - bytes,
+				     endpoint_delta(port));
+		call->peer =
+			(uint64_t)(uintptr_t)(chunk.mem + bytes) + (uint64_t)endpoint_delta(port);
+	}
 	if (err != 0)
 		return err;
 	block = (const struct metadata_block *)(const void *)chunk.mem;
@@ -157,7 +188,7 @@ static int prepare_attempt(struct call *call)
 	int err = 0;
 
 	call->ep->prepare_mark = 0;
-	if (!call->published && call->items_n != 0 && !call->metadata_ready) {
+	if (metadata_wanted(call)) {
 		err = metadata_prepare(call);
 		if (room_error(err)) {
 			endpoint_blocks_put(call->ep->port, &call->blocks);
@@ -217,8 +248,7 @@ void call_advance(struct call *call)
 	if (!call->have_message && (call->published ? !call->half_closed || call->half_close_out
 						    : !grpc_kind_many_requests(call->kind)))
 		return;
-	needs_blocks = (!call->published && call->items_n != 0 && !call->metadata_ready) ||
-		       message_needs_blocks(call);
+	needs_blocks = metadata_wanted(call) || message_needs_blocks(call);
 	if (needs_blocks && call_prepare(call) != 0)
 		return;
 	if (call->published)

@@ -69,6 +69,8 @@ static void request_fill(struct call *call, struct endpoint_request *rq)
 	rq->deadline_ns = deadline_ns == UINT64_MAX ? 0 : deadline_ns;
 	rq->metadata = call->metadata;
 	rq->trace = call->trace;
+	rq->peer = call->peer;
+	rq->peer_flags = call->conn->tls != NULL ? SLOT_PEER_TLS : 0;
 	rq->peer_family = peer->family;
 	rq->peer_port = peer->port;
 	memcpy(rq->peer_address, peer->bytes, sizeof(rq->peer_address));
@@ -273,6 +275,7 @@ void call_given_back(struct call *call)
 	call->metadata_ready = false;
 	call->metadata = 0;
 	call->trace = 0;
+	call->peer = 0;
 	call->half_close_out = false;
 	if (!stream) {
 		call->have_message = true;

@@ -318,7 +318,7 @@ struct call {
 	struct decode_job *decode;
 	struct job job;
 	uint64_t root;
-	uint64_t metadata, trace; /* host addresses */
+	uint64_t metadata, trace, peer; /* host addresses */
 
 	struct list replies; /* struct reply, in order; only the first is worked on */
 
@@ -551,6 +551,8 @@ void connection_plain_commit(void *ctx, size_t bytes);
 int connection_tls_seal(struct connection *c, int result);
 /* Say close_notify. False: there is no room for it now, another turn follows. */
 bool connection_tls_shutdown(struct connection *c);
+/* The client's names, which go with its calls; NULL: none. */
+const struct tls_identity *connection_identity(const struct connection *c);
 /* Whether this client may call the service (services[].allow): 0, or the status to end a call with.
  */
 int connection_allow(struct connection *c, size_t service);

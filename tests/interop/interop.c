@@ -92,6 +92,20 @@ static void empty_call(struct split_call *call, const ProtobufCMessage *message,
 	(void)split_call_answer(call, &out.base);
 }
 
+/* Who the client is, by its certificate: what fill_username asks for. */
+static const char *username(const struct split_call *call)
+{
+	static const char *const names[] = {"x509_subject_alternative_name", "x509_common_name"};
+	size_t n;
+	const struct split_metadata *identity = split_call_peer_identity(call, &n);
+
+	for (size_t k = 0; k < 2; k++)
+		for (size_t i = 0; i < n; i++)
+			if (strcmp(identity[i].name, names[k]) == 0)
+				return identity[i].value;
+	return split_call_peer_is_tls(call) ? "somebody over TLS" : "";
+}
+
 static void unary_call(struct split_call *call, const ProtobufCMessage *message, void *data)
 {
 	const Grpc__Testing__SimpleRequest *in = (const void *)message;
@@ -110,6 +124,8 @@ static void unary_call(struct split_call *call, const ProtobufCMessage *message,
 		payload.body.len = (size_t)in->response_size;
 		out.payload = &payload;
 	}
+	if (in->fill_username)
+		out.username = (char *)username(call);
 	(void)split_call_answer(call, &out.base);
 }
 

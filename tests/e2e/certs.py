@@ -1,0 +1,43 @@
+"""Certificates for tests, made with the openssl command at the time of the test."""
+import pathlib
+import subprocess
+
+
+class Authority:
+    """A CA in `folder`; make() signs certificates: each is (cert file with its chain, key file)."""
+
+    def __init__(self, folder, name="ca"):
+        self.folder = pathlib.Path(folder)
+        self.name = name
+        self.cert, self.key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                     "-keyout", self.key, "-out", self.cert, "-subj", f"/CN={name}",
+                     "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+
+    def openssl(self, *args):
+        done = subprocess.run(["openssl", *map(str, args)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"openssl {args[0]}: {done.stderr}")
+        return done.stdout
+
+    def make(self, name, alternatives=(), rsa=False, days=1, client=False, file=None):
+        """days < 0: it ended so long ago."""
+        file = file or name.replace("*", "any").replace("/", "_")
+        cert, key, request = (self.folder / f"{file}.{end}" for end in ("pem", "key", "csr"))
+        extensions = self.folder / f"{file}.ext"
+        extensions.write_text(f"basicConstraints=CA:FALSE\nextendedKeyUsage={'clientAuth' if client else 'serverAuth'}\n" +
+                              (f"subjectAltName={','.join(alternatives)}\n" if alternatives else ""))
+        kind = ("rsa:2048",) if rsa else ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+        self.openssl("req", "-newkey", *kind, "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={name}")
+        if days > 0:
+            self.openssl("x509", "-req", "-in", request, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial",
+                         "-days", days, "-extfile", extensions, "-out", cert)
+        else:
+            (self.folder / "index.txt").write_text("")
+            (self.folder / "ca.conf").write_text("[ca]\ndefault_ca=d\n[d]\n" f"database={self.folder}/index.txt\n"
+                                                 f"new_certs_dir={self.folder}\npolicy=p\ndefault_md=sha256\n"
+                                                 "rand_serial=yes\n[p]\ncommonName=supplied\n")
+            self.openssl("ca", "-batch", "-config", self.folder / "ca.conf", "-in", request, "-cert", self.cert,
+                         "-keyfile", self.key, "-startdate", "20200101000000Z", "-enddate", "20200201000000Z",
+                         "-extfile", extensions, "-out", cert, "-notext")
+        return cert, key
