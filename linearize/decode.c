@@ -48,10 +48,13 @@ static bool fail(struct decode_state *s, int error)
 /* --- Memory ----------------------------------------------------------------------------------- */
 
 /* Memory for `bytes` (> 0); `align` 8 or 1. NULL: s->error is set. Wire bytes make about twice as
- * many linear ones, which is what a new chunk is asked to hold for the rest. */
+ * many linear ones, those of small messages up to four times, which is what a new chunk is asked to
+ * hold for the rest. */
 static inline uint8_t *linear_get(struct decode_state *s, uint64_t bytes, unsigned align)
 {
-	return bump_get(&s->bump, bytes, align, 2 * (uint64_t)(s->frames[0].end - s->p) + 256,
+	uint64_t left = (uint64_t)(s->frames[0].end - s->p);
+
+	return bump_get(&s->bump, bytes, align, 2 * left + 256 + (left < 1024 ? 2 * left : 2048),
 			&s->error);
 }
 
@@ -904,26 +907,27 @@ int decode_start(struct decode_job *j, const struct schema_message *m, const uin
 {
 	struct decode_state *s = state_of(j);
 
-	/* Not the stacks: they are written before they are read. */
-	memset(s, 0, offsetof(struct decode_state, tail));
-	linear_limits_resolve(&s->limits, limits);
-	if (len > s->limits.wire_bytes_max) {
-		s->error = -SPLIT_E_LINEARIZE_LIMIT_WIRE;
-		return s->error;
-	}
-	bump_init(&s->bump, target, s->limits.linear_bytes_max);
+	/* What the phases use is written before it is read. */
+	s->p = s->wire = wire;
+	s->frame = s->frames;
+	s->frames[0] = (struct decode_frame){.m = m, .end = len ? wire + len : wire};
 	s->delta = target->delta;
+	s->elements = s->work = s->root = s->aliased = s->nuls = 0;
+	s->phase = PHASE_FIELDS;
+	s->incomplete = 0;
+	s->error = 0;
+	s->utf8_from = NULL;
+	s->group_depth = 0;
+	s->fast = linearize_engine_get() == LINEARIZE_ENGINE_FAST ? linear_fast_get() : NULL;
 	s->alias_min = UINT64_MAX;
 	if (target->alias_min)
 		s->alias_min = target->alias_min < LINEAR_ALIAS_LEAST ? LINEAR_ALIAS_LEAST
 								      : target->alias_min;
-	if (linearize_engine_get() == LINEARIZE_ENGINE_FAST)
-		s->fast = linear_fast_get();
-	s->wire = wire;
-	s->p = wire;
-	s->frame = s->frames;
-	s->frames[0] = (struct decode_frame){.m = m, .end = len ? wire + len : wire};
-	return 0;
+	linear_limits_resolve(&s->limits, limits);
+	bump_init(&s->bump, target, s->limits.linear_bytes_max);
+	if (len > s->limits.wire_bytes_max)
+		s->error = -SPLIT_E_LINEARIZE_LIMIT_WIRE;
+	return s->error;
 }
 
 int decode_run(struct decode_job *j)

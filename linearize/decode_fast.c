@@ -11,8 +11,11 @@
  *  - a sub-message that comes again, a oneof that changes its member, an array that must grow.
  *
  * One load finds a field: its number indexes a table of half cache lines, whose tag must be the one
- * that was read, wire type and all. Each pair of a type and a cardinality has its own piece of code
- * (an `op`), which ends by finding the next field and jumping to its piece.
+ * that was read, wire type and all. Each pair of a type and a cardinality has a function of its own
+ * (an `op`), which ends by finding the next field and calling that one's. All have the same
+ * parameters and nothing to do after the call, so it is a jump, and what is hot stays in the six
+ * registers of the calling convention; nothing is ever spilled between two fields. The rare and the
+ * long have functions of their own too, so that no op needs a stack frame.
  *
  * Bounds. A field that begins SLOP bytes before the end of the wire can be read without asking:
  * tag, varint and a short string fit into that. What a value really took is compared with the end
@@ -104,9 +107,13 @@ static void compile_one(const struct schema_message *m, const struct schema_fiel
 	}
 }
 
-void fast_compile(const struct schema_message *m, struct fast_field *table)
+void fast_compile(struct schema_message *m, struct fast_field *table)
 {
 	uint32_t i;
+
+	m->fast_room = m->alloc_bytes + FAST_IMAGE_SLACK;
+	if (m->required_count || m->struct_bytes >= LINEAR_UNIT_BYTES)
+		m->fast_room = INT32_MAX;
 
 	for (i = 0; i < m->fast_count; i++)
 		table[i].tag = FAST_TAG_NONE;
@@ -161,27 +168,40 @@ ALWAYS_INLINE uint64_t align8_up(uintptr_t at)
 
 /* --- The registers of the engine -------------------------------------------------------------- */
 
-/* All that takes one is inlined, so that they are. `stop`: fields that begin before it need no
- * care. */
-struct fast {
-	const uint8_t *p, *end, *stop;
-	uint8_t *mem;
-	const struct fast_field *table;
-	uint8_t *free, *limit;
-	int64_t budget;
-	struct decode_frame *frame;
-};
+/* `at`: on the wire, past the tag of `e`; or where the next field begins, where no field is at
+ * hand. `mem`: the message. `free`: the unused part of the chunk. With more parameters the ops
+ * would have to save registers. */
+#define PARAMETERS                                                                                 \
+	struct decode_state *s, const uint8_t *at, uint8_t *mem, uint8_t *free,                    \
+		const struct fast_field *e
+#define ARGUMENTS s, at, mem, free, e
+
+typedef void fast_op(PARAMETERS);
+
+static fast_op *const ops[OPS];
+
+/* Where calls at the end are no jumps, the stack must not grow with the wire. */
+#if !defined(__OPTIMIZE__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HOPS_MAX 100
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define HOPS_MAX 100
+#endif
+#endif
+
+#define NOINLINE static __attribute__((noinline))
 
 /* Units that are no elements. */
-ALWAYS_INLINE void charge(struct decode_state *s, struct fast *x, int64_t units)
+ALWAYS_INLINE void charge(struct decode_state *s, int64_t units)
 {
-	x->budget -= units;
+	s->budget -= units;
 	s->elements -= (uint64_t)units;
 }
 
-ALWAYS_INLINE void stop_set(const struct decode_state *s, struct fast *x)
+ALWAYS_INLINE void end_set(struct decode_state *s, const uint8_t *end)
 {
-	x->stop = x->end < s->safe ? x->end : s->safe;
+	s->end = end;
+	s->stop = end < s->safe ? end : s->safe;
 }
 
 /* Where in memory the receiver's `address` is. */
@@ -193,6 +213,85 @@ ALWAYS_INLINE uint8_t *memory_at(const struct decode_state *s, uint64_t address)
 ALWAYS_INLINE uint64_t address_of(const struct decode_state *s, const uint8_t *mem)
 {
 	return (uint64_t)(uintptr_t)mem + (uint64_t)s->delta;
+}
+
+/* --- From field to field ---------------------------------------------------------------------- */
+
+/* The engine stops; the next field begins at `at`. */
+NOINLINE void leave(PARAMETERS)
+{
+	(void)mem, (void)e;
+	s->p = at;
+	s->free = free;
+}
+
+/* The field at hand is not for this engine: stop before it. */
+NOINLINE void give_up(PARAMETERS)
+{
+	leave(s, at - (e->tag < 0x80 ? 1 : 2), mem, free, e);
+}
+
+static void boundary(PARAMETERS);
+
+/* A field whose tag has two bytes, or more: those are not for this engine. */
+NOINLINE void long_tag(PARAMETERS)
+{
+	uint32_t tag = (at[0] & 0x7fu) | (uint32_t)at[1] << 7;
+
+	/* Nor those that need not be so long. */
+	if (unlikely(at[1] >= 0x80 || tag < 0x80 || tag >> 3 >= s->frame->m->fast_count)) {
+		leave(ARGUMENTS);
+		return;
+	}
+	e = &s->table[tag >> 3];
+	if (unlikely(e->tag != tag)) {
+		leave(ARGUMENTS);
+		return;
+	}
+	at += 2;
+	ops[e->op](ARGUMENTS);
+}
+
+/* On with the field at `at`. */
+ALWAYS_INLINE void next_field(struct decode_state *s, const uint8_t *at, uint8_t *mem,
+			      uint8_t *free)
+{
+	const struct fast_field *e = NULL;
+	uint32_t tag;
+
+#ifdef HOPS_MAX
+	if (s->hops++ == HOPS_MAX) {
+		leave(ARGUMENTS);
+		return;
+	}
+#endif
+	if (unlikely(at >= s->stop)) {
+		boundary(ARGUMENTS);
+		return;
+	}
+	tag = *at;
+	if (unlikely(tag >= 0x80)) {
+		long_tag(ARGUMENTS);
+		return;
+	}
+	e = &s->table[tag >> 3];
+	if (unlikely(e->tag != tag)) {
+		leave(ARGUMENTS);
+		return;
+	}
+	at++;
+	ops[e->op](ARGUMENTS);
+}
+
+/* A unit is spent; on with the field at `at`. The budget is one less than it is outside. */
+ALWAYS_INLINE void field_done(struct decode_state *s, const uint8_t *at, uint8_t *mem,
+			      uint8_t *free)
+{
+	if (unlikely(--s->budget < 0)) {
+		leave(s, at, mem, free, NULL);
+		return;
+	}
+	next_field(s, at, mem, free);
 }
 
 /* --- The end of the wire ------------------------------------------------------------------------
@@ -210,14 +309,14 @@ static void wire_shift(struct decode_state *s, const struct decode_frame *last, 
 
 /* Go on in the job's buffer, from `p` on, at most SLOP bytes before the end of the wire. Returns
  * the new `p`. */
-static __attribute__((noinline)) const uint8_t *tail_enter(struct decode_state *s, const uint8_t *p,
-							   const struct decode_frame *last)
+NOINLINE const uint8_t *tail_enter(struct decode_state *s, const uint8_t *p,
+				   const struct decode_frame *last)
 {
 	const uint8_t *end = s->frames[0].end;
 	uint8_t *to = s->tail;
 
 	/* What lies behind must be nobody else's bytes: it may get into the chunk. */
-	memset(s->tail + SLOP, 0, SLOP);
+	memset(s->tail + SLOP, 0, sizeof(s->tail) - SLOP);
 	if (likely(end - s->wire >= SLOP)) {
 		memcpy(to, end - SLOP, SLOP);
 		to += SLOP - (end - p);
@@ -226,8 +325,54 @@ static __attribute__((noinline)) const uint8_t *tail_enter(struct decode_state *
 		memcpy(to, p, (size_t)(end - p));
 	}
 	wire_shift(s, last, (ptrdiff_t)((uintptr_t)to - (uintptr_t)p));
-	s->safe = s->tail + sizeof(s->tail);
+	s->safe = s->readable = s->tail + sizeof(s->tail);
 	return to;
+}
+
+/* --- Ends of messages ------------------------------------------------------------------------- */
+
+/* The message below the outermost ends at `at`. */
+ALWAYS_INLINE void message_end(PARAMETERS)
+{
+	const struct decode_frame *frame = --s->frame;
+
+	(void)e;
+	mem = frame->mem;
+	s->table = frame->m->fast;
+	end_set(s, frame->end);
+	s->elements--;
+	field_done(s, at, mem, free);
+}
+
+NOINLINE void message_end_required(PARAMETERS)
+{
+	decode_required_judge(s, s->frame);
+	message_end(ARGUMENTS);
+}
+
+NOINLINE void tail_begin(PARAMETERS)
+{
+	(void)e;
+	at = tail_enter(s, at, s->frame);
+	end_set(s, s->frame->end);
+	next_field(s, at, mem, free);
+}
+
+/* No field that may be read without care begins at `at`. */
+NOINLINE void boundary(PARAMETERS)
+{
+	if (likely(at == s->end)) {
+		if (s->frame == s->frames)
+			leave(ARGUMENTS);
+		else if (unlikely(s->frame->m->required_at))
+			message_end_required(ARGUMENTS);
+		else
+			message_end(ARGUMENTS);
+	} else if (s->shift) {
+		leave(ARGUMENTS);
+	} else {
+		tail_begin(ARGUMENTS);
+	}
 }
 
 /* --- Strings ---------------------------------------------------------------------------------- */
@@ -263,7 +408,7 @@ ALWAYS_INLINE bool copy32_ascii(uint8_t *to, const uint8_t *from, unsigned n)
 #endif
 }
 
-static __attribute__((noinline)) bool utf8_whole(const uint8_t *p, uint64_t len)
+NOINLINE bool utf8_whole(const uint8_t *p, uint64_t len)
 {
 	return FAST_NAME(utf8_span)(p, p + len) == p + len;
 }
@@ -296,30 +441,45 @@ static uint8_t *content_alias(struct decode_state *s, enum fast_kind kind, const
 	return nul + sizeof(struct alias_nul);
 }
 
+/* Move `n` bytes (33 to MIDDLE_BYTES) by 32, where source and target have room for a whole number
+ * of those; are they ASCII? */
+ALWAYS_INLINE bool copy_middle(uint8_t *to, const uint8_t *from, uint64_t n)
+{
+	bool ascii = true;
+	uint64_t i;
+
+	for (i = 0; i + 32 <= n; i += 32)
+		ascii &= copy32_ascii(to + i, from + i, 32);
+	return copy32_ascii(to + i, from + i, (unsigned)(n - i)) & ascii;
+}
+
+#define MIDDLE_BYTES 255
+
 /* Content of any length, or near the chunk's end: `len` bytes at `from`, and a NUL after all but
  * bytes. `*address_out` is the receiver's. Returns the new end of what is used, or NULL when it is
- * unusual and nothing was done. Charges s->budget and s->elements for the copy. */
-static __attribute__((noinline)) uint8_t *content_long(struct decode_state *s, enum fast_kind kind,
-						       const uint8_t *from, uint64_t len,
-						       uint8_t *free, const uint8_t *limit,
-						       uint64_t *address_out)
+ * unusual and nothing was done. Charges for the copy. */
+static uint8_t *content_long(struct decode_state *s, enum fast_kind kind, const uint8_t *from,
+			     uint64_t len, uint8_t *free, uint64_t *address_out)
 {
 	int64_t cost = (int64_t)(len / LINEAR_UNIT_BYTES);
-	uint64_t need = len + (kind != KIND_BYTES);
+	uint64_t need = len + (kind != KIND_BYTES), room = (uint64_t)(s->limit - free);
 
 	if (len >= s->alias_min)
-		return content_alias(s, kind, from, len, free, limit, address_out);
-	if (s->budget < cost + 2 || need > (uint64_t)(limit - free))
+		return content_alias(s, kind, from, len, free, s->limit, address_out);
+	if (s->budget < cost + 2 || need > room)
 		return NULL;
-	if (kind == KIND_TEXT && !utf8_whole(from, len))
-		return NULL;
-	memcpy(free, from, len);
+	if (len <= MIDDLE_BYTES && room >= len + 33 && (uint64_t)(s->readable - from) >= len + 32) {
+		if (!copy_middle(free, from, len) && kind == KIND_TEXT && !utf8_whole(from, len))
+			return NULL;
+	} else {
+		if (kind == KIND_TEXT && !utf8_whole(from, len))
+			return NULL;
+		memcpy(free, from, len);
+	}
 	if (kind != KIND_BYTES)
 		free[len] = 0;
 	*address_out = address_of(s, free);
-	cost += len >= LINEAR_UNIT_BYTES / 2;
-	s->budget -= cost;
-	s->elements -= (uint64_t)cost;
+	charge(s, cost + (len >= LINEAR_UNIT_BYTES / 2));
 	return free + need;
 }
 
@@ -327,13 +487,12 @@ static __attribute__((noinline)) uint8_t *content_long(struct decode_state *s, e
 
 /* An array of exactly `n` elements at `free`; returns the new end of what is used, or NULL. */
 static inline uint8_t *array_new(const struct decode_state *s, uint8_t *mem,
-				 const struct fast_field *e, uint64_t n, uint8_t *free,
-				 const uint8_t *limit)
+				 const struct fast_field *e, uint64_t n, uint8_t *free)
 {
-	uint8_t *at = free + (-(uintptr_t)free & 7);
+	uint8_t *at = (uint8_t *)align8_up((uintptr_t)free);
 	uint64_t bytes = 8 + n * e->bytes;
 
-	if (at > limit || bytes > (uint64_t)(limit - at))
+	if (unlikely(at > s->limit || bytes > (uint64_t)(s->limit - at)))
 		return NULL;
 	store64(at, n);
 	store64(mem + e->offset, address_of(s, at + 8));
@@ -357,53 +516,75 @@ static inline const uint8_t *value_skip(const uint8_t *p, const uint8_t *end, un
 	return end - p < (wire == WIRE_64 ? 8 : 4) ? NULL : p + (wire == WIRE_64 ? 8 : 4);
 }
 
-/* The first element of a repeated field that has no array yet: count the run that begins at `p`, of
- * fields with the tag of `e`, and make an array that fits. NULL: something is unusual, and nothing
- * was done. Charges s->budget as decode.c does: this try and one for each element. */
-static __attribute__((noinline)) uint8_t *array_begin(struct decode_state *s, const uint8_t *p,
-						      const uint8_t *end, uint8_t *mem,
-						      const struct fast_field *e, uint8_t *free,
-						      const uint8_t *limit)
+/* How many fields with the tag of `e` follow each other from `p` on, as far as `most`; 0: something
+ * is unusual. */
+static int64_t run_count(const uint8_t *p, const uint8_t *end, const struct fast_field *e,
+			 int64_t most)
 {
+	unsigned wire = e->tag & 7, tag_bytes = e->tag < 0x80 ? 1 : 2;
+	uint8_t first = (uint8_t)(e->tag < 0x80 ? e->tag : e->tag | 0x80);
 	int64_t run = 0;
 
-	while (p < end) {
-		uint32_t tag = *p++;
-
-		if (tag >= 0x80) {
-			if (p == end || *p >= 0x80)
-				return NULL;
-			tag = (tag & 0x7f) | (uint32_t)*p++ << 7;
+	/* Mostly: a tag and a length of one byte each. */
+	if (wire == WIRE_LEN && tag_bytes == 1) {
+		while (end - p >= 2 && p[0] == first && p[1] < 0x80 && p[1] <= end - p - 2 &&
+		       run < most) {
+			p += 2 + p[1];
+			run++;
 		}
-		if (tag != e->tag)
+	}
+	while (p < end && *p == first) {
+		if (tag_bytes == 2 && (end - p < 2 || p[1] != e->tag >> 7))
 			break;
-		p = value_skip(p, end, tag & 7);
-		run++;
-		if (!p || s->budget <= run + 2)
-			return NULL;
+		p = value_skip(p + tag_bytes, end, wire);
+		if (!p)
+			return 0;
+		if (++run > most)
+			return 0;
 	}
-	free = array_new(s, mem, e, (uint64_t)run, free, limit);
-	if (free) {
-		s->budget -= run + 1;
-		s->elements -= (uint64_t)run + 1;
+	/* Too long a form of the same tag goes on with the run. */
+	if (p < end && *p >= 0x80) {
+		struct varint r = varint_careful(p, end - p < 5 ? end : p + 5);
+
+		if (r.next && r.v == e->tag)
+			return 0;
 	}
-	return free;
+	return run;
+}
+
+/* The array of the repeated field `e` is full or not there. There not: count the run that begins
+ * here and make an array that fits. Charges as decode.c does: this try and one for each element. */
+NOINLINE void array_begin(PARAMETERS)
+{
+	int64_t run = 0;
+	uint8_t *past;
+
+	if (load64(mem + e->offset) == 0)
+		run = run_count(at - (e->tag < 0x80 ? 1 : 2), s->end, e, s->budget - 3);
+	past = run > 0 ? array_new(s, mem, e, (uint64_t)run, free) : NULL;
+	if (unlikely(!past)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	charge(s, run + 1);
+	free = past;
+	ops[e->op](ARGUMENTS);
 }
 
 /* --- Packed ----------------------------------------------------------------------------------- */
 
 /* A packed field whose content is [p, p + len), len > 0. Returns the new end of what is used, or
- * NULL when nothing was done. Charges s->budget and s->elements. */
-static __attribute__((noinline)) uint8_t *packed_field(struct decode_state *s, uint8_t *mem,
-						       const struct fast_field *e, const uint8_t *p,
-						       uint64_t len, uint8_t *free,
-						       const uint8_t *limit)
+ * NULL when nothing was done. Charges all that it costs. */
+static uint8_t *packed_content(struct decode_state *s, uint8_t *mem, const struct fast_field *e,
+			       const uint8_t *p, uint64_t len, uint8_t *free)
 {
 	enum fast_kind kind = (enum fast_kind)(e->op - OP_PACKED(0));
 	bool fixed = kind_is_fixed(kind);
 	uint64_t count = load64(mem + e->presence_at), address = load64(mem + e->offset), n;
+	uint64_t ends = 0; /* of a short one: where its varints end */
 	int64_t cost = 1 + (int64_t)(len / LINEAR_UNIT_BYTES);
 	uint8_t *slot;
+	bool good = true;
 
 	if (s->budget <= cost + 4)
 		return NULL; /* before the count, which is not for one run either */
@@ -411,7 +592,10 @@ static __attribute__((noinline)) uint8_t *packed_field(struct decode_state *s, u
 		n = len / e->bytes;
 		cost += (len >= LINEAR_UNIT_BYTES / 2) + !address;
 	} else {
-		n = FAST_NAME(varints_count)(p, p + len);
+		if (likely(len <= 64 && s->readable - p >= 64 + 8))
+			ends = FAST_NAME(varints_ends)(p) & UINT64_MAX >> (64 - len);
+		n = ends ? (unsigned)__builtin_popcountll(ends)
+			 : FAST_NAME(varints_count)(p, p + len);
 		cost += 1 + (int64_t)n;
 	}
 	if (s->budget <= cost + 4)
@@ -423,16 +607,20 @@ static __attribute__((noinline)) uint8_t *packed_field(struct decode_state *s, u
 		if (load64(slot - 8) - count < n)
 			return NULL;
 	} else {
-		free = array_new(s, mem, e, n, free, limit);
+		free = array_new(s, mem, e, n, free);
 		if (!free)
 			return NULL;
 		slot = memory_at(s, load64(mem + e->offset));
 	}
 	slot += count * e->bytes;
-	if (fixed) {
+	if (fixed)
 		memcpy(slot, p, len);
-	} else if (!FAST_NAME(varints_decode)((enum varint_kind)kind, slot, p, p + len,
-					      s->frames[0].end)) {
+	else if (ends)
+		good = FAST_NAME(varints_decode_block)((enum varint_kind)kind, slot, p, ends);
+	else
+		good = FAST_NAME(varints_decode)((enum varint_kind)kind, slot, p, p + len,
+						 s->readable);
+	if (unlikely(!good)) {
 		if (!address)
 			store64(mem + e->offset, 0); /* as if nothing had been */
 		return NULL;
@@ -448,53 +636,84 @@ static_assert((int)KIND_V32 == VARINT_32 && (int)KIND_V64 == VARINT_64 &&
 		      (int)KIND_BOOL == VARINT_BOOL,
 	      "kinds of varints agree");
 
+/* A length, of at most 4 bytes, that fits into what is left. */
+ALWAYS_INLINE bool length_read(const struct decode_state *s, const uint8_t *at, struct varint *r)
+{
+	*r = varint_careful(at, at + 4);
+	return r->next && (ptrdiff_t)r->v <= s->end - r->next;
+}
+
+NOINLINE void op_packed(PARAMETERS)
+{
+	struct varint r;
+	uint8_t *past = free;
+
+	if (likely(*at < 0x80))
+		r = (struct varint){at + 1, *at};
+	else
+		r = varint_careful(at, at + 4);
+	if (unlikely(!r.next || (ptrdiff_t)r.v > s->end - r.next)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	if (likely(r.v))
+		past = packed_content(s, mem, e, r.next, r.v, free);
+	else
+		charge(s, 1);
+	if (unlikely(!past)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	at = r.next + r.v;
+	free = past;
+	if (unlikely(s->budget < 0)) {
+		leave(ARGUMENTS);
+		return;
+	}
+	next_field(s, at, mem, free);
+}
+
+/* Of one element. */
+ALWAYS_INLINE unsigned kind_bytes(enum fast_kind kind)
+{
+	return kind == KIND_BYTES ? 16 : kind_is_wide(kind) || kind >= KIND_STRING ? 8 : 4;
+}
+
 /* --- Presence --------------------------------------------------------------------------------- */
 
-/* Can the presence of `e` be noted as usual? A oneof that has another member cannot. */
-ALWAYS_INLINE bool presence_usual(enum fast_card card, const uint8_t *mem,
-				  const struct fast_field *e)
+enum place { PLACE_GOOD, PLACE_ARRAY, PLACE_UNUSUAL };
+
+/* Where the next value of `e` goes: the member, or a new element, whose index is `*count`. ARRAY:
+ * there is none with room. UNUSUAL: a oneof that has another member. */
+ALWAYS_INLINE enum place slot_of(const struct decode_state *s, enum fast_kind kind,
+				 enum fast_card card, uint8_t *mem, const struct fast_field *e,
+				 uint8_t **slot, uint64_t *count)
 {
-	uint32_t member;
+	if (card == REPEATED) {
+		uint64_t address = load64(mem + e->offset);
+		uint8_t *array = memory_at(s, address);
 
-	if (card != ONEOF)
-		return true;
-	member = load32(mem + e->presence_at);
-	return member == 0 || member == e->presence;
-}
-
-/* Where the next value of `e` goes: the member, or a new element. NULL: unusual. */
-ALWAYS_INLINE uint8_t *slot_of(struct decode_state *s, struct fast *x, enum fast_card card,
-			       const struct fast_field *e, uint64_t *count)
-{
-	uint64_t address;
-	uint8_t *array;
-
-	if (card != REPEATED)
-		return likely(presence_usual(card, x->mem, e)) ? x->mem + e->offset : NULL;
-	address = load64(x->mem + e->offset);
-	if (unlikely(!address)) {
-		uint8_t *free;
-
-		s->budget = x->budget;
-		free = array_begin(s, x->p, x->end, x->mem, e, x->free, x->limit);
-		if (!free)
-			return NULL;
-		x->budget = s->budget;
-		x->free = free;
-		address = load64(x->mem + e->offset);
+		*count = load64(mem + e->presence_at);
+		if (unlikely(!address || load64(array - 8) == *count))
+			return PLACE_ARRAY;
+		*slot = array + *count * kind_bytes(kind);
+		return PLACE_GOOD;
 	}
-	array = memory_at(s, address);
-	*count = load64(x->mem + e->presence_at);
-	if (unlikely(load64(array - 8) == *count))
-		return NULL;
-	return array + *count * e->bytes;
+	if (card == ONEOF) {
+		uint32_t member = load32(mem + e->presence_at);
+
+		if (unlikely(member != 0 && member != e->presence))
+			return PLACE_UNUSUAL;
+	}
+	*slot = mem + e->offset;
+	return PLACE_GOOD;
 }
 
-/* The value is stored: note that, and that it was a field. */
-ALWAYS_INLINE void slot_note(struct fast *x, enum fast_card card, const struct fast_field *e,
+/* The value is stored: note that. */
+ALWAYS_INLINE void slot_note(enum fast_card card, uint8_t *mem, const struct fast_field *e,
 			     uint64_t count)
 {
-	uint8_t *at = x->mem + e->presence_at;
+	uint8_t *at = mem + e->presence_at;
 
 	if (card == REPEATED)
 		store64(at, count + 1);
@@ -504,15 +723,26 @@ ALWAYS_INLINE void slot_note(struct fast *x, enum fast_card card, const struct f
 		store32(at, e->presence);
 	else if (card == HAS)
 		store32(at, 1);
-	x->budget--;
 }
+
+/* What a place that is not good leads to. */
+#define PLACE_OR_RETURN(where)                                                                     \
+	do {                                                                                       \
+		enum place found = (where);                                                        \
+                                                                                                   \
+		if (found == PLACE_ARRAY) {                                                        \
+			array_begin(ARGUMENTS);                                                    \
+			return;                                                                    \
+		}                                                                                  \
+		if (found == PLACE_UNUSUAL) {                                                      \
+			give_up(ARGUMENTS);                                                        \
+			return;                                                                    \
+		}                                                                                  \
+	} while (0)
 
 /* --- Fields ----------------------------------------------------------------------------------- */
 
-/* The value of `e` at `at`; then x->p is past it. False: unusual, and nothing was done but perhaps
- * an array begun. */
-ALWAYS_INLINE bool scalar_field(struct decode_state *s, struct fast *x, enum fast_kind kind,
-				enum fast_card card, const struct fast_field *e, const uint8_t *at)
+ALWAYS_INLINE void scalar_op(enum fast_kind kind, enum fast_card card, PARAMETERS)
 {
 	struct varint r;
 	uint64_t count = 0;
@@ -525,80 +755,79 @@ ALWAYS_INLINE bool scalar_field(struct decode_state *s, struct fast *x, enum fas
 	else
 		r = varint_near(at);
 	/* One comparison for both: NULL - 1 is past every end. */
-	if (unlikely((uintptr_t)r.next - 1 >= (uintptr_t)x->end))
-		return false;
-	slot = slot_of(s, x, card, e, &count);
-	if (unlikely(!slot))
-		return false;
+	if (unlikely((uintptr_t)r.next - 1 >= (uintptr_t)s->end)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	PLACE_OR_RETURN(slot_of(s, kind, card, mem, e, &slot, &count));
 	value_store(kind, slot, varint_convert(kind, r.v));
-	slot_note(x, card, e, count);
-	x->p = r.next;
-	return true;
+	slot_note(card, mem, e, count);
+	field_done(s, r.next, mem, free);
 }
 
-/* A length, of at most 4 bytes, that fits into what is left. */
-ALWAYS_INLINE bool length_read(const struct fast *x, const uint8_t *at, struct varint *r)
+ALWAYS_INLINE void content_store(enum fast_kind kind, uint8_t *slot, uint64_t len, uint64_t address)
 {
-	uint64_t v = at[0];
-
-	r->next = at + 1;
-	if (unlikely(v >= 0x80)) {
-		v = (v & 0x7f) | (uint64_t)at[1] << 7;
-		r->next = at + 2;
-		if (unlikely(at[1] >= 0x80)) {
-			*r = varint_careful(at, at + 4);
-			if (!r->next)
-				return false;
-			v = r->v;
-		}
-	}
-	r->v = v;
-	return likely((ptrdiff_t)v <= x->end - r->next);
-}
-
-ALWAYS_INLINE bool content_field(struct decode_state *s, struct fast *x, enum fast_kind kind,
-				 enum fast_card card, const struct fast_field *e, const uint8_t *at)
-{
-	struct varint r;
-	uint64_t count = 0, address;
-	uint8_t *slot;
-
-	if (unlikely(!length_read(x, at, &r)))
-		return false;
-	slot = slot_of(s, x, card, e, &count);
-	if (unlikely(!slot))
-		return false;
-	if (likely(r.v <= SHORT_BYTES && x->limit - x->free > SHORT_BYTES)) {
-		bool ascii = copy32_ascii(x->free, r.next, (unsigned)r.v);
-
-		if (kind == KIND_TEXT && unlikely(!ascii) && !utf8_whole(r.next, r.v))
-			return false;
-		address = address_of(s, x->free);
-		if (kind != KIND_BYTES)
-			x->free[r.v] = 0;
-		x->free += r.v + (kind != KIND_BYTES);
-	} else {
-		uint8_t *free;
-
-		s->budget = x->budget;
-		free = content_long(s, kind, r.next, r.v, x->free, x->limit, &address);
-		if (unlikely(!free))
-			return false;
-		x->free = free;
-		x->budget = s->budget;
-	}
 	if (kind == KIND_BYTES) {
-		store64(slot, r.v);
-		store64(slot + 8, r.v ? address : 0);
+		store64(slot, len);
+		store64(slot + 8, len ? address : 0);
 	} else {
 		store64(slot, address);
 	}
-	slot_note(x, card, e, count);
-	x->p = r.next + r.v;
-	return true;
 }
 
-/* A fresh struct, of which up to FAST_IMAGE_SLACK bytes more may be written. */
+/* Content that is not short, or near the end of the chunk, or not ASCII. */
+ALWAYS_INLINE void content_slow(enum fast_kind kind, enum fast_card card, PARAMETERS)
+{
+	uint64_t count = 0, address;
+	uint8_t *slot, *past;
+	struct varint r;
+
+	if (unlikely(!length_read(s, at, &r))) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	PLACE_OR_RETURN(slot_of(s, kind, card, mem, e, &slot, &count));
+	past = content_long(s, kind, r.next, r.v, free, &address);
+	if (unlikely(!past)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	content_store(kind, slot, r.v, address);
+	slot_note(card, mem, e, count);
+	field_done(s, r.next + r.v, mem, past);
+}
+
+ALWAYS_INLINE void content_op(fast_op *slow, enum fast_kind kind, enum fast_card card, PARAMETERS)
+{
+	uint64_t count = 0, address, len = *at;
+	const uint8_t *from = at + 1;
+	uint8_t *slot;
+	bool ascii;
+
+	if (unlikely(len > SHORT_BYTES || s->limit - free <= SHORT_BYTES)) {
+		slow(ARGUMENTS);
+		return;
+	}
+	if (unlikely(from + len > s->end)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	PLACE_OR_RETURN(slot_of(s, kind, card, mem, e, &slot, &count));
+	ascii = copy32_ascii(free, from, (unsigned)len);
+	if (kind == KIND_TEXT && unlikely(!ascii)) {
+		slow(ARGUMENTS);
+		return;
+	}
+	address = address_of(s, free);
+	if (kind != KIND_BYTES)
+		free[len] = 0;
+	free += len + (kind != KIND_BYTES);
+	content_store(kind, slot, len, address);
+	slot_note(card, mem, e, count);
+	field_done(s, from + len, mem, free);
+}
+
+/* A fresh struct of a plain type; up to FAST_IMAGE_SLACK bytes more are written. */
 ALWAYS_INLINE void message_clear(uint8_t *mem, const struct schema_message *m)
 {
 	const uint8_t *from = m->image;
@@ -609,228 +838,163 @@ ALWAYS_INLINE void message_clear(uint8_t *mem, const struct schema_message *m)
 		memcpy(mem + i + 32, from + i + 32, 32);
 		i += 64;
 	} while (unlikely(i < m->struct_bytes));
-	for (i = m->struct_bytes; unlikely(i < m->alloc_bytes); i += 8)
-		store64(mem + i, 0);
-}
-
-static __attribute__((noinline)) void message_clear_exactly(uint8_t *mem,
-							    const struct schema_message *m)
-{
-	memcpy(mem, m->image, m->struct_bytes);
-	memset(mem + m->struct_bytes, 0, m->alloc_bytes - m->struct_bytes);
 }
 
 static_assert(FAST_IMAGE_SLACK >= 64, "images are read 64 bytes at a time");
 
-ALWAYS_INLINE bool message_field(struct decode_state *s, struct fast *x, enum fast_card card,
-				 const struct fast_field *e, const uint8_t *at)
+/* Go on inside the fresh message at `mem`, whose bytes are [at, end). */
+ALWAYS_INLINE void message_enter(struct decode_state *s, const uint8_t *at, const uint8_t *end,
+				 uint8_t *mem, const struct schema_message *m)
 {
+	struct decode_frame *frame = ++s->frame;
+
+	frame->m = m;
+	frame->mem = mem;
+	frame->end = end;
+	end_set(s, end);
+	s->table = m->fast;
+	field_done(s, at, mem, mem + m->alloc_bytes);
+}
+
+/* `careful`: near the end of the chunk, with a length of more than two bytes, or of a type that
+ * is not plain. */
+ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, PARAMETERS)
+{
+	const enum fast_kind kind = KIND_MESSAGE;
 	const struct schema_message *m = e->sub;
-	struct varint r;
-	uint64_t count = 0;
-	uint8_t *slot, *mem;
-	ptrdiff_t room;
+	uint64_t count = 0, len = at[0];
+	const uint8_t *from = at + 1;
+	uint8_t *slot, *fresh = (uint8_t *)align8_up((uintptr_t)free);
 
-	if (unlikely(!length_read(x, at, &r) || x->frame == s->frame_last))
-		return false;
-	slot = slot_of(s, x, card, e, &count);
-	mem = (uint8_t *)align8_up((uintptr_t)x->free);
-	room = x->limit - mem;
-	if (unlikely(!slot || (card != REPEATED && load64(slot) != 0)))
-		return false;
-	if (likely(room >= (ptrdiff_t)m->alloc_bytes + FAST_IMAGE_SLACK)) {
-		message_clear(mem, m);
+	if (careful) {
+		struct varint r;
+
+		if (!length_read(s, at, &r) || s->limit - fresh < (ptrdiff_t)m->alloc_bytes) {
+			give_up(ARGUMENTS);
+			return;
+		}
+		from = r.next;
+		len = r.v;
 	} else {
-		if (room < (ptrdiff_t)m->alloc_bytes)
-			return false;
-		message_clear_exactly(mem, m);
+		if (len >= 0x80) {
+			len = (len & 0x7f) | (uint64_t)at[1] << 7;
+			from = at + 2;
+		}
+		/* A third byte makes it longer than any of two. */
+		if (unlikely(len >= 1u << 14 || s->limit - fresh < (ptrdiff_t)m->fast_room)) {
+			slow(ARGUMENTS);
+			return;
+		}
 	}
-	store64(slot, address_of(s, mem));
-	slot_note(x, card, e, count);
-	if (unlikely(m->struct_bytes >= LINEAR_UNIT_BYTES))
-		charge(s, x, m->struct_bytes / LINEAR_UNIT_BYTES);
-	x->free = mem + m->alloc_bytes;
-	x->mem = mem;
-	x->table = m->fast;
-	x->p = r.next;
-	x->end = r.next + r.v;
-	stop_set(s, x);
-	x->frame++;
-	*x->frame = (struct decode_frame){.m = m, .mem = mem, .end = x->end};
-	return true;
-}
-
-ALWAYS_INLINE bool packed_any(struct decode_state *s, struct fast *x, const struct fast_field *e,
-			      const uint8_t *at)
-{
-	struct varint r;
-	uint8_t *free;
-
-	if (unlikely(!length_read(x, at, &r)))
-		return false;
-	if (r.v) {
-		s->budget = x->budget;
-		free = packed_field(s, x->mem, e, r.next, r.v, x->free, x->limit);
-		if (!free)
-			return false;
-		x->free = free;
-		x->budget = s->budget;
+	if (unlikely((ptrdiff_t)len > s->end - from || s->frame == s->frame_last)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	PLACE_OR_RETURN(slot_of(s, kind, card, mem, e, &slot, &count));
+	if (card != REPEATED && unlikely(load64(slot) != 0)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	store64(slot, address_of(s, fresh));
+	slot_note(card, mem, e, count);
+	if (careful) {
+		memcpy(fresh, m->image, m->struct_bytes);
+		memset(fresh + m->struct_bytes, 0, m->alloc_bytes - m->struct_bytes);
+		charge(s, m->struct_bytes / LINEAR_UNIT_BYTES);
 	} else {
-		charge(s, x, 1);
+		message_clear(fresh, m);
 	}
-	x->p = r.next + r.v;
-	return true;
+	message_enter(s, from, from + len, fresh, m);
 }
 
-/* The end of a message below the outermost. */
-ALWAYS_INLINE void message_end(struct decode_state *s, struct fast *x)
-{
-	if (unlikely(x->frame->m->required_at))
-		decode_required_judge(s, x->frame);
-	charge(s, x, 1);
-	x->frame--;
-	x->table = x->frame->m->fast;
-	x->mem = x->frame->mem;
-	x->end = x->frame->end;
-	stop_set(s, x);
-}
+/* --- Functions of each kind and cardinality ------------------------------------------------------
+ */
 
-/* --- The engine ------------------------------------------------------------------------------- */
-
-static void engine_begin(struct decode_state *s, struct fast *x)
-{
-	const uint8_t *wire_end = s->frames[0].end;
-
-	*x = (struct fast){.p = s->p,
-			   .end = s->frame->end,
-			   .mem = s->frame->mem,
-			   .table = s->frame->m->fast,
-			   .free = s->bump.free,
-			   .limit = s->bump.end,
-			   .budget = s->budget,
-			   .frame = s->frame};
-	if ((uint64_t)(x->limit - x->free) > s->bump.most - s->bump.used)
-		x->limit = x->free + (s->bump.most - s->bump.used);
-	s->elements += (uint64_t)x->budget;
-	s->shift = 0;
-	s->safe = wire_end - x->p > SLOP ? wire_end - SLOP : x->p;
-	s->frame_last = s->frames + s->limits.depth_max;
-	stop_set(s, x);
-}
-
-static void engine_end(struct decode_state *s, const struct fast *x)
-{
-	s->p = x->p;
-	if (s->shift) {
-		s->p = (const uint8_t *)((uintptr_t)x->p - (uintptr_t)s->shift);
-		wire_shift(s, x->frame, -s->shift);
+#define SCALAR_OP(kind, card)                                                                      \
+	static void op_##kind##_##card(PARAMETERS)                                                 \
+	{                                                                                          \
+		scalar_op(kind, card, ARGUMENTS);                                                  \
 	}
-	s->frame = x->frame;
-	s->budget = x->budget;
-	s->elements -= (uint64_t)x->budget;
-	s->bump.used += (uint64_t)(x->free - s->bump.free);
-	s->bump.free = x->free;
-}
-
+#define CONTENT_OP(kind, card)                                                                     \
+	NOINLINE void slow_##kind##_##card(PARAMETERS)                                             \
+	{                                                                                          \
+		content_slow(kind, card, ARGUMENTS);                                               \
+	}                                                                                          \
+	static void op_##kind##_##card(PARAMETERS)                                                 \
+	{                                                                                          \
+		content_op(slow_##kind##_##card, kind, card, ARGUMENTS);                           \
+	}
+#define MESSAGE_OP(kind, card)                                                                     \
+	NOINLINE void slow_##kind##_##card(PARAMETERS)                                             \
+	{                                                                                          \
+		message_op(NULL, true, card, ARGUMENTS);                                           \
+	}                                                                                          \
+	static void op_##kind##_##card(PARAMETERS)                                                 \
+	{                                                                                          \
+		message_op(slow_##kind##_##card, false, card, ARGUMENTS);                          \
+	}
 #define SCALARS(X, card)                                                                           \
-	X(scalar, KIND_V32, card)                                                                  \
-	X(scalar, KIND_V64, card)                                                                  \
-	X(scalar, KIND_Z32, card)                                                                  \
-	X(scalar, KIND_Z64, card)                                                                  \
-	X(scalar, KIND_BOOL, card)                                                                 \
-	X(scalar, KIND_F32, card)                                                                  \
-	X(scalar, KIND_F64, card)                                                                  \
-	X(content, KIND_STRING, card)                                                              \
-	X(content, KIND_TEXT, card)                                                                \
-	X(content, KIND_BYTES, card)
+	X(KIND_V32, card)                                                                          \
+	X(KIND_V64, card)                                                                          \
+	X(KIND_Z32, card)                                                                          \
+	X(KIND_Z64, card)                                                                          \
+	X(KIND_BOOL, card)                                                                         \
+	X(KIND_F32, card)                                                                          \
+	X(KIND_F64, card)
+#define CONTENTS(X, card)                                                                          \
+	X(KIND_STRING, card)                                                                       \
+	X(KIND_TEXT, card)                                                                         \
+	X(KIND_BYTES, card)
+#define MESSAGES(X, card) X(KIND_MESSAGE, card)
 #define ALL_CARDS(LIST, X)                                                                         \
 	LIST(X, PLAIN)                                                                             \
 	LIST(X, HAS)                                                                               \
 	LIST(X, ONEOF)                                                                             \
 	LIST(X, REQUIRED)                                                                          \
 	LIST(X, REPEATED)
-#define MESSAGES(X, card) X(message, KIND_MESSAGE, card)
 
-#define LABEL(what, kind, card) [OP(kind, card)] = &&op_##kind##_##card,
-#define PACKED_LABEL(kind)      [OP_PACKED(kind)] = &&op_packed,
+ALL_CARDS(SCALARS, SCALAR_OP)
+ALL_CARDS(CONTENTS, CONTENT_OP)
+ALL_CARDS(MESSAGES, MESSAGE_OP)
 
-/* Find the field at x.p and go to its piece of code. */
-#define DISPATCH()                                                                                 \
-	do {                                                                                       \
-		uint32_t tag;                                                                      \
-                                                                                                   \
-		if (unlikely(x.p >= x.stop))                                                       \
-			goto boundary;                                                             \
-		tag = *x.p;                                                                        \
-		if (unlikely(x.budget <= 0))                                                       \
-			goto out;                                                                  \
-		if (unlikely(tag >= 0x80))                                                         \
-			goto long_tag;                                                             \
-		e = &x.table[tag >> 3];                                                            \
-		at = x.p + 1;                                                                      \
-		if (unlikely(e->tag != tag))                                                       \
-			goto out;                                                                  \
-		goto *labels[e->op];                                                               \
-	} while (0)
+#define OP_ENTRY(kind, card) [OP(kind, card)] = op_##kind##_##card,
+#define PACKED_ENTRY(kind)   [OP_PACKED(kind)] = op_packed,
 
-#define FIELD_PIECE(what, kind, card)                                                              \
-	op_##kind##_##card : if (unlikely(!what##_field(s, &x, kind, card, e, at))) goto out;      \
-	DISPATCH();
-#define MESSAGE_PIECE(what, kind, card)                                                            \
-	op_##kind##_##card : if (unlikely(!message_field(s, &x, card, e, at))) goto out;           \
-	DISPATCH();
+static fast_op *const ops[OPS] = {
+	ALL_CARDS(SCALARS, OP_ENTRY) ALL_CARDS(CONTENTS, OP_ENTRY) ALL_CARDS(MESSAGES, OP_ENTRY)
+		PACKED_ENTRY(KIND_V32) PACKED_ENTRY(KIND_V64) PACKED_ENTRY(KIND_Z32)
+			PACKED_ENTRY(KIND_Z64) PACKED_ENTRY(KIND_BOOL) PACKED_ENTRY(KIND_F32)
+				PACKED_ENTRY(KIND_F64)};
+
+/* --- The engine ------------------------------------------------------------------------------- */
 
 void FAST_NAME(decode_fast)(struct decode_state *s)
 {
-	static const void *const labels[OPS] = {
-		ALL_CARDS(SCALARS, LABEL) ALL_CARDS(MESSAGES, LABEL) PACKED_LABEL(KIND_V32)
-			PACKED_LABEL(KIND_V64) PACKED_LABEL(KIND_Z32) PACKED_LABEL(KIND_Z64)
-				PACKED_LABEL(KIND_BOOL) PACKED_LABEL(KIND_F32)
-					PACKED_LABEL(KIND_F64)};
-	const struct fast_field *e;
-	const uint8_t *at;
-	struct fast x;
+	const uint8_t *wire_end = s->frames[0].end;
 
-	if ((uint64_t)(s->frames[0].end - s->p) > s->limits.elements_max - s->elements)
+	if ((uint64_t)(wire_end - s->p) > s->limits.elements_max - s->elements)
 		return;
-	engine_begin(s, &x);
-	DISPATCH();
-
-long_tag : {
-	uint32_t tag = (x.p[0] & 0x7fu) | (uint32_t)x.p[1] << 7;
-
-	if (unlikely(x.p[1] >= 0x80 || tag >> 3 >= x.frame->m->fast_count))
-		goto out;
-	e = &x.table[tag >> 3];
-	at = x.p + 2;
-	if (unlikely(e->tag != tag))
-		goto out;
-	goto *labels[e->op];
-}
-
-	ALL_CARDS(SCALARS, FIELD_PIECE)
-	ALL_CARDS(MESSAGES, MESSAGE_PIECE)
-
-op_packed:
-	if (unlikely(!packed_any(s, &x, e, at)))
-		goto out;
-	DISPATCH();
-
-boundary:
-	if (x.budget <= 0)
-		goto out;
-	if (x.p == x.end) {
-		if (x.frame == s->frames)
-			goto out;
-		message_end(s, &x);
-		DISPATCH();
+	s->budget--;
+	s->elements += (uint64_t)s->budget;
+	s->table = s->frame->m->fast;
+	s->limit = s->bump.end;
+	if ((uint64_t)(s->limit - s->bump.free) > s->bump.most - s->bump.used)
+		s->limit = s->bump.free + (s->bump.most - s->bump.used);
+	s->shift = 0;
+#ifdef HOPS_MAX
+	s->hops = 0;
+#endif
+	s->safe = wire_end - s->p > SLOP ? wire_end - SLOP : s->p;
+	s->readable = wire_end;
+	s->frame_last = s->frames + s->limits.depth_max;
+	end_set(s, s->frame->end);
+	next_field(s, s->p, s->frame->mem, s->bump.free);
+	if (s->shift) {
+		s->p = (const uint8_t *)((uintptr_t)s->p - (uintptr_t)s->shift);
+		wire_shift(s, s->frame, -s->shift);
 	}
-	if (!s->shift) {
-		x.p = tail_enter(s, x.p, x.frame);
-		x.end = x.frame->end;
-		stop_set(s, &x);
-		DISPATCH();
-	}
-out:
-	engine_end(s, &x);
+	s->elements -= (uint64_t)s->budget;
+	s->budget++;
+	s->bump.used += (uint64_t)(s->free - s->bump.free);
+	s->bump.free = s->free;
 }

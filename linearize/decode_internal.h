@@ -35,20 +35,30 @@ struct array_ref {
 
 struct decode_state {
 	const uint8_t *p;
-	struct linear_bump bump;
 	int64_t budget;
 	struct decode_frame *frame;
+	int64_t delta;
+	uint64_t elements;
+
+	/* The fast engine's, while it runs. */
+	const uint8_t *stop;             /* fields that begin before it may be read without care */
+	const uint8_t *end;              /* of the message at hand */
+	uint8_t *limit;                  /* of the chunk */
+	struct decode_frame *frame_last; /* deepest that limits allow */
+	const uint8_t *safe;             /* `stop` for all messages */
+	const uint8_t *readable;         /* where bytes that may be read end */
+	ptrdiff_t shift; /* how far from the wire its end is: in `tail`; 0: it is not */
+	uint8_t *free;
+	const struct fast_field *table; /* of the message at hand */
+	const uint8_t *wire;            /* its first byte */
+	uint32_t hops;
+
 	enum decode_phase phase;
 	enum decode_phase after_copy;
 	uint32_t incomplete; /* messages that lack required fields so far */
 	int error;
 	const struct linear_fast *fast; /* may take fields; NULL: the generic engine alone */
-
-	/* The fast engine's, while it runs. */
-	const uint8_t *wire; /* its first byte */
-	const uint8_t *safe; /* fields that begin before it may be read without care */
-	ptrdiff_t shift;     /* how far from the wire its end is: in `tail`; 0: it is not */
-	struct decode_frame *frame_last; /* deepest that limits allow */
+	struct linear_bump bump;
 
 	/* The long phases' cursors. */
 	const uint8_t *scan, *scan_end;
@@ -63,15 +73,13 @@ struct decode_state {
 	uint32_t group_depth;
 	uint32_t unknown_tag;
 
-	uint64_t elements, work;
-	uint64_t root;
-	int64_t delta;
+	uint64_t work, root;
 	uint64_t alias_min; /* content of so many bytes stays on the wire */
 	uint64_t aliased;
 	uint64_t nuls; /* receiver's address of the last alias_nul; 0: none */
 	struct linear_limits limits;
 	/* Everything from here on is not cleared. */
-	uint8_t tail[2 * DECODE_SLOP];
+	uint8_t tail[DECODE_SLOP + 80];
 	uint32_t groups[LINEAR_DEPTH_MAX + 1];
 	struct decode_frame frames[LINEAR_DEPTH_MAX + 1];
 };

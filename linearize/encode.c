@@ -530,12 +530,15 @@ static bool fields_run(struct encode_state *s)
 				break;
 		}
 		frame = s->frame;
-		s->budget--;
 		if (frame->left) {
+			s->budget--;
 			good = element_put(s, frame);
 		} else if (!frame->unknown_done) {
+			/* All its fields, there or not, are charged here. */
+			s->budget -= 1 + (int64_t)frame->m->field_count;
 			good = unknown_start(s);
 		} else if (frame->field == 0) {
+			s->budget--;
 			good = message_pop(s);
 		} else {
 			f = &frame->m->fields[--frame->field];
@@ -584,6 +587,8 @@ int encode_start(struct encode_job *j, const struct schema_message *m,
 		s->fast = linear_fast_get();
 	s->frame_last = s->frames + s->limits.depth_max;
 	s->empty_string = m->empty_string;
+	if (source->bytes >= 64)
+		s->inner = source->bytes - 63;
 	s->frames[0].m = m;
 	return 0;
 }

@@ -18,8 +18,8 @@
  * window(). A step that was looked at and left to the generic engine is loaded again by that, from
  * the start; nothing of the first look is used then.
  *
- * Elements are not counted one by one: a unit is an element unless charge() says that it is not,
- * and since each one takes a byte of output, one comparison with the room ahead will do.
+ * Elements are counted, but not held against their limit one by one: each takes a byte of output,
+ * so one comparison with the room ahead will do.
  */
 #include "linearize/encode_internal.h"
 #include "linearize/fast_internal.h"
@@ -252,20 +252,68 @@ ALWAYS_INLINE bool value_is_zero(enum fast_kind kind, uint64_t v)
 
 /* --- The registers of the engine -------------------------------------------------------------- */
 
-/* `f` is the field at hand; when a message begins, the one past its last. */
-struct fast {
-	uint8_t *head, *floor;
-	const uint8_t *src;
-	const struct schema_field *f, *first;
-	int64_t budget;
-	struct encode_frame *frame;
-};
+/* `head`: the first byte written. `src`: the message. `f`: its field at hand; between two fields
+ * the one that was written last. With more parameters the ops would have to save registers. */
+#define PARAMETERS                                                                                 \
+	struct encode_state *s, uint8_t *head, const uint8_t *src, const struct schema_field *f
+#define ARGUMENTS s, head, src, f
 
-/* Units that are no elements. */
-ALWAYS_INLINE void charge(struct encode_state *s, struct fast *x, int64_t units)
+typedef void fast_op(PARAMETERS);
+
+static fast_op *const ops[OPS];
+static fast_op *const element_ops[OPS];
+
+#define NOINLINE static __attribute__((noinline))
+
+/* Where calls at the end are no jumps, the stack must not grow with the message. */
+#if !defined(__OPTIMIZE__) || defined(ASAN) || defined(__SANITIZE_THREAD__)
+#define HOPS_MAX 100
+#endif
+
+/* The engine stops between two fields. */
+NOINLINE void leave(PARAMETERS)
 {
-	x->budget -= units;
-	s->elements -= (uint64_t)units;
+	(void)src;
+	s->frame->field = (uint32_t)(f - s->first);
+	s->fast_head = head;
+}
+
+/* The field at hand is not for this engine: stop before it. */
+NOINLINE void give_up(PARAMETERS)
+{
+	f++;
+	leave(ARGUMENTS);
+}
+
+static void message_over(PARAMETERS);
+
+/* On with the field before `f`. */
+ALWAYS_INLINE void next_field(PARAMETERS)
+{
+#ifdef HOPS_MAX
+	if (s->hops++ == HOPS_MAX) {
+		leave(ARGUMENTS);
+		return;
+	}
+#endif
+	if (unlikely(f == s->first)) {
+		message_over(ARGUMENTS);
+		return;
+	}
+	f--;
+	ops[f->encode_op](ARGUMENTS);
+}
+
+/* Between `head` and the lowest place that may be written. */
+ALWAYS_INLINE uint64_t room_of(const struct encode_state *s, const uint8_t *head)
+{
+	return (uint64_t)(head - s->floor);
+}
+
+/* Is there less than FIELD_ROOM? */
+ALWAYS_INLINE bool no_room(const struct encode_state *s, const uint8_t *head)
+{
+	return unlikely(head < s->floor_field);
 }
 
 /* encode.c's window(), without its error. */
@@ -278,16 +326,28 @@ ALWAYS_INLINE const uint8_t *window(const struct encode_state *s, uint64_t addre
 	return s->source.mem + at;
 }
 
-ALWAYS_INLINE uint64_t room(const struct fast *x)
-{
-	return (uint64_t)(x->head - x->floor);
-}
-
 /* --- Strings and bytes ------------------------------------------------------------------------ */
 
+/* Tag and length in front of content of less than 128 bytes. */
+ALWAYS_INLINE uint8_t *short_header(uint8_t *head, const struct schema_field *f, uint64_t n)
+{
+	head[-1] = (uint8_t)n;
+	store32(head - 5, f->tag_high);
+	return head - 1 - f->tag_bytes;
+}
+
 #ifdef STRING_BY_VECTOR
-/* Within the page too: the window may be larger than what is mapped of it. */
 #define PAGE 4096u
+
+/* May SHORT_BYTES be read before and after `at`, a place in the window? Within the page too: the
+ * window may be larger than what is mapped of it. */
+ALWAYS_INLINE bool is_inner(const struct encode_state *s, uint64_t at)
+{
+	const uintptr_t place = (uintptr_t)(s->source.mem + at);
+
+	return likely(at - SHORT_BYTES < s->inner &&
+		      (place & (PAGE - 1)) - SHORT_BYTES <= PAGE - 2 * SHORT_BYTES);
+}
 
 /* The NUL among the SHORT_BYTES bytes at `from`; SHORT_BYTES if there is none. */
 ALWAYS_INLINE unsigned nul_find(const uint8_t *from)
@@ -296,12 +356,16 @@ ALWAYS_INLINE unsigned nul_find(const uint8_t *from)
 	__m256i v = _mm256_loadu_si256((const __m256i *)(const void *)from);
 	uint64_t zeros =
 		(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, _mm256_setzero_si256()));
+
+	return (unsigned)__builtin_ctzll(zeros | (uint64_t)1 << SHORT_BYTES);
 #elif defined(__SSE2__)
 	__m128i none = _mm_setzero_si128();
 	__m128i low = _mm_loadu_si128((const __m128i *)(const void *)from);
 	__m128i high = _mm_loadu_si128((const __m128i *)(const void *)(from + 16));
 	uint64_t zeros = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(low, none)) |
 			 (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(high, none)) << 16;
+
+	return (unsigned)__builtin_ctzll(zeros | (uint64_t)1 << SHORT_BYTES);
 #else
 	uint8x16_t low = vceqzq_u8(vld1q_u8(from)), high = vceqzq_u8(vld1q_u8(from + 16));
 	uint64_t a =
@@ -313,9 +377,6 @@ ALWAYS_INLINE unsigned nul_find(const uint8_t *from)
 	       : b ? 16 + (unsigned)__builtin_ctzll(b) / 4
 		   : SHORT_BYTES;
 #endif
-#ifdef __SSE2__
-	return (unsigned)__builtin_ctzll(zeros | (uint64_t)1 << SHORT_BYTES);
-#endif
 }
 
 /* The SHORT_BYTES bytes before `from_end`, to those before `to_end`. */
@@ -323,293 +384,453 @@ ALWAYS_INLINE void copy_back(uint8_t *to_end, const uint8_t *from_end)
 {
 	memcpy(to_end - SHORT_BYTES, from_end - SHORT_BYTES, SHORT_BYTES);
 }
-#endif
-
-/* Move `n` (at most SHORT_BYTES) bytes at `from` before x->head. `in_window`: they lie there, `at`
- * bytes from its start. */
-ALWAYS_INLINE void short_put(struct fast *x, const uint8_t *from, uint64_t n, bool in_window,
-			     uint64_t at)
-{
-#ifdef STRING_BY_VECTOR
-	if (in_window &&
-	    likely(at >= SHORT_BYTES && ((uintptr_t)from & (PAGE - 1)) >= SHORT_BYTES)) {
-		copy_back(x->head, from + n);
-		x->head -= n;
-		return;
-	}
 #else
-	(void)in_window;
-	(void)at;
-#endif
-	x->head -= n;
-	copy_exact(x->head, from, n);
-}
-
-/* Tag and length in front of content of less than 128 bytes. */
-ALWAYS_INLINE void short_header(struct fast *x, uint64_t n)
+ALWAYS_INLINE bool is_inner(const struct encode_state *s, uint64_t at)
 {
-	x->head[-1] = (uint8_t)n;
-	store32(x->head - 5, x->f->tag_high);
-	x->head -= 1 + x->f->tag_bytes;
+	(void)s, (void)at;
+	return false;
 }
 
-/* `n` bytes at `from` with their header. `scanned`: their end was looked for. Returns the new head,
- * or NULL when it is unusual and nothing was done. Charges s->budget and s->elements for the copy.
- */
-static __attribute__((noinline)) uint8_t *content_long(struct encode_state *s, uint8_t *head,
-						       const uint8_t *floor,
-						       const struct schema_field *f,
-						       const uint8_t *from, uint64_t n,
-						       bool scanned)
+ALWAYS_INLINE unsigned nul_find(const uint8_t *from)
+{
+	(void)from;
+	return SHORT_BYTES;
+}
+
+ALWAYS_INLINE void copy_back(uint8_t *to_end, const uint8_t *from_end)
+{
+	(void)to_end, (void)from_end;
+}
+#endif
+
+/* Moved by vectors, past which memcpy is as good. */
+#define MIDDLE_BYTES 256
+
+/* `n` bytes at `from`, `inner` or not, with their header; `scanned`: their end was looked for.
+ * Returns the new head, or NULL when it is unusual and nothing was done. Charges for the copy. */
+ALWAYS_INLINE uint8_t *content_put(struct encode_state *s, uint8_t *head,
+				   const struct schema_field *f, const uint8_t *from, uint64_t n,
+				   bool inner, bool scanned)
 {
 	int64_t units = (int64_t)(n / LINEAR_UNIT_BYTES);
-	int64_t cost = units + (n >= LINEAR_UNIT_BYTES / 2) + (scanned ? units : 0);
-	uint64_t left = (uint64_t)(head - floor);
+	uint64_t room = room_of(s, head), i;
 
-	if (n > left || n + FIELD_ROOM > left || s->budget < 2 * units + 4)
+	if (unlikely(n > room || n + FIELD_ROOM > room || s->budget < 2 * units + BUDGET_LEAST))
 		return NULL;
-	head -= n;
-	if (n)
-		memcpy(head, from, n);
-	s->budget -= cost;
-	s->elements -= (uint64_t)cost;
+	if (inner && n <= MIDDLE_BYTES) {
+		for (i = 0; i < n; i += SHORT_BYTES)
+			copy_back(head - i, from + n - i);
+		head -= n;
+	} else {
+		head -= n;
+		if (n <= SHORT_BYTES)
+			copy_exact(head, from, n);
+		else
+			memcpy(head, from, n);
+	}
+	s->budget -= units + (n >= LINEAR_UNIT_BYTES / 2) + (scanned ? units : 0);
 	return tag_put(varint_put(head, n), f);
 }
 
 /* What became of a field. */
 enum outcome { UNUSUAL, ABSENT, WRITTEN };
 
-ALWAYS_INLINE enum outcome long_put(struct encode_state *s, struct fast *x, const uint8_t *from,
-				    uint64_t n, bool scanned)
+/* Any string; *head moves when it was written. */
+NOINLINE enum outcome string_any(struct encode_state *s, uint8_t **head,
+				 const struct schema_field *f, uint64_t address,
+				 bool empty_is_absent)
 {
-	uint8_t *head;
+	const uint8_t *from = NULL, *nul;
+	uint64_t n = 0, at, most, room = room_of(s, *head);
+	bool scanned = false, inner = false;
+	uint8_t *to;
 
-	s->budget = x->budget;
-	head = content_long(s, x->head, x->floor, x->f, from, n, scanned);
-	if (unlikely(!head))
+	if (address == 0 || address == s->empty_string) {
+		n = 0;
+	} else if (address == f->default_address) {
+		from = f->default_data;
+		n = f->default_bytes;
+	} else {
+		at = address - s->source.peer_base;
+		if (at >= s->source.bytes)
+			return UNUSUAL;
+		from = s->source.mem + at;
+		most = s->source.bytes - at;
+		nul = memchr(from, 0, most < room ? most : room);
+		if (!nul)
+			return UNUSUAL;
+		n = (uint64_t)(nul - from);
+		scanned = true;
+		inner = is_inner(s, at);
+	}
+	if (empty_is_absent && n == 0)
+		return ABSENT;
+	to = content_put(s, *head, f, from, n, inner, scanned);
+	if (!to)
 		return UNUSUAL;
-	x->head = head;
-	x->budget = s->budget - 1;
+	*head = to;
 	return WRITTEN;
 }
 
-/* A string that is not short, or not where it can be looked at by vectors. */
-ALWAYS_INLINE enum outcome string_long(struct encode_state *s, struct fast *x, uint64_t at,
-				       bool empty_is_absent)
+/* A short string in the window's inside: the new head; `head`: it is empty and so absent; NULL: it
+ * is another string. */
+ALWAYS_INLINE uint8_t *string_short(const struct encode_state *s, uint8_t *head,
+				    const struct schema_field *f, uint64_t address,
+				    bool empty_is_absent)
 {
-	const uint8_t *from = s->source.mem + at, *nul;
-	uint64_t most = s->source.bytes - at;
+	uint64_t at = address - s->source.peer_base;
+	const uint8_t *from = s->source.mem + at;
+	unsigned n;
 
-	nul = memchr(from, 0, most < room(x) ? most : room(x));
-	if (!nul)
-		return UNUSUAL;
-	if (empty_is_absent && nul == from)
-		return ABSENT;
-	return long_put(s, x, from, (uint64_t)(nul - from), true);
+	if (unlikely(!is_inner(s, at) || address == f->default_address ||
+		     address == s->empty_string || address == 0))
+		return NULL;
+	n = nul_find(from);
+	if (unlikely(n == SHORT_BYTES))
+		return NULL;
+	if (empty_is_absent && n == 0)
+		return head;
+	copy_back(head, from + n);
+	return short_header(head - n, f, n);
 }
 
-ALWAYS_INLINE enum outcome string_put(struct encode_state *s, struct fast *x, uint64_t address,
-				      bool empty_is_absent)
+/* Bytes of any length `n`, whose member is `at`; NULL: unusual. */
+NOINLINE uint8_t *bytes_any(struct encode_state *s, uint8_t *head, const struct schema_field *f,
+			    uint64_t n, uint64_t address)
 {
-	uint64_t at;
+	uint64_t at = address - s->source.peer_base;
 
-	if (address == 0 || address == s->empty_string) {
-		if (empty_is_absent)
-			return ABSENT;
-		short_header(x, 0);
-		x->budget--;
-		return WRITTEN;
-	}
-	if (unlikely(address == x->f->default_address)) {
-		if (empty_is_absent && x->f->default_bytes == 0)
-			return ABSENT;
-		return long_put(s, x, x->f->default_data, x->f->default_bytes, false);
-	}
-	at = address - s->source.peer_base;
-	if (unlikely(at >= s->source.bytes))
-		return UNUSUAL;
-#ifdef STRING_BY_VECTOR
-	{
-		const uint8_t *from = s->source.mem + at;
-
-		if (likely(((uintptr_t)from & (PAGE - 1)) <= PAGE - SHORT_BYTES &&
-			   s->source.bytes - at >= SHORT_BYTES)) {
-			unsigned n = nul_find(from);
-
-			if (empty_is_absent && n == 0)
-				return ABSENT;
-			if (likely(n < SHORT_BYTES)) {
-				short_put(x, from, n, true, at);
-				short_header(x, n);
-				x->budget--;
-				return WRITTEN;
-			}
-		}
-	}
-#endif
-	return string_long(s, x, at, empty_is_absent);
+	if (n == 0)
+		return short_header(head, f, 0);
+	if (address == f->default_address && address != 0 && n <= f->default_bytes)
+		return content_put(s, head, f, f->default_data, n, false, false);
+	if (at > s->source.bytes || n > s->source.bytes - at)
+		return NULL;
+	return content_put(s, head, f, s->source.mem + at, n, is_inner(s, at), false);
 }
 
-ALWAYS_INLINE enum outcome bytes_put(struct encode_state *s, struct fast *x, uint64_t n,
-				     const uint8_t *member)
+ALWAYS_INLINE uint8_t *bytes_put(struct encode_state *s, uint8_t *head,
+				 const struct schema_field *f, uint64_t n, uint64_t address)
 {
-	uint64_t address, at;
+	uint64_t at = address - s->source.peer_base;
 
-	if (n == 0) {
-		short_header(x, 0);
-		x->budget--;
-		return WRITTEN;
-	}
-	address = load64_once(member + 8);
-	if (unlikely(address == x->f->default_address && address != 0 && n <= x->f->default_bytes))
-		return long_put(s, x, x->f->default_data, n, false);
-	at = address - s->source.peer_base;
-	if (unlikely(at > s->source.bytes || n > s->source.bytes - at))
-		return UNUSUAL;
-	if (likely(n <= SHORT_BYTES)) {
-		short_put(x, s->source.mem + at, n, true, at);
-		short_header(x, n);
-		x->budget--;
-		return WRITTEN;
-	}
-	return long_put(s, x, s->source.mem + at, n, false);
+	if (unlikely(n - 1 >= SHORT_BYTES || !is_inner(s, at) || address == f->default_address))
+		return bytes_any(s, head, f, n, address);
+	copy_back(head, s->source.mem + at + n);
+	return short_header(head - n, f, n);
 }
 
 /* --- Messages --------------------------------------------------------------------------------- */
 
-/* Bytes written so far. */
-ALWAYS_INLINE uint64_t written(const struct encode_state *s, const struct fast *x)
+/* A message begins: it has no unknown fields, or is not for this engine. All its fields are charged
+ * at once. */
+ALWAYS_INLINE void message_begin(PARAMETERS)
 {
-	return s->written + (uint64_t)(s->head - x->head);
+	if (unlikely(s->budget < BUDGET_LEAST || load32_once(src + BASE_N_UNKNOWN) != 0)) {
+		leave(ARGUMENTS);
+		return;
+	}
+	s->frame->unknown_done = true;
+	s->budget -= 1 + (f - s->first);
+	if (unlikely(s->budget < BUDGET_LEAST)) {
+		leave(ARGUMENTS);
+		return;
+	}
+	next_field(ARGUMENTS);
 }
 
-/* Go on with the message at `address`; x->f is the parent's field. */
-ALWAYS_INLINE enum outcome message_put(struct encode_state *s, struct fast *x, uint64_t address)
+/* The frame's array goes on, or the fields before it. */
+ALWAYS_INLINE void array_step(PARAMETERS)
 {
-	const struct schema_message *m = x->f->sub.message;
-	const uint8_t *src;
+	if (s->frame->left)
+		element_ops[f->encode_op](ARGUMENTS);
+	else
+		next_field(ARGUMENTS);
+}
 
-	if (unlikely(address == 0)) {
-		short_header(x, 0);
-		x->budget--;
-		return WRITTEN;
+/* All fields are out. If this is not the outermost message: its header, then on with its parent. */
+NOINLINE void message_over(PARAMETERS)
+{
+	struct encode_frame *frame = s->frame;
+	uint64_t n;
+
+	if (unlikely(frame == s->frames || no_room(s, head) || s->budget < BUDGET_LEAST)) {
+		leave(ARGUMENTS);
+		return;
 	}
-	src = window(s, address, m->struct_bytes);
-	if (unlikely(!src || x->frame == s->frame_last))
-		return UNUSUAL;
-	x->frame->field = (uint32_t)(x->f - x->first);
-	x->frame++;
-	x->frame->m = m;
-	x->frame->src = src;
-	x->frame->left = 0;
-	x->frame->mark = written(s, x);
-	x->frame->unknown_done = false;
-	x->src = src;
-	x->first = m->fields;
-	x->f = m->fields + m->field_count;
-	x->budget--;
-	return WRITTEN;
+	n = (s->written_base - (uint64_t)(uintptr_t)head) - frame->mark;
+	s->frame = --frame;
+	src = frame->src;
+	s->first = frame->m->fields;
+	f = s->first + frame->field;
+	head = tag_put(varint_put(head, n), f);
+	s->budget--;
+	array_step(ARGUMENTS);
+}
+
+/* Is the message at `address`, not 0, for this engine? Its struct, or NULL. */
+ALWAYS_INLINE const uint8_t *message_find(const struct encode_state *s,
+					  const struct schema_field *f, uint64_t address)
+{
+	const uint8_t *sub = window(s, address, f->sub.message->struct_bytes);
+
+	return unlikely(s->frame == s->frame_last) ? NULL : sub;
+}
+
+/* Go on inside the message `sub`, the value of `f`. */
+ALWAYS_INLINE void message_enter(PARAMETERS, const uint8_t *sub)
+{
+	const struct schema_message *m = f->sub.message;
+	struct encode_frame *frame = s->frame;
+
+	frame->field = (uint32_t)(f - s->first);
+	frame++;
+	frame->m = m;
+	frame->src = src = sub;
+	frame->left = 0;
+	frame->mark = s->written_base - (uint64_t)(uintptr_t)head;
+	frame->unknown_done = false;
+	s->frame = frame;
+	s->first = m->fields;
+	f = s->first + m->field_count;
+	message_begin(ARGUMENTS);
 }
 
 /* --- Singular fields -------------------------------------------------------------------------- */
 
-/* The present value `v` of x->f, whose member or element lies at `at`. */
-ALWAYS_INLINE enum outcome value_put(struct encode_state *s, struct fast *x, enum fast_kind kind,
-				     const uint8_t *at, uint64_t v, bool empty_is_absent)
+/* Is the member of `f` there? Then `*v` is its word. */
+ALWAYS_INLINE bool is_there(enum fast_kind kind, enum fast_presence presence, const uint8_t *src,
+			    const struct schema_field *f, uint64_t *v)
 {
-	if (kind == KIND_STRING)
-		return string_put(s, x, v, empty_is_absent);
-	if (kind == KIND_MESSAGE)
-		return message_put(s, x, v);
-	if (kind == KIND_BYTES)
-		return bytes_put(s, x, v, at);
-	x->head = tag_put(scalar_put(kind, x->head, v), x->f);
-	x->budget--;
-	return WRITTEN;
+	bool pointer = kind == KIND_STRING || kind == KIND_MESSAGE;
+
+	if (presence == ONEOF && load32_once(src + f->quantifier) != f->number)
+		return false;
+	if (presence == HAS && load32_once(src + f->quantifier) == 0)
+		return false;
+	*v = value_load(kind, src + f->offset);
+	if (presence == NONZERO)
+		return !value_is_zero(kind, *v);
+	if (presence == POINTER || (presence == ONEOF && pointer))
+		return *v != 0 && *v != f->default_address;
+	return true;
 }
 
-ALWAYS_INLINE bool singular_put(struct encode_state *s, struct fast *x, enum fast_kind kind,
-				enum fast_presence presence)
+ALWAYS_INLINE void scalar_op(enum fast_kind kind, enum fast_presence presence, PARAMETERS)
 {
-	const uint8_t *at = x->src + x->f->offset;
-	bool pointer = kind == KIND_STRING || kind == KIND_MESSAGE;
-	enum outcome outcome = ABSENT;
-	bool there = true;
-	uint64_t v = 0;
+	uint64_t v;
 
-	if (presence == ONEOF)
-		there = load32_once(x->src + x->f->quantifier) == x->f->number;
-	if (presence == HAS)
-		there = load32_once(x->src + x->f->quantifier) != 0;
-	if (there)
-		v = value_load(kind, at);
-	if (presence == NONZERO)
-		there = !value_is_zero(kind, v);
-	if (presence == POINTER || (presence == ONEOF && pointer))
-		there = there && v != 0 && v != x->f->default_address;
-	if (there) {
-		outcome = value_put(s, x, kind, at, v, presence == NONZERO);
-		if (unlikely(outcome == UNUSUAL))
-			return false;
+	if (is_there(kind, presence, src, f, &v)) {
+		if (no_room(s, head)) {
+			give_up(ARGUMENTS);
+			return;
+		}
+		head = tag_put(scalar_put(kind, head, v), f);
+		s->elements++;
 	}
-	if (outcome == ABSENT)
-		charge(s, x, 1);
-	return true;
+	next_field(ARGUMENTS);
+}
+
+ALWAYS_INLINE void bytes_op(enum fast_kind kind, enum fast_presence presence, PARAMETERS)
+{
+	uint64_t v;
+
+	if (is_there(kind, presence, src, f, &v)) {
+		uint8_t *to = NULL;
+
+		if (!no_room(s, head))
+			to = bytes_put(s, head, f, v, v ? load64_once(src + f->offset + 8) : 0);
+		if (unlikely(!to)) {
+			give_up(ARGUMENTS);
+			return;
+		}
+		head = to;
+		s->elements++;
+	}
+	next_field(ARGUMENTS);
+}
+
+ALWAYS_INLINE void string_slow(enum fast_presence presence, PARAMETERS)
+{
+	enum outcome outcome;
+	uint64_t v;
+
+	if (is_there(KIND_STRING, presence, src, f, &v)) {
+		outcome = string_any(s, &head, f, v, presence == NONZERO);
+		if (outcome == UNUSUAL) {
+			give_up(ARGUMENTS);
+			return;
+		}
+		s->elements += outcome == WRITTEN;
+	}
+	next_field(ARGUMENTS);
+}
+
+ALWAYS_INLINE void string_op(fast_op *slow, enum fast_presence presence, PARAMETERS)
+{
+	uint64_t v;
+
+	if (is_there(KIND_STRING, presence, src, f, &v)) {
+		uint8_t *to;
+
+		/* Whether it is empty must be known before the room counts. */
+		if (no_room(s, head)) {
+			give_up(ARGUMENTS);
+			return;
+		}
+		to = string_short(s, head, f, v, presence == NONZERO);
+		if (unlikely(!to)) {
+			slow(ARGUMENTS); /* loads it anew */
+			return;
+		}
+		s->elements += to != head;
+		head = to;
+	}
+	next_field(ARGUMENTS);
+}
+
+ALWAYS_INLINE void message_op(enum fast_presence presence, PARAMETERS)
+{
+	const uint8_t *sub;
+	uint64_t v;
+
+	if (!is_there(KIND_MESSAGE, presence, src, f, &v)) {
+		next_field(ARGUMENTS);
+		return;
+	}
+	if (no_room(s, head)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	if (unlikely(v == 0)) {
+		head = short_header(head, f, 0);
+		s->elements++;
+		next_field(ARGUMENTS);
+		return;
+	}
+	sub = message_find(s, f, v);
+	if (unlikely(!sub)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	s->elements++;
+	message_enter(ARGUMENTS, sub);
 }
 
 /* --- Repeated fields -------------------------------------------------------------------------- */
 
-/* The array of x->f, its count in `*n`, checked, nothing done. NULL with `*n` 0: there is none;
+/* The array of `f`, its count in `*n`, checked, nothing done. NULL with `*n` 0: there is none;
  * else: unusual. */
-ALWAYS_INLINE const uint8_t *array_find(const struct encode_state *s, const struct fast *x,
+ALWAYS_INLINE const uint8_t *array_find(const struct encode_state *s, const uint8_t *head,
+					const uint8_t *src, const struct schema_field *f,
 					uint64_t *n)
 {
-	uint64_t elements = s->elements - (uint64_t)x->budget;
-
-	*n = load64_once(x->src + x->f->quantifier);
-	if (*n == 0 ||
-	    unlikely(*n > s->source.bytes / 16 || *n + room(x) > s->limits.elements_max - elements))
+	*n = load64_once(src + f->quantifier);
+	if (*n == 0 || unlikely(*n > s->source.bytes / 16 ||
+				*n + room_of(s, head) > s->limits.elements_max - s->elements))
 		return NULL;
-	return window(s, load64_once(x->src + x->f->offset), *n * x->f->bytes);
+	return window(s, load64_once(src + f->offset), *n * f->bytes);
 }
 
-/* The elements of the frame's array that are left, or the next one if they are messages. */
-ALWAYS_INLINE bool elements_put(struct encode_state *s, struct fast *x, enum fast_kind kind)
-{
-	struct encode_frame *frame = x->frame;
-	unsigned bytes = kind == KIND_BYTES ? 16 : kind_is_wide(kind) ? 8 : 4;
-
-	do {
-		const uint8_t *at = frame->array + (frame->left - 1) * bytes;
-		uint64_t v = value_load(kind, at);
-
-		if (unlikely(room(x) < FIELD_ROOM || x->budget < BUDGET_LEAST))
-			return false;
-		/* Counted with its array. */
-		s->elements--;
-		if (unlikely(value_put(s, x, kind, at, v, false) == UNUSUAL)) {
-			s->elements++;
-			return false;
-		}
-		frame->left--;
-	} while (kind != KIND_MESSAGE && frame->left);
-	return true;
-}
-
-ALWAYS_INLINE bool packed_fixed_put(struct encode_state *s, struct fast *x)
+static void op_array(PARAMETERS)
 {
 	uint64_t n;
-	const uint8_t *array = array_find(s, x, &n);
-	enum outcome outcome;
+	const uint8_t *array = array_find(s, head, src, f, &n);
 
 	if (!array) {
-		if (n == 0)
-			charge(s, x, 1);
-		return n == 0;
+		if (n)
+			give_up(ARGUMENTS);
+		else
+			next_field(ARGUMENTS);
+		return;
 	}
-	outcome = long_put(s, x, array, n * x->f->bytes, false);
-	s->elements += outcome == WRITTEN ? n - 1 : 0;
-	return outcome == WRITTEN;
+	s->elements += n;
+	s->frame->array = array;
+	s->frame->left = n;
+	element_ops[f->encode_op](ARGUMENTS);
+}
+
+/* The last of the elements that are left: the new head, or NULL. They were counted with their
+ * array. */
+ALWAYS_INLINE uint8_t *element_put(struct encode_state *s, uint8_t *head,
+				   const struct schema_field *f, enum fast_kind kind,
+				   const uint8_t *at)
+{
+	uint64_t v = value_load(kind, at);
+
+	if (kind == KIND_BYTES)
+		return bytes_put(s, head, f, v, v ? load64_once(at + 8) : 0);
+	if (kind == KIND_STRING) {
+		uint8_t *to = string_short(s, head, f, v, false);
+
+		if (unlikely(!to) && string_any(s, &head, f, v, false) == WRITTEN)
+			to = head;
+		return to;
+	}
+	return tag_put(scalar_put(kind, head, v), f);
+}
+
+ALWAYS_INLINE void element_op(enum fast_kind kind, PARAMETERS)
+{
+	struct encode_frame *frame = s->frame;
+	unsigned bytes = kind == KIND_BYTES ? 16 : kind_is_wide(kind) ? 8 : 4;
+	uint64_t left = frame->left;
+
+	do {
+		uint8_t *to = NULL;
+
+		if (likely(!no_room(s, head) && s->budget >= BUDGET_LEAST))
+			to = element_put(s, head, f, kind, frame->array + (left - 1) * bytes);
+		if (unlikely(!to)) {
+			frame->left = left;
+			leave(ARGUMENTS);
+			return;
+		}
+		head = to;
+		s->budget--;
+	} while (--left);
+	frame->left = 0;
+	next_field(ARGUMENTS);
+}
+
+static void element_message(PARAMETERS)
+{
+	struct encode_frame *frame = s->frame;
+	const uint8_t *at = frame->array + (frame->left - 1) * 8, *sub;
+	uint64_t v = load64_once(at);
+
+	sub = v ? message_find(s, f, v) : src;
+	if (unlikely(!sub || no_room(s, head) || s->budget < BUDGET_LEAST)) {
+		leave(ARGUMENTS);
+		return;
+	}
+	s->budget--;
+	frame->left--;
+	if (unlikely(v == 0)) {
+		head = short_header(head, f, 0);
+		array_step(ARGUMENTS);
+		return;
+	}
+	message_enter(ARGUMENTS, sub);
+}
+
+static void op_packed_fixed(PARAMETERS)
+{
+	uint64_t n;
+	const uint8_t *array = array_find(s, head, src, f, &n);
+	uint8_t *to = head;
+
+	if (array)
+		to = content_put(s, head, f, array, n * f->bytes, false, false);
+	else if (n)
+		to = NULL;
+	if (!to) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	s->elements += n;
+	head = to;
+	next_field(ARGUMENTS);
 }
 
 static uint8_t *packed_write(const struct schema_field *f, uint8_t *head, const uint8_t *array,
@@ -620,26 +841,128 @@ static uint8_t *packed_write(const struct schema_field *f, uint8_t *head, const 
 }
 
 /* All of a packed field, if even the longest varints would have room. */
-ALWAYS_INLINE bool packed_put(struct encode_state *s, struct fast *x)
+static void op_packed(PARAMETERS)
 {
-	uint64_t n;
-	const uint8_t *array = array_find(s, x, &n);
-	uint8_t *end = x->head;
+	uint64_t n, room = room_of(s, head);
+	const uint8_t *array = array_find(s, head, src, f, &n);
+	uint8_t *end = head;
 
-	if (!array) {
-		if (n == 0)
-			charge(s, x, 1);
-		return n == 0;
+	if (array) {
+		if (unlikely(n > room || packed_kinds[f->type].most * n + FIELD_ROOM > room ||
+			     s->budget < (int64_t)n + BUDGET_LEAST)) {
+			give_up(ARGUMENTS);
+			return;
+		}
+		head = packed_write(f, head, array, n, 0);
+		head = tag_put(varint_put(head, (uint64_t)(end - head)), f);
+		s->budget -= (int64_t)n;
+		s->elements += n;
+	} else if (n) {
+		give_up(ARGUMENTS);
+		return;
 	}
-	if (n > room(x) || packed_kinds[x->f->type].most * n + FIELD_ROOM > room(x) ||
-	    x->budget < (int64_t)n + 2)
-		return false;
-	x->head = packed_write(x->f, x->head, array, n, 0);
-	x->head = tag_put(varint_put(x->head, (uint64_t)(end - x->head)), x->f);
-	x->budget -= 1 + (int64_t)n;
-	s->elements--;
-	return true;
+	next_field(ARGUMENTS);
 }
+
+/* --- Functions of each kind and presence ---------------------------------------------------------
+ */
+
+#define NUMBERS(X, presence)                                                                       \
+	X(KIND_U32, presence)                                                                      \
+	X(KIND_I32, presence)                                                                      \
+	X(KIND_V64, presence)                                                                      \
+	X(KIND_Z32, presence)                                                                      \
+	X(KIND_Z64, presence)                                                                      \
+	X(KIND_BOOL, presence)                                                                     \
+	X(KIND_F32, presence)                                                                      \
+	X(KIND_F64, presence)                                                                      \
+	X(KIND_FLOAT, presence)                                                                    \
+	X(KIND_DOUBLE, presence)
+#define BYTES(X, presence)    X(KIND_BYTES, presence)
+#define STRINGS(X, presence)  X(KIND_STRING, presence)
+#define MESSAGES(X, presence) X(KIND_MESSAGE, presence)
+/* Which presences there are of what has its own word, and of pointers. */
+#define WORDS(LIST, X)                                                                             \
+	LIST(X, NONZERO)                                                                           \
+	LIST(X, HAS)                                                                               \
+	LIST(X, ONEOF)                                                                             \
+	LIST(X, ALWAYS)
+#define POINTERS(LIST, X)                                                                          \
+	LIST(X, NONZERO)                                                                           \
+	LIST(X, POINTER)                                                                           \
+	LIST(X, ONEOF)                                                                             \
+	LIST(X, ALWAYS)
+
+#define NUMBER_OP(kind, presence)                                                                  \
+	static void op_##kind##_##presence(PARAMETERS)                                             \
+	{                                                                                          \
+		scalar_op(kind, presence, ARGUMENTS);                                              \
+	}
+#define BYTES_OP(kind, presence)                                                                   \
+	static void op_##kind##_##presence(PARAMETERS)                                             \
+	{                                                                                          \
+		bytes_op(kind, presence, ARGUMENTS);                                               \
+	}
+#define STRING_OP(kind, presence)                                                                  \
+	NOINLINE void slow_##kind##_##presence(PARAMETERS)                                         \
+	{                                                                                          \
+		string_slow(presence, ARGUMENTS);                                                  \
+	}                                                                                          \
+	static void op_##kind##_##presence(PARAMETERS)                                             \
+	{                                                                                          \
+		string_op(slow_##kind##_##presence, presence, ARGUMENTS);                          \
+	}
+#define MESSAGE_OP(kind, presence)                                                                 \
+	static void op_##kind##_##presence(PARAMETERS)                                             \
+	{                                                                                          \
+		message_op(presence, ARGUMENTS);                                                   \
+	}
+#define ELEMENT_OP(kind, presence)                                                                 \
+	static void element_##kind(PARAMETERS)                                                     \
+	{                                                                                          \
+		element_op(kind, ARGUMENTS);                                                       \
+	}
+
+WORDS(NUMBERS, NUMBER_OP)
+WORDS(BYTES, BYTES_OP)
+POINTERS(STRINGS, STRING_OP)
+POINTERS(MESSAGES, MESSAGE_OP)
+NUMBERS(ELEMENT_OP, ELEMENT)
+BYTES(ELEMENT_OP, ELEMENT)
+STRINGS(ELEMENT_OP, ELEMENT)
+
+#define OP_ENTRY(kind, presence)      [OP(kind, presence)] = op_##kind##_##presence,
+#define ARRAY_ENTRY(kind, presence)   [OP(kind, presence)] = op_array,
+#define ELEMENT_ENTRY(kind, presence) [OP(kind, presence)] = element_##kind,
+
+/* clang-format off */
+static fast_op *const ops[OPS] = {
+	[OP_SLOW] = give_up,
+	WORDS(NUMBERS, OP_ENTRY)
+	WORDS(BYTES, OP_ENTRY)
+	POINTERS(STRINGS, OP_ENTRY)
+	POINTERS(MESSAGES, OP_ENTRY)
+	NUMBERS(ARRAY_ENTRY, ELEMENT)
+	BYTES(ARRAY_ENTRY, ELEMENT)
+	STRINGS(ARRAY_ENTRY, ELEMENT)
+	MESSAGES(ARRAY_ENTRY, ELEMENT)
+	[OP_PACKED] = op_packed,
+	[OP_PACKED_FIXED] = op_packed_fixed,
+};
+
+/* The same field when it is an array that has begun. */
+static fast_op *const element_ops[OPS] = {
+	[OP_SLOW] = leave,
+	NUMBERS(ELEMENT_ENTRY, ELEMENT)
+	BYTES(ELEMENT_ENTRY, ELEMENT)
+	STRINGS(ELEMENT_ENTRY, ELEMENT)
+	[OP(KIND_MESSAGE, ELEMENT)] = element_message,
+	[OP_PACKED] = leave,
+	[OP_PACKED_FIXED] = leave,
+};
+/* clang-format on */
+
+/* --- The engine ------------------------------------------------------------------------------- */
 
 /* The lowest place that may be written: the chunk's start, or what the output's limit leaves. */
 static inline uint8_t *floor_of(const struct encode_state *s)
@@ -647,6 +970,36 @@ static inline uint8_t *floor_of(const struct encode_state *s)
 	uint64_t left = s->limits.wire_bytes_max - s->written;
 
 	return left < (uint64_t)(s->head - s->chunk) ? s->head - left : s->chunk;
+}
+
+void FAST_NAME(encode_fast)(struct encode_state *s)
+{
+	const struct encode_frame *frame = s->frame;
+	const struct schema_field *f = frame->m->fields + frame->field;
+	const uint8_t *src = frame->src;
+	uint8_t *head = s->head;
+
+	s->first = frame->m->fields;
+	s->floor = floor_of(s);
+	s->floor_field = s->floor + FIELD_ROOM;
+	if (head < s->floor_field || room_of(s, head) > s->limits.elements_max - s->elements)
+		return;
+	s->written_base = s->written + (uint64_t)(uintptr_t)head;
+	s->fast_head = head;
+#ifdef HOPS_MAX
+	s->hops = 0;
+#endif
+	if (frame->left) {
+		if (frame->field == frame->m->field_count)
+			return; /* unknown fields */
+		element_ops[f->encode_op](ARGUMENTS);
+	} else if (frame->unknown_done) {
+		next_field(ARGUMENTS);
+	} else {
+		message_begin(ARGUMENTS);
+	}
+	s->written += (uint64_t)(s->head - s->fast_head);
+	s->head = s->fast_head;
 }
 
 void FAST_NAME(encode_fast_packed)(struct encode_state *s)
@@ -669,158 +1022,4 @@ void FAST_NAME(encode_fast_packed)(struct encode_state *s)
 		s->written += (uint64_t)(s->head - head);
 		s->head = head;
 	}
-}
-
-/* --- The engine ------------------------------------------------------------------------------- */
-
-#define SCALARS(X, presence)                                                                       \
-	X(KIND_U32, presence)                                                                      \
-	X(KIND_I32, presence)                                                                      \
-	X(KIND_V64, presence)                                                                      \
-	X(KIND_Z32, presence)                                                                      \
-	X(KIND_Z64, presence)                                                                      \
-	X(KIND_BOOL, presence)                                                                     \
-	X(KIND_F32, presence)                                                                      \
-	X(KIND_F64, presence)                                                                      \
-	X(KIND_FLOAT, presence)                                                                    \
-	X(KIND_DOUBLE, presence)                                                                   \
-	X(KIND_BYTES, presence)
-#define POINTERS(X, presence)                                                                      \
-	X(KIND_STRING, presence)                                                                   \
-	X(KIND_MESSAGE, presence)
-#define EVERY(X, presence) SCALARS(X, presence) POINTERS(X, presence)
-#define SINGULAR(X)                                                                                \
-	EVERY(X, NONZERO)                                                                          \
-	EVERY(X, ONEOF)                                                                            \
-	EVERY(X, ALWAYS)                                                                           \
-	SCALARS(X, HAS)                                                                            \
-	POINTERS(X, POINTER)
-
-#define LABEL(kind, presence)    [OP(kind, presence)] = &&op_##kind##_##presence,
-#define ARRAY(kind, presence)    [OP(kind, presence)] = &&op_array,
-#define ELEMENT_(kind, presence) [OP(kind, presence)] = &&element_##kind,
-
-/* On with the field before x.f in its message. */
-#define DISPATCH()                                                                                 \
-	do {                                                                                       \
-		if (unlikely(x.f == x.first))                                                      \
-			goto message_over;                                                         \
-		if (unlikely(room(&x) < FIELD_ROOM || x.budget < BUDGET_LEAST))                    \
-			goto out;                                                                  \
-		x.f--;                                                                             \
-		goto *labels[x.f->encode_op];                                                      \
-	} while (0)
-
-#define SINGULAR_PIECE(kind, presence)                                                             \
-	op_##kind##_##presence : if (unlikely(!singular_put(s, &x, kind, presence))) goto unusual; \
-	if ((kind) == KIND_MESSAGE)                                                                \
-		goto message_begun;                                                                \
-	DISPATCH();
-#define ELEMENT_PIECE(kind, presence)                                                              \
-	element_##kind : if (unlikely(!elements_put(s, &x, kind))) goto out;                       \
-	if ((kind) == KIND_MESSAGE)                                                                \
-		goto array_step;                                                                   \
-	DISPATCH();
-
-static void engine_end(struct encode_state *s, const struct fast *x)
-{
-	x->frame->field = (uint32_t)(x->f - x->first);
-	s->frame = x->frame;
-	s->budget = x->budget;
-	s->elements -= (uint64_t)x->budget;
-	s->written += (uint64_t)(s->head - x->head);
-	s->head = x->head;
-}
-
-/* A message below the outermost is out: its header, then on with its parent. */
-ALWAYS_INLINE void message_pop(struct encode_state *s, struct fast *x)
-{
-	uint64_t n = written(s, x) - x->frame->mark;
-
-	x->frame--;
-	x->src = x->frame->src;
-	x->first = x->frame->m->fields;
-	x->f = x->first + x->frame->field;
-	x->head = tag_put(varint_put(x->head, n), x->f);
-	charge(s, x, 1);
-}
-
-void FAST_NAME(encode_fast)(struct encode_state *s)
-{
-	static const void *const labels[OPS] = {
-		[OP_SLOW] = &&unusual,
-		SINGULAR(LABEL) EVERY(ARRAY, ELEMENT)[OP_PACKED] = &&op_packed,
-		[OP_PACKED_FIXED] = &&op_packed_fixed,
-	};
-	static const void *const elements[OPS] = {
-		[OP_SLOW] = &&out,
-		EVERY(ELEMENT_, ELEMENT)[OP_PACKED] = &&out,
-		[OP_PACKED_FIXED] = &&out,
-	};
-	struct fast x = {.head = s->head,
-			 .floor = floor_of(s),
-			 .src = s->frame->src,
-			 .f = s->frame->m->fields + s->frame->field,
-			 .first = s->frame->m->fields,
-			 .budget = s->budget,
-			 .frame = s->frame};
-	const uint8_t *array;
-	uint64_t n;
-
-	if (room(&x) > s->limits.elements_max - s->elements)
-		return;
-	s->elements += (uint64_t)x.budget;
-
-array_step:
-	if (x.frame->left) {
-		if (unlikely(x.f == x.first + x.frame->m->field_count))
-			goto out; /* unknown fields */
-		goto *elements[x.f->encode_op];
-	}
-message_begun:
-	if (!x.frame->unknown_done) {
-		if (unlikely(x.budget < BUDGET_LEAST || load32_once(x.src + BASE_N_UNKNOWN) != 0))
-			goto out;
-		x.frame->unknown_done = true;
-		charge(s, &x, 1);
-	}
-	DISPATCH();
-
-	SINGULAR(SINGULAR_PIECE)
-	EVERY(ELEMENT_PIECE, ELEMENT)
-
-op_array:
-	array = array_find(s, &x, &n);
-	if (!array) {
-		if (n)
-			goto unusual;
-		charge(s, &x, 1);
-		DISPATCH();
-	}
-	x.budget--;
-	s->elements += n - 1;
-	x.frame->array = array;
-	x.frame->left = n;
-	goto *elements[x.f->encode_op];
-
-op_packed:
-	if (unlikely(!packed_put(s, &x)))
-		goto unusual;
-	DISPATCH();
-
-op_packed_fixed:
-	if (unlikely(!packed_fixed_put(s, &x)))
-		goto unusual;
-	DISPATCH();
-
-message_over:
-	if (unlikely(x.frame == s->frames || room(&x) < FIELD_ROOM || x.budget < BUDGET_LEAST))
-		goto out;
-	message_pop(s, &x);
-	goto array_step;
-
-unusual: /* the field at hand is not out */
-	x.f++;
-out:
-	engine_end(s, &x);
 }

@@ -27,16 +27,28 @@ struct encode_frame {
 };
 
 struct encode_state {
+	struct encode_frame *frame;
+	int64_t budget;
+	uint64_t elements;
+	struct linear_source source;
+	uint64_t empty_string;
+
+	/* The fast engine's, while it runs. */
+	uint64_t inner;        /* places in the source that have SHORT_BYTES on both sides */
+	uint64_t written_base; /* bytes written, plus `head` */
+	struct encode_frame *frame_last;  /* deepest that limits allow */
+	const struct schema_field *first; /* of the message at hand */
+	uint8_t *floor;                   /* no byte before it may be written */
+	uint8_t *floor_field;             /* a field needs `head` not to be before this */
+	uint8_t *fast_head;
+	uint32_t hops;
+
+	enum encode_phase phase;
 	uint8_t *head; /* first byte written in this chunk */
 	uint8_t *chunk;
 	uint64_t written;
-	int64_t budget;
-	struct encode_frame *frame;
-	enum encode_phase phase;
+	const struct linear_fast *fast; /* may take fields; NULL: the generic engine alone */
 	int error;
-	const struct linear_fast *fast;  /* may take fields; NULL: the generic engine alone */
-	struct encode_frame *frame_last; /* deepest that limits allow */
-	uint64_t empty_string;
 
 	const struct schema_field *field; /* of the long phases */
 	const uint8_t *from;
@@ -46,9 +58,7 @@ struct encode_state {
 	uint8_t header[16];
 	uint8_t header_bytes;
 
-	uint64_t elements, work;
-	uint64_t root;
-	struct linear_source source;
+	uint64_t work, root;
 	struct encode_sink sink;
 	struct linear_limits limits;
 	uint32_t chunk_count;

@@ -61,6 +61,12 @@ const uint8_t *FAST_NAME(utf8_span)(const uint8_t *p, const uint8_t *end);
 /* Varint types of packed fields. */
 enum varint_kind { VARINT_32, VARINT_64, VARINT_ZIGZAG_32, VARINT_ZIGZAG_64, VARINT_BOOL };
 
+/* The 64 bytes at `p`: bit i says that p[i] ends a varint. */
+uint64_t FAST_NAME(varints_ends)(const uint8_t *p);
+/* Decode the varints whose ends are set in `ends` (not 0), from `p` on, which 72 bytes may be read
+ * of, to `slot`. False: one is too long; then `slot` holds anything. */
+bool FAST_NAME(varints_decode_block)(enum varint_kind kind, uint8_t *slot, const uint8_t *p,
+				     uint64_t ends);
 /* How many varints end in [p, end). */
 uint64_t FAST_NAME(varints_count)(const uint8_t *p, const uint8_t *end);
 /* Decode all varints of [p, end), which ends with a whole one, to `slot`, which has room for them.

@@ -211,6 +211,7 @@ struct schema_message {
 	uint32_t required_count;
 	uint32_t alloc_bytes; /* struct, then the words of required bits; multiple of 8 */
 	uint32_t required_at; /* offset of those words; 0: none */
+	uint32_t fast_room;   /* what decode_fast needs for a plain one; not plain: no room does */
 	uint64_t empty_string;
 	const char *name;
 	const struct schema *schema;
@@ -263,8 +264,9 @@ static inline const struct schema_field *schema_field_find(const struct schema_m
 	return NULL;
 }
 
-/* Fill in the table of `m`, whose fields are compiled; there is room for m->fast_count. */
-void fast_compile(const struct schema_message *m, struct fast_field *table);
+/* Fill in the table and fast_room of `m`, which is otherwise compiled; there is room for
+ * m->fast_count. */
+void fast_compile(struct schema_message *m, struct fast_field *table);
 
 /* Fill in encode_op and tag_high of a field that is otherwise compiled. */
 void fast_encode_compile(struct schema_field *f);

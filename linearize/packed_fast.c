@@ -57,6 +57,11 @@ ALWAYS_INLINE uint64_t ends_mask(const uint8_t *p)
 #endif
 }
 
+uint64_t FAST_NAME(varints_ends)(const uint8_t *p)
+{
+	return ends_mask(p);
+}
+
 uint64_t FAST_NAME(varints_count)(const uint8_t *p, const uint8_t *end)
 {
 	uint64_t n = 0;
@@ -249,6 +254,23 @@ bool FAST_NAME(varints_decode)(enum varint_kind kind, uint8_t *slot, const uint8
 		return decode_kind(VARINT_ZIGZAG_64, slot, p, end, wire_end);
 	default:
 		return decode_kind(VARINT_BOOL, slot, p, end, wire_end);
+	}
+}
+
+bool FAST_NAME(varints_decode_block)(enum varint_kind kind, uint8_t *slot, const uint8_t *p,
+				     uint64_t ends)
+{
+	switch (kind) {
+	case VARINT_32:
+		return block_decode(VARINT_32, &slot, p, ends) != NULL;
+	case VARINT_64:
+		return block_decode(VARINT_64, &slot, p, ends) != NULL;
+	case VARINT_ZIGZAG_32:
+		return block_decode(VARINT_ZIGZAG_32, &slot, p, ends) != NULL;
+	case VARINT_ZIGZAG_64:
+		return block_decode(VARINT_ZIGZAG_64, &slot, p, ends) != NULL;
+	default:
+		return block_decode(VARINT_BOOL, &slot, p, ends) != NULL;
 	}
 }
 
