@@ -380,12 +380,7 @@ NOINLINE void boundary(PARAMETERS)
 /* Move 32 bytes; are the first `n` of them (at most 32) ASCII? */
 ALWAYS_INLINE bool copy32_ascii(uint8_t *to, const uint8_t *from, unsigned n)
 {
-#if defined(__AVX2__)
-	__m256i v = _mm256_loadu_si256((const __m256i *)(const void *)from);
-
-	_mm256_storeu_si256((__m256i *)(void *)to, v);
-	return !((uint64_t)(uint32_t)_mm256_movemask_epi8(v) & (((uint64_t)1 << n) - 1));
-#elif defined(__SSE2__)
+#if defined(__SSE2__) /* two halves: wider ones would cost a VZEROUPPER at each end */
 	__m128i low = _mm_loadu_si128((const __m128i *)(const void *)from);
 	__m128i high = _mm_loadu_si128((const __m128i *)(const void *)(from + 16));
 	uint64_t mask = (uint64_t)(unsigned)_mm_movemask_epi8(low) |

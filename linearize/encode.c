@@ -355,7 +355,7 @@ static bool plain_put(struct encode_state *s, const struct schema_field *f, cons
 		return true;
 	if (f->type == PROTOBUF_C_TYPE_STRING && string_is_empty(s, f, v))
 		return true;
-	if (s->error || !element_count(s, 1))
+	if (s->error)
 		return false;
 	switch (f->type) {
 	case PROTOBUF_C_TYPE_BYTES:
@@ -376,8 +376,6 @@ static bool pointer_put(struct encode_state *s, const struct schema_field *f, co
 
 	if (address == 0 || address == f->default_address)
 		return true;
-	if (!element_count(s, 1))
-		return false;
 	return f->type == PROTOBUF_C_TYPE_STRING ? string_put(s, f, address)
 						 : message_put(s, f, address);
 }
@@ -400,7 +398,7 @@ static bool singular_put(struct encode_state *s, const struct schema_field *f, c
 	} else if (f->flags & FIELD_NONE) {
 		return plain_put(s, f, at);
 	}
-	return element_count(s, 1) && value_put(s, f, at);
+	return value_put(s, f, at);
 }
 
 /* --- Repeated fields
@@ -534,11 +532,10 @@ static bool fields_run(struct encode_state *s)
 			s->budget--;
 			good = element_put(s, frame);
 		} else if (!frame->unknown_done) {
-			/* All its fields, there or not, are charged here. */
-			s->budget -= 1 + (int64_t)frame->m->field_count;
+			/* Its begin and end and all its fields, there or not, are charged here. */
+			s->budget -= 2 + (int64_t)frame->m->field_count;
 			good = unknown_start(s);
 		} else if (frame->field == 0) {
-			s->budget--;
 			good = message_pop(s);
 		} else {
 			f = &frame->m->fields[--frame->field];

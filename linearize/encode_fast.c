@@ -17,9 +17,6 @@
  * The rules for hostile memory are encode.c's: each word is loaded once, each address goes through
  * window(). A step that was looked at and left to the generic engine is loaded again by that, from
  * the start; nothing of the first look is used then.
- *
- * Elements are counted, but not held against their limit one by one: each takes a byte of output,
- * so one comparison with the room ahead will do.
  */
 #include "linearize/encode_internal.h"
 #include "linearize/fast_internal.h"
@@ -352,13 +349,7 @@ ALWAYS_INLINE bool is_inner(const struct encode_state *s, uint64_t at)
 /* The NUL among the SHORT_BYTES bytes at `from`; SHORT_BYTES if there is none. */
 ALWAYS_INLINE unsigned nul_find(const uint8_t *from)
 {
-#if defined(__AVX2__)
-	__m256i v = _mm256_loadu_si256((const __m256i *)(const void *)from);
-	uint64_t zeros =
-		(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, _mm256_setzero_si256()));
-
-	return (unsigned)__builtin_ctzll(zeros | (uint64_t)1 << SHORT_BYTES);
-#elif defined(__SSE2__)
+#if defined(__SSE2__)
 	__m128i none = _mm_setzero_si128();
 	__m128i low = _mm_loadu_si128((const __m128i *)(const void *)from);
 	__m128i high = _mm_loadu_si128((const __m128i *)(const void *)(from + 16));
@@ -531,7 +522,7 @@ ALWAYS_INLINE void message_begin(PARAMETERS)
 		return;
 	}
 	s->frame->unknown_done = true;
-	s->budget -= 1 + (f - s->first);
+	s->budget -= 2 + (f - s->first);
 	if (unlikely(s->budget < BUDGET_LEAST)) {
 		leave(ARGUMENTS);
 		return;
@@ -554,7 +545,7 @@ NOINLINE void message_over(PARAMETERS)
 	struct encode_frame *frame = s->frame;
 	uint64_t n;
 
-	if (unlikely(frame == s->frames || no_room(s, head) || s->budget < BUDGET_LEAST)) {
+	if (unlikely(frame == s->frames || no_room(s, head))) {
 		leave(ARGUMENTS);
 		return;
 	}
@@ -564,7 +555,6 @@ NOINLINE void message_over(PARAMETERS)
 	s->first = frame->m->fields;
 	f = s->first + frame->field;
 	head = tag_put(varint_put(head, n), f);
-	s->budget--;
 	array_step(ARGUMENTS);
 }
 
@@ -626,7 +616,6 @@ ALWAYS_INLINE void scalar_op(enum fast_kind kind, enum fast_presence presence, P
 			return;
 		}
 		head = tag_put(scalar_put(kind, head, v), f);
-		s->elements++;
 	}
 	next_field(ARGUMENTS);
 }
@@ -645,7 +634,6 @@ ALWAYS_INLINE void bytes_op(enum fast_kind kind, enum fast_presence presence, PA
 			return;
 		}
 		head = to;
-		s->elements++;
 	}
 	next_field(ARGUMENTS);
 }
@@ -661,7 +649,6 @@ ALWAYS_INLINE void string_slow(enum fast_presence presence, PARAMETERS)
 			give_up(ARGUMENTS);
 			return;
 		}
-		s->elements += outcome == WRITTEN;
 	}
 	next_field(ARGUMENTS);
 }
@@ -683,7 +670,6 @@ ALWAYS_INLINE void string_op(fast_op *slow, enum fast_presence presence, PARAMET
 			slow(ARGUMENTS); /* loads it anew */
 			return;
 		}
-		s->elements += to != head;
 		head = to;
 	}
 	next_field(ARGUMENTS);
@@ -698,13 +684,12 @@ ALWAYS_INLINE void message_op(enum fast_presence presence, PARAMETERS)
 		next_field(ARGUMENTS);
 		return;
 	}
-	if (no_room(s, head)) {
-		give_up(ARGUMENTS);
-		return;
-	}
 	if (unlikely(v == 0)) {
+		if (no_room(s, head)) {
+			give_up(ARGUMENTS);
+			return;
+		}
 		head = short_header(head, f, 0);
-		s->elements++;
 		next_field(ARGUMENTS);
 		return;
 	}
@@ -713,7 +698,6 @@ ALWAYS_INLINE void message_op(enum fast_presence presence, PARAMETERS)
 		give_up(ARGUMENTS);
 		return;
 	}
-	s->elements++;
 	message_enter(ARGUMENTS, sub);
 }
 
@@ -721,13 +705,12 @@ ALWAYS_INLINE void message_op(enum fast_presence presence, PARAMETERS)
 
 /* The array of `f`, its count in `*n`, checked, nothing done. NULL with `*n` 0: there is none;
  * else: unusual. */
-ALWAYS_INLINE const uint8_t *array_find(const struct encode_state *s, const uint8_t *head,
-					const uint8_t *src, const struct schema_field *f,
-					uint64_t *n)
+ALWAYS_INLINE const uint8_t *array_find(const struct encode_state *s, const uint8_t *src,
+					const struct schema_field *f, uint64_t *n)
 {
 	*n = load64_once(src + f->quantifier);
-	if (*n == 0 || unlikely(*n > s->source.bytes / 16 ||
-				*n + room_of(s, head) > s->limits.elements_max - s->elements))
+	if (*n == 0 ||
+	    unlikely(*n > s->source.bytes / 16 || *n > s->limits.elements_max - s->elements))
 		return NULL;
 	return window(s, load64_once(src + f->offset), *n * f->bytes);
 }
@@ -735,7 +718,7 @@ ALWAYS_INLINE const uint8_t *array_find(const struct encode_state *s, const uint
 static void op_array(PARAMETERS)
 {
 	uint64_t n;
-	const uint8_t *array = array_find(s, head, src, f, &n);
+	const uint8_t *array = array_find(s, src, f, &n);
 
 	if (!array) {
 		if (n)
@@ -800,7 +783,7 @@ static void element_message(PARAMETERS)
 	uint64_t v = load64_once(at);
 
 	sub = v ? message_find(s, f, v) : src;
-	if (unlikely(!sub || no_room(s, head) || s->budget < BUDGET_LEAST)) {
+	if (unlikely(!sub || (!v && no_room(s, head)) || s->budget < BUDGET_LEAST)) {
 		leave(ARGUMENTS);
 		return;
 	}
@@ -817,7 +800,7 @@ static void element_message(PARAMETERS)
 static void op_packed_fixed(PARAMETERS)
 {
 	uint64_t n;
-	const uint8_t *array = array_find(s, head, src, f, &n);
+	const uint8_t *array = array_find(s, src, f, &n);
 	uint8_t *to = head;
 
 	if (array)
@@ -844,7 +827,7 @@ static uint8_t *packed_write(const struct schema_field *f, uint8_t *head, const 
 static void op_packed(PARAMETERS)
 {
 	uint64_t n, room = room_of(s, head);
-	const uint8_t *array = array_find(s, head, src, f, &n);
+	const uint8_t *array = array_find(s, src, f, &n);
 	uint8_t *end = head;
 
 	if (array) {
@@ -982,8 +965,6 @@ void FAST_NAME(encode_fast)(struct encode_state *s)
 	s->first = frame->m->fields;
 	s->floor = floor_of(s);
 	s->floor_field = s->floor + FIELD_ROOM;
-	if (head < s->floor_field || room_of(s, head) > s->limits.elements_max - s->elements)
-		return;
 	s->written_base = s->written + (uint64_t)(uintptr_t)head;
 	s->fast_head = head;
 #ifdef HOPS_MAX
