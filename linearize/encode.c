@@ -15,6 +15,9 @@
  */
 #include "linearize/encode_internal.h"
 
+/* A source that is larger is not mapped as a whole: nothing before or after a value is read. */
+#define SOURCE_WHOLE_MAX (UINT64_C(1) << 40)
+
 #define CHUNK_WANT_MIN 1024u
 #define CHUNK_WANT_MAX (256u << 10)
 
@@ -574,19 +577,23 @@ int encode_start(struct encode_job *j, const struct schema_message *m,
 {
 	struct encode_state *s = state_of(j);
 
-	/* Not the tables: they are written before they are read. */
-	memset(s, 0, offsetof(struct encode_state, chunks));
-	linear_limits_resolve(&s->limits, limits);
-	s->source = *source;
-	s->sink = *sink;
-	s->root = root;
-	if (linearize_engine_get() == LINEARIZE_ENGINE_FAST)
-		s->fast = linear_fast_get();
-	s->frame_last = s->frames + s->limits.depth_max;
-	s->empty_string = m->empty_string;
-	if (source->bytes >= 64)
-		s->inner = source->bytes - 63;
+	/* What the phases and the tables need is written before it is read. */
+	s->frame = NULL;
 	s->frames[0].m = m;
+	s->elements = s->written = s->work = 0;
+	s->source = *source;
+	s->empty_string = m->empty_string;
+	s->phase = PHASE_FIELDS;
+	s->head = s->chunk = NULL;
+	s->chunk_count = 0;
+	s->left = 0;
+	s->error = 0;
+	s->root = root;
+	s->sink = *sink;
+	linear_limits_resolve(&s->limits, limits);
+	s->frame_last = s->frames + s->limits.depth_max;
+	s->inner = source->bytes >= 64 && source->bytes < SOURCE_WHOLE_MAX ? source->bytes - 63 : 0;
+	s->fast = linearize_engine_get() == LINEARIZE_ENGINE_FAST ? linear_fast_get() : NULL;
 	return 0;
 }
 
@@ -602,8 +609,8 @@ int encode_run(struct encode_job *j)
 	if ((uint64_t)quantum > s->limits.work_max - s->work)
 		quantum = (int64_t)(s->limits.work_max - s->work) + 1;
 	s->budget = quantum;
-	if (!s->frame)
-		(void)message_push(s, s->frames[0].m, s->root);
+	if (!s->frame && message_push(s, s->frames[0].m, s->root))
+		(void)chunk_next(s); /* before the first byte: then the fast engine can begin */
 	while (!s->error && s->phase != PHASE_DONE && s->budget > 0)
 		if (!phase_run(s))
 			break;
@@ -620,6 +627,8 @@ int encode_result(const struct encode_job *j, struct iovec *iov, size_t n)
 	const struct encode_state *s = state_const(j);
 	uint32_t i;
 
+	if (s->written == 0)
+		return 0;
 	if (s->chunk_count > n || s->chunk_count > ENCODE_CHUNKS_MAX)
 		return -SPLIT_E_LINEARIZE_CHUNKS;
 	for (i = 0; i < s->chunk_count; i++) {
@@ -639,7 +648,7 @@ uint64_t encode_bytes(const struct encode_job *j)
 
 uint8_t *encode_head(const struct encode_job *j)
 {
-	return state_const(j)->head;
+	return state_const(j)->written ? state_const(j)->head : NULL;
 }
 
 uint64_t encode_work(const struct encode_job *j)

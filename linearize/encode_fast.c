@@ -21,15 +21,6 @@
 #include "linearize/encode_internal.h"
 #include "linearize/fast_internal.h"
 
-#ifdef __has_feature
-#if __has_feature(address_sanitizer)
-#define ASAN
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define ASAN
-#endif
-
 /* Looks past the ends of short strings, which ASan would object to. */
 #if (defined(__SSE2__) || defined(__ARM_NEON)) && !defined(ASAN)
 #define STRING_BY_VECTOR
@@ -142,13 +133,13 @@ static __attribute__((noinline)) uint8_t *varint_longest(uint8_t *head, uint64_t
 	return head;
 }
 
-/* 2 to 8 bytes: the groups are spread over a word, whose front end is then cut off. */
+/* At most 8 bytes: the groups are spread over a word and moved to its end. All bytes but the last
+ * say that they go on, those in front of the first too: nothing is there yet. */
 ALWAYS_INLINE uint8_t *varint_spread(uint8_t *head, uint64_t v)
 {
 	unsigned n = ((63 - (unsigned)__builtin_clzll(v)) * 9 + 73) / 64;
 
-	v = groups_spread(v) | HIGH_BITS >> (8 * (9 - n));
-	store64(head - 8, v << (64 - 8 * n));
+	store64(head - 8, groups_spread(v) << (64 - 8 * n) | HIGH_BITS >> 8);
 	return head - n;
 }
 
@@ -334,16 +325,10 @@ ALWAYS_INLINE uint8_t *short_header(uint8_t *head, const struct schema_field *f,
 }
 
 #ifdef STRING_BY_VECTOR
-#define PAGE 4096u
-
-/* May SHORT_BYTES be read before and after `at`, a place in the window? Within the page too: the
- * window may be larger than what is mapped of it. */
+/* May SHORT_BYTES be read before and after `at`, a place in the window? */
 ALWAYS_INLINE bool is_inner(const struct encode_state *s, uint64_t at)
 {
-	const uintptr_t place = (uintptr_t)(s->source.mem + at);
-
-	return likely(at - SHORT_BYTES < s->inner &&
-		      (place & (PAGE - 1)) - SHORT_BYTES <= PAGE - 2 * SHORT_BYTES);
+	return likely(at - SHORT_BYTES < s->inner);
 }
 
 /* The NUL among the SHORT_BYTES bytes at `from`; SHORT_BYTES if there is none. */
@@ -463,24 +448,20 @@ NOINLINE enum outcome string_any(struct encode_state *s, uint8_t **head,
 	return WRITTEN;
 }
 
-/* A short string in the window's inside: the new head; `head`: it is empty and so absent; NULL: it
- * is another string. */
+/* A short string, not empty, in the window's inside: the new head. NULL: it is another string. */
 ALWAYS_INLINE uint8_t *string_short(const struct encode_state *s, uint8_t *head,
-				    const struct schema_field *f, uint64_t address,
-				    bool empty_is_absent)
+				    const struct schema_field *f, uint64_t address)
 {
 	uint64_t at = address - s->source.peer_base;
 	const uint8_t *from = s->source.mem + at;
 	unsigned n;
 
 	if (unlikely(!is_inner(s, at) || address == f->default_address ||
-		     address == s->empty_string || address == 0))
+		     address == s->empty_string))
 		return NULL;
 	n = nul_find(from);
-	if (unlikely(n == SHORT_BYTES))
+	if (unlikely(n - 1 >= SHORT_BYTES - 1))
 		return NULL;
-	if (empty_is_absent && n == 0)
-		return head;
 	copy_back(head, from + n);
 	return short_header(head - n, f, n);
 }
@@ -513,20 +494,20 @@ ALWAYS_INLINE uint8_t *bytes_put(struct encode_state *s, uint8_t *head,
 
 /* --- Messages --------------------------------------------------------------------------------- */
 
-/* A message begins: it has no unknown fields, or is not for this engine. All its fields are charged
- * at once. */
-ALWAYS_INLINE void message_begin(PARAMETERS)
+/* The message of `frame`, which is s->frame, begins: it has no unknown fields, or is not for this
+ * engine. All its fields are charged at once. */
+ALWAYS_INLINE void message_begin(PARAMETERS, struct encode_frame *frame,
+				 const struct schema_message *m)
 {
-	if (unlikely(s->budget < BUDGET_LEAST || load32_once(src + BASE_N_UNKNOWN) != 0)) {
+	int64_t left = s->budget - 2 - (int64_t)m->field_count;
+
+	if (unlikely(left < BUDGET_LEAST || load32_once(src + BASE_N_UNKNOWN) != 0)) {
+		frame->unknown_done = false;
 		leave(ARGUMENTS);
 		return;
 	}
-	s->frame->unknown_done = true;
-	s->budget -= 2 + (f - s->first);
-	if (unlikely(s->budget < BUDGET_LEAST)) {
-		leave(ARGUMENTS);
-		return;
-	}
+	frame->unknown_done = true;
+	s->budget = left;
 	next_field(ARGUMENTS);
 }
 
@@ -575,15 +556,15 @@ ALWAYS_INLINE void message_enter(PARAMETERS, const uint8_t *sub)
 
 	frame->field = (uint32_t)(f - s->first);
 	frame++;
+	s->frame = frame;
 	frame->m = m;
 	frame->src = src = sub;
 	frame->left = 0;
 	frame->mark = s->written_base - (uint64_t)(uintptr_t)head;
-	frame->unknown_done = false;
-	s->frame = frame;
-	s->first = m->fields;
-	f = s->first + m->field_count;
-	message_begin(ARGUMENTS);
+	f = m->fields;
+	s->first = f;
+	f += m->field_count;
+	message_begin(ARGUMENTS, frame, m);
 }
 
 /* --- Singular fields -------------------------------------------------------------------------- */
@@ -665,7 +646,7 @@ ALWAYS_INLINE void string_op(fast_op *slow, enum fast_presence presence, PARAMET
 			give_up(ARGUMENTS);
 			return;
 		}
-		to = string_short(s, head, f, v, presence == NONZERO);
+		to = string_short(s, head, f, v);
 		if (unlikely(!to)) {
 			slow(ARGUMENTS); /* loads it anew */
 			return;
@@ -744,7 +725,7 @@ ALWAYS_INLINE uint8_t *element_put(struct encode_state *s, uint8_t *head,
 	if (kind == KIND_BYTES)
 		return bytes_put(s, head, f, v, v ? load64_once(at + 8) : 0);
 	if (kind == KIND_STRING) {
-		uint8_t *to = string_short(s, head, f, v, false);
+		uint8_t *to = string_short(s, head, f, v);
 
 		if (unlikely(!to) && string_any(s, &head, f, v, false) == WRITTEN)
 			to = head;
@@ -977,7 +958,7 @@ void FAST_NAME(encode_fast)(struct encode_state *s)
 	} else if (frame->unknown_done) {
 		next_field(ARGUMENTS);
 	} else {
-		message_begin(ARGUMENTS);
+		message_begin(ARGUMENTS, s->frame, frame->m);
 	}
 	s->written += (uint64_t)(s->head - s->fast_head);
 	s->head = s->fast_head;

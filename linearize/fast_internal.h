@@ -2,7 +2,8 @@
  *
  * The files of the fast engines are compiled once for every machine and, on x86-64, once more for
  * those with BMI2 and AVX2 (LINEARIZE_WIDE); linear_fast_get() chooses when the process first needs
- * one. aarch64 has NEON always, so one variant does. Each vector path has a portable twin. */
+ * one. aarch64 has NEON always, so one variant does. Each vector path has a portable twin. ASAN:
+ * what looks past the ends of short strings is left out. */
 #ifndef SPLITD_LINEARIZE_FAST_INTERNAL_H
 #define SPLITD_LINEARIZE_FAST_INTERNAL_H
 
@@ -12,6 +13,15 @@
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
+#endif
+
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define ASAN
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define ASAN
 #endif
 
 #ifdef LINEARIZE_WIDE

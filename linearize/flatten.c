@@ -4,7 +4,7 @@
  * A struct or array inside whose children all stay is not touched, one with a child that had to be
  * copied is copied too (lazily, at its first such child), since the source is not ours to change.
  * So a message built in place costs one walk. */
-#include "linearize/linearize_internal.h"
+#include "linearize/fast_internal.h"
 
 struct flattener {
 	struct linear_bump bump;
@@ -46,6 +46,21 @@ static bool element_count(struct flattener *f, uint64_t n)
 	return true;
 }
 
+/* `n` (at least 8, a multiple of 8) bytes of a struct. */
+static inline void struct_copy(uint8_t *to, const uint8_t *from, uint64_t n)
+{
+	uint64_t i;
+
+	if (unlikely(n > 256)) {
+		memcpy(to, from, n);
+		return;
+	}
+	for (i = 0; i + 16 <= n; i += 16)
+		memcpy(to + i, from + i, 16);
+	if (i < n)
+		memcpy(to + i, from + i, 8);
+}
+
 static bool piece_copy(struct flattener *f, struct piece *p)
 {
 	if (p->copy)
@@ -53,7 +68,10 @@ static bool piece_copy(struct flattener *f, struct piece *p)
 	p->copy = get(f, p->bytes, 8);
 	if (!p->copy)
 		return false;
-	memcpy(p->copy, p->from, p->bytes);
+	if (p->bytes % 8 == 0)
+		struct_copy(p->copy, p->from, p->bytes);
+	else
+		memcpy(p->copy, p->from, p->bytes);
 	return true;
 }
 
@@ -72,10 +90,12 @@ static uint64_t piece_address(const struct flattener *f, const struct piece *p)
 /* Let the pointer at `at` of the piece be `address`. */
 static bool piece_set(struct flattener *f, struct piece *p, uint64_t at, uint64_t address)
 {
-	if (load64(p->from + at) == address)
-		return true;
-	if (!piece_copy(f, p))
-		return false;
+	if (!p->copy) {
+		if (load64(p->from + at) == address)
+			return true;
+		if (!piece_copy(f, p))
+			return false;
+	}
 	store64(p->copy + at, address);
 	return true;
 }
@@ -95,12 +115,41 @@ static bool data_flatten(struct flattener *f, struct piece *p, uint64_t at, uint
 	return piece_set(f, p, at, (uintptr_t)to + (uint64_t)f->delta);
 }
 
+/* The string that the pointer at `at` points to. */
+static inline bool string_flatten(struct flattener *f, struct piece *p, uint64_t at,
+				  const char *string)
+{
+#if defined(__SSE2__) && !defined(ASAN)
+	/* A short one is found and moved at once, if the 32 bytes lie in one page. */
+	if (likely(((uintptr_t)string & 4095) <= 4096 - 32 && f->bump.end - f->bump.free >= 32 &&
+		   f->bump.most - f->bump.used >= 32)) {
+		const __m128i *from = (const __m128i *)(const void *)string;
+		__m128i low = _mm_loadu_si128(from), high = _mm_loadu_si128(from + 1);
+		__m128i none = _mm_setzero_si128();
+		uint32_t nul = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(low, none)) |
+			       (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(high, none)) << 16;
+
+		if (likely(nul)) {
+			unsigned n = (unsigned)__builtin_ctz(nul) + 1;
+			uint8_t *to = f->bump.free;
+
+			_mm_storeu_si128((__m128i *)(void *)to, low);
+			_mm_storeu_si128((__m128i *)(void *)to + 1, high);
+			f->bump.free += n;
+			f->bump.used += n;
+			return piece_set(f, p, at, (uintptr_t)to + (uint64_t)f->delta);
+		}
+	}
+#endif
+	return data_flatten(f, p, at, strlen(string) + 1);
+}
+
 static bool message_flatten(struct flattener *f, const ProtobufCMessage *msg, uint32_t depth,
 			    uint64_t *address_out);
 
 /* The string, bytes or message whose member or element lies at `at` of the piece. */
-static bool value_flatten(struct flattener *f, struct piece *p, uint64_t at,
-			  const ProtobufCFieldDescriptor *field, uint32_t depth)
+static inline bool value_flatten(struct flattener *f, struct piece *p, uint64_t at,
+				 const ProtobufCFieldDescriptor *field, uint32_t depth)
 {
 	uint64_t address = load64(p->from + at), sub;
 	const char *string = (const char *)(uintptr_t)address;
@@ -109,7 +158,7 @@ static bool value_flatten(struct flattener *f, struct piece *p, uint64_t at,
 	case PROTOBUF_C_TYPE_STRING:
 		if (!string || string == field->default_value || string == protobuf_c_empty_string)
 			return true;
-		return data_flatten(f, p, at, strlen(string) + 1);
+		return is_inside(f, string) || string_flatten(f, p, at, string);
 	case PROTOBUF_C_TYPE_BYTES: {
 		const ProtobufCBinaryData *def = field->default_value;
 		uint64_t data = load64(p->from + at + 8);
@@ -177,7 +226,7 @@ static bool unknown_flatten(struct flattener *f, struct piece *msg)
 }
 
 /* Is the member there? What is not is neither followed nor encoded. */
-static bool field_is_set(const uint8_t *msg, const ProtobufCFieldDescriptor *field)
+static inline bool field_is_set(const uint8_t *msg, const ProtobufCFieldDescriptor *field)
 {
 	if (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
 		return load32(msg + field->quantifier_offset) == field->id;
@@ -190,8 +239,8 @@ static bool message_flatten(struct flattener *f, const ProtobufCMessage *msg, ui
 			    uint64_t *address_out)
 {
 	const ProtobufCMessageDescriptor *d = msg->descriptor;
+	const ProtobufCFieldDescriptor *field, *end;
 	struct piece p;
-	unsigned i;
 
 	if (depth > f->limits.depth_max)
 		return fail(f, SPLIT_E_LINEARIZE_DEPTH);
@@ -199,18 +248,17 @@ static bool message_flatten(struct flattener *f, const ProtobufCMessage *msg, ui
 		return fail(f, SPLIT_E_LINEARIZE_SOURCE);
 	if (!element_count(f, 1) || !piece_open(f, &p, msg, d->sizeof_message))
 		return false;
-	for (i = 0; i < d->n_fields; i++) {
-		const ProtobufCFieldDescriptor *field = &d->fields[i];
-		bool good = true;
-
-		if (field->label == PROTOBUF_C_LABEL_REPEATED)
-			good = repeated_flatten(f, &p, field, depth);
-		else if (!type_is_packable(field->type) && field_is_set(p.from, field))
-			good = value_flatten(f, &p, field->offset, field, depth);
-		if (!good)
-			return false;
+	for (field = d->fields, end = field + d->n_fields; field < end; field++) {
+		if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+			if (load64(p.from + field->quantifier_offset) != 0 &&
+			    unlikely(!repeated_flatten(f, &p, field, depth)))
+				return false;
+		} else if (field->type >= PROTOBUF_C_TYPE_STRING && field_is_set(p.from, field)) {
+			if (unlikely(!value_flatten(f, &p, field->offset, field, depth)))
+				return false;
+		}
 	}
-	if (!unknown_flatten(f, &p))
+	if (unlikely(load32(p.from + BASE_N_UNKNOWN) != 0) && !unknown_flatten(f, &p))
 		return false;
 	*address_out = piece_address(f, &p);
 	return true;

@@ -304,7 +304,8 @@ uint64_t decode_work(const struct decode_job *j);
 /* --- Encode ----------------------------------------------------------------------------- */
 
 /* The peer's writable memory: its addresses [peer_base, peer_base + bytes) lie at `mem` here.
- * Hostile and changing: each word is loaded once, every pointer is checked into this window. */
+ * Hostile and changing: each word is loaded once, every pointer is checked into this window. All of
+ * it is mapped (of one above 1 TiB only what the message points to need be). */
 struct linear_source {
 	const uint8_t *mem;
 	uint64_t peer_base;

@@ -391,8 +391,8 @@ ALWAYS_INLINE uint8_t *encode_kind(enum varint_kind kind, bool sign_extend, uint
 				continue;
 			}
 			bytes = ((63 - (unsigned)__builtin_clzll(v | 1)) * 9 + 73) / 64;
-			v = groups_spread(v) | HIGH_BITS >> 8 >> (8 * (8 - bytes));
-			store64(head - 8, v << (64 - 8 * bytes));
+			/* Bytes in front of the first may be anything. */
+			store64(head - 8, groups_spread(v) << (64 - 8 * bytes) | HIGH_BITS >> 8);
 			head -= bytes;
 		}
 	}
