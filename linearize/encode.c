@@ -648,7 +648,7 @@ uint64_t encode_bytes(const struct encode_job *j)
 
 uint8_t *encode_head(const struct encode_job *j)
 {
-	return state_const(j)->written ? state_const(j)->head : NULL;
+	return state_const(j)->head;
 }
 
 uint64_t encode_work(const struct encode_job *j)

@@ -340,7 +340,7 @@ SPLIT_MUST_USE int encode_run(struct encode_job *j);
 
 /* After 0: the output in wire order. Writes up to `n` pieces and returns how many, or
  * -SPLIT_E_LINEARIZE_CHUNKS when there are more than `n` or than ENCODE_CHUNKS_MAX. An empty
- * message has no piece. */
+ * message has no piece, though a chunk was asked for. */
 int encode_result(const struct encode_job *j, struct iovec *iov, size_t n);
 
 uint64_t encode_bytes(const struct encode_job *j);
