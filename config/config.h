@@ -290,6 +290,7 @@ struct config_grpc {
 
 struct config_linearize {
 	uint64_t linear_bytes_max;
+	uint64_t alias_min; /* 0: never */
 	uint32_t depth_max;
 	uint32_t elements_max;
 	uint32_t work_quantum;

@@ -628,6 +628,11 @@ TABLE(grpc, "gRPC", "Limits of calls. services[].limits overrides some of them."
 static const struct field linearize_fields[] = {
 	SIZE("linear_bytes_max", linear_bytes_max, "16MiB", 4 * KIB, GIB,
 	     "Memory that one decoded message may take (4 MiB on the wire can become 448 MiB)."),
+	SIZE("alias_min", alias_min, "4KiB", 0, GIB,
+	     "Strings and bytes of a request that are at least so long stay where they arrived in "
+	     "the host's memory instead of being copied out of it; 0: none. Less than 128 counts "
+	     "as "
+	     "128."),
 	INT("depth_max", depth_max, "100", 1, 100, "Nesting of messages."),
 	INT("elements_max", elements_max, "1048576", 1, 16777216,
 	    "Fields, array elements and sub-messages of one message together."),

@@ -385,6 +385,16 @@ int answer_initial(struct split_call *call, bool always)
 
 #define REPLY_LAST (SLOT_END_STREAM | SLOT_HAS_STATUS)
 
+static int reply_flatten(const struct split_call *call, const ProtobufCMessage *reply,
+			 const struct linear_target *target, const void *inside,
+			 size_t inside_bytes, uint64_t *root_out)
+{
+	if (call->method->plan == NULL)
+		return flatten(reply, target, inside, inside_bytes, NULL, root_out);
+	return flatten_planned(call->method->plan, reply, target, inside, inside_bytes, NULL,
+			       root_out);
+}
+
 /* Into a slot, if it fits. `end`: REPLY_LAST, or 0 when more follows. 0, -SPLIT_E_HOST_SLOT (it
  * does not), others. */
 static int reply_inline(struct split_call *call, const ProtobufCMessage *reply, uint8_t end,
@@ -403,7 +413,7 @@ static int reply_inline(struct split_call *call, const ProtobufCMessage *reply, 
 	rc = producer_slot(&p, false, &slot);
 	if (rc == 0) {
 		area = slot;
-		rc = flatten(reply, &target, NULL, 0, NULL, &a.msg);
+		rc = reply_flatten(call, reply, &target, NULL, 0, &a.msg);
 		if (rc != 0)
 			host_lane_drop(p.lane, slot);
 	}
@@ -441,7 +451,8 @@ static int reply_blocks(struct split_call *call, const ProtobufCMessage *reply, 
 	/* Only what the call itself allocated may stay in place: nothing else goes with its token.
 	 */
 	bool own = call->blocks != NULL;
-	int rc = flatten(reply, &target, own ? mem->mem : NULL, own ? mem->bytes : 0, NULL, &a.msg);
+	int rc = reply_flatten(call, reply, &target, own ? mem->mem : NULL, own ? mem->bytes : 0,
+			       &a.msg);
 
 	if (rc == 0 && end != 0)
 		rc = metadata_put(call, &call->trailing, &a.metadata);

@@ -86,6 +86,7 @@ static void host_free(struct split_host *host)
 		free(host->methods[i]->path);
 		free(host->methods[i]->service_name);
 		free(host->methods[i]->method_name);
+		flatten_plan_destroy(host->methods[i]->plan);
 		free(host->methods[i]);
 	}
 	free(host->methods);
@@ -230,6 +231,9 @@ static int method_add(struct split_host *host, const char *service, const char *
 	}
 	m->input = input;
 	m->output = output;
+	/* What is wrong with a descriptor the attach will tell. */
+	if (flatten_plan_create(output, &m->plan) != 0)
+		m->plan = NULL;
 	host->methods[host->methods_n++] = m;
 	*out = m;
 	return 0;

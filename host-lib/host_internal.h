@@ -68,6 +68,7 @@ struct method {
 	enum split_method_kind kind;
 	const ProtobufCMessageDescriptor *input;
 	const ProtobufCMessageDescriptor *output;
+	struct flatten_plan *plan; /* of `output`; NULL: its descriptors are not sound */
 	bool answers_now; /* a handler that returns without answering or retaining has forgotten */
 	uint32_t read_ahead; /* messages handed over ahead of the handler; 1..255 */
 

@@ -453,12 +453,13 @@ ALWAYS_INLINE uint8_t *string_short(const struct encode_state *s, uint8_t *head,
 				    const struct schema_field *f, uint64_t address)
 {
 	uint64_t at = address - s->source.peer_base;
-	const uint8_t *from = s->source.mem + at;
+	const uint8_t *from;
 	unsigned n;
 
 	if (unlikely(!is_inner(s, at) || address == f->default_address ||
 		     address == s->empty_string))
 		return NULL;
+	from = s->source.mem + at;
 	n = nul_find(from);
 	if (unlikely(n - 1 >= SHORT_BYTES - 1))
 		return NULL;

@@ -3,8 +3,13 @@
  * Every struct, array and string that lies outside the segment is copied; what lies inside stays.
  * A struct or array inside whose children all stay is not touched, one with a child that had to be
  * copied is copied too (lazily, at its first such child), since the source is not ours to change.
- * So a message built in place costs one walk. */
+ * So a message built in place costs one walk.
+ *
+ * A plan lists of each message type the members that point somewhere, so that the others cost
+ * nothing; what is not plain is handed to the functions that walk by the descriptor alone. */
 #include "linearize/fast_internal.h"
+
+#include <stdlib.h>
 
 struct flattener {
 	struct linear_bump bump;
@@ -264,18 +269,259 @@ static bool message_flatten(struct flattener *f, const ProtobufCMessage *msg, ui
 	return true;
 }
 
-int flatten(const ProtobufCMessage *msg, const struct linear_target *target, const void *inside,
-	    size_t inside_bytes, const struct linear_limits *limits, uint64_t *root_out)
+/* --- Plans ------------------------------------------------------------------------------------ */
+
+enum step_kind { STEP_STRING, STEP_MESSAGE, STEP_MESSAGES, STEP_OTHER };
+
+struct plan;
+
+/* A member that points somewhere. */
+struct step {
+	enum step_kind kind;
+	uint32_t offset, quantifier;
+	uint32_t number; /* of a oneof's member: what its case word must be; else 0 */
+	const void *default_value;
+	const ProtobufCFieldDescriptor *field;
+	const struct plan *sub;
+};
+
+struct plan {
+	const ProtobufCMessageDescriptor *d;
+	struct step *steps;
+	uint32_t count;
+	uint64_t bytes;
+};
+
+struct flatten_plan {
+	struct plan *plans; /* the first is the root's */
+	uint32_t count, room;
+};
+
+static uint32_t plan_find(const struct flatten_plan *p, const ProtobufCMessageDescriptor *d)
 {
-	struct flattener f = {
+	uint32_t i;
+
+	for (i = 0; i < p->count; i++)
+		if (p->plans[i].d == d)
+			break;
+	return i;
+}
+
+/* Add all types that are reachable; each is looked at once. */
+static int plan_types(struct flatten_plan *p, const ProtobufCMessageDescriptor *root)
+{
+	uint32_t next = 0;
+	const ProtobufCMessageDescriptor *d = root;
+	unsigned i = 0;
+
+	for (;;) {
+		if (plan_find(p, d) == p->count) {
+			if (d->magic != PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC)
+				return -SPLIT_E_LINEARIZE_DESCRIPTOR;
+			if (p->count == p->room) {
+				uint32_t room = p->room * 2 + 8;
+				struct plan *more = realloc(p->plans, room * sizeof(*more));
+
+				if (!more)
+					return -SPLIT_E_BASE_NOMEM;
+				p->plans = more;
+				p->room = room;
+			}
+			p->plans[p->count++] = (struct plan){.d = d, .bytes = d->sizeof_message};
+		}
+		/* The next field that leads to a type. */
+		for (;; i++) {
+			while (next < p->count && i == p->plans[next].d->n_fields) {
+				next++;
+				i = 0;
+			}
+			if (next == p->count)
+				return 0;
+			if (p->plans[next].d->fields[i].type == PROTOBUF_C_TYPE_MESSAGE)
+				break;
+		}
+		d = p->plans[next].d->fields[i++].descriptor;
+	}
+}
+
+static void step_fill(const struct flatten_plan *p, const ProtobufCFieldDescriptor *field,
+		      struct step *out)
+{
+	bool repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
+
+	*out = (struct step){
+		.kind = STEP_OTHER,
+		.offset = field->offset,
+		.quantifier = field->quantifier_offset,
+		.number = field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF ? field->id : 0,
+		.default_value = field->default_value,
+		.field = field,
+	};
+	if (field->type == PROTOBUF_C_TYPE_STRING && !repeated)
+		out->kind = STEP_STRING;
+	if (field->type == PROTOBUF_C_TYPE_MESSAGE) {
+		out->kind = repeated ? STEP_MESSAGES : STEP_MESSAGE;
+		out->sub = &p->plans[plan_find(p, field->descriptor)];
+	}
+}
+
+int flatten_plan_create(const ProtobufCMessageDescriptor *d, struct flatten_plan **out)
+{
+	struct flatten_plan *p = calloc(1, sizeof(*p));
+	uint32_t i, k;
+	int rc = p ? plan_types(p, d) : -SPLIT_E_BASE_NOMEM;
+
+	for (i = 0; rc == 0 && i < p->count; i++) {
+		struct plan *plan = &p->plans[i];
+
+		plan->steps = calloc(plan->d->n_fields + 1, sizeof(*plan->steps));
+		if (!plan->steps)
+			rc = -SPLIT_E_BASE_NOMEM;
+		for (k = 0; rc == 0 && k < plan->d->n_fields; k++) {
+			const ProtobufCFieldDescriptor *field = &plan->d->fields[k];
+
+			if (field->label == PROTOBUF_C_LABEL_REPEATED ||
+			    field->type >= PROTOBUF_C_TYPE_STRING)
+				step_fill(p, field, &plan->steps[plan->count++]);
+		}
+	}
+	if (rc != 0) {
+		flatten_plan_destroy(p);
+		return rc;
+	}
+	*out = p;
+	return 0;
+}
+
+void flatten_plan_destroy(struct flatten_plan *p)
+{
+	uint32_t i;
+
+	if (!p)
+		return;
+	for (i = 0; i < p->count; i++)
+		free(p->plans[i].steps);
+	free(p->plans);
+	free(p);
+}
+
+static bool message_planned(struct flattener *f, const struct plan *plan,
+			    const ProtobufCMessage *msg, uint32_t depth, uint64_t *address_out);
+
+static bool messages_planned(struct flattener *f, struct piece *msg, const struct step *step,
+			     uint32_t depth)
+{
+	uint64_t n = load64(msg->from + step->quantifier), i, sub;
+	uint64_t array = load64(msg->from + step->offset);
+	struct piece p;
+
+	if (!array || n > INT64_MAX / 8)
+		return fail(f, SPLIT_E_LINEARIZE_SOURCE);
+	if (!element_count(f, n) || !piece_open(f, &p, (const void *)(uintptr_t)array, n * 8))
+		return false;
+	for (i = 0; i < n; i++) {
+		const ProtobufCMessage *m =
+			(const ProtobufCMessage *)(uintptr_t)load64(p.from + i * 8);
+
+		if (m && (!message_planned(f, step->sub, m, depth + 1, &sub) ||
+			  !piece_set(f, &p, i * 8, sub)))
+			return false;
+	}
+	return piece_set(f, msg, step->offset, piece_address(f, &p));
+}
+
+static inline bool step_take(struct flattener *f, struct piece *p, const struct step *step,
+			     uint32_t depth)
+{
+	const ProtobufCFieldDescriptor *field = step->field;
+	uint64_t address, sub;
+
+	if (step->number && load32(p->from + step->quantifier) != step->number)
+		return true;
+	address = load64(p->from + step->offset);
+	if (step->kind == STEP_STRING) {
+		const char *string = (const char *)(uintptr_t)address;
+
+		if (!string || string == step->default_value || string == protobuf_c_empty_string ||
+		    is_inside(f, string))
+			return true;
+		return string_flatten(f, p, step->offset, string);
+	}
+	if (step->kind == STEP_MESSAGE) {
+		if (!address || address == (uintptr_t)step->default_value)
+			return true;
+		return message_planned(f, step->sub, (const ProtobufCMessage *)(uintptr_t)address,
+				       depth + 1, &sub) &&
+		       piece_set(f, p, step->offset, sub);
+	}
+	if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+		if (load64(p->from + step->quantifier) == 0)
+			return true;
+		return step->kind == STEP_MESSAGES ? messages_planned(f, p, step, depth)
+						   : repeated_flatten(f, p, field, depth);
+	}
+	return !field_is_set(p->from, field) || value_flatten(f, p, step->offset, field, depth);
+}
+
+static bool message_planned(struct flattener *f, const struct plan *plan,
+			    const ProtobufCMessage *msg, uint32_t depth, uint64_t *address_out)
+{
+	const struct step *step = plan->steps, *end = step + plan->count;
+	struct piece p;
+
+	/* Not what the field says: it must speak for itself. */
+	if (unlikely(msg->descriptor != plan->d))
+		return message_flatten(f, msg, depth, address_out);
+	if (unlikely(depth > f->limits.depth_max))
+		return fail(f, SPLIT_E_LINEARIZE_DEPTH);
+	if (!element_count(f, 1) || !piece_open(f, &p, msg, plan->bytes))
+		return false;
+	for (; step < end; step++)
+		if (unlikely(!step_take(f, &p, step, depth)))
+			return false;
+	if (unlikely(load32(p.from + BASE_N_UNKNOWN) != 0) && !unknown_flatten(f, &p))
+		return false;
+	*address_out = piece_address(f, &p);
+	return true;
+}
+
+/* --- Public ----------------------------------------------------------------------------------- */
+
+static int flattener_init(struct flattener *f, const struct linear_target *target,
+			  const void *inside, size_t inside_bytes,
+			  const struct linear_limits *limits)
+{
+	*f = (struct flattener){
 		.delta = target->delta,
 		.inside = (uintptr_t)inside,
 		.inside_bytes = inside_bytes,
 	};
-
 	if (inside_bytes && target->delta)
 		return -SPLIT_E_BASE_INVALID;
-	linear_limits_resolve(&f.limits, limits);
-	bump_init(&f.bump, target, f.limits.linear_bytes_max);
+	linear_limits_resolve(&f->limits, limits);
+	bump_init(&f->bump, target, f->limits.linear_bytes_max);
+	return 0;
+}
+
+int flatten(const ProtobufCMessage *msg, const struct linear_target *target, const void *inside,
+	    size_t inside_bytes, const struct linear_limits *limits, uint64_t *root_out)
+{
+	struct flattener f;
+	int rc = flattener_init(&f, target, inside, inside_bytes, limits);
+
+	if (rc != 0)
+		return rc;
 	return message_flatten(&f, msg, 0, root_out) ? 0 : f.error;
+}
+
+int flatten_planned(const struct flatten_plan *plan, const ProtobufCMessage *msg,
+		    const struct linear_target *target, const void *inside, size_t inside_bytes,
+		    const struct linear_limits *limits, uint64_t *root_out)
+{
+	struct flattener f;
+	int rc = flattener_init(&f, target, inside, inside_bytes, limits);
+
+	if (rc != 0)
+		return rc;
+	return message_planned(&f, &plan->plans[0], msg, 0, root_out) ? 0 : f.error;
 }

@@ -363,6 +363,20 @@ SPLIT_MUST_USE int flatten(const ProtobufCMessage *msg, const struct linear_targ
 			   const void *inside, size_t inside_bytes,
 			   const struct linear_limits *limits, uint64_t *root_out);
 
+/* What flatten does, with the types looked at beforehand: several times faster. Same results. The
+ * plan is for messages of type `d` and all that it reaches, whose descriptors must outlive it; any
+ * number of threads may use it. `*out` is owned by the caller. 0, -SPLIT_E_BASE_NOMEM,
+ * -SPLIT_E_LINEARIZE_DESCRIPTOR. */
+struct flatten_plan;
+SPLIT_MUST_USE int flatten_plan_create(const ProtobufCMessageDescriptor *d,
+				       struct flatten_plan **out);
+/* NULL is allowed. */
+void flatten_plan_destroy(struct flatten_plan *plan);
+SPLIT_MUST_USE int flatten_planned(const struct flatten_plan *plan, const ProtobufCMessage *msg,
+				   const struct linear_target *target, const void *inside,
+				   size_t inside_bytes, const struct linear_limits *limits,
+				   uint64_t *root_out);
+
 /* --- Errors ----------------------------------------------------------------------------- */
 
 /* The gRPC status code for a job's negative error: 8 RESOURCE_EXHAUSTED for the limits and for no

@@ -52,6 +52,20 @@ void blocks_free(struct endpoint_port *p, uint32_t head)
 	}
 }
 
+void endpoint_blocks_move(struct endpoint_port *p, struct endpoint_blocks *to,
+			  struct endpoint_blocks *from)
+{
+	uint32_t *last = &from->head;
+
+	while (*last != 0)
+		last = &p->block_next[*last - 1];
+	*last = to->head;
+	to->head = from->head;
+	to->count += from->count;
+	to->bytes += from->bytes;
+	*from = (struct endpoint_blocks){0};
+}
+
 void endpoint_blocks_put(struct endpoint_port *p, struct endpoint_blocks *blocks)
 {
 	blocks_free(p, blocks->head);

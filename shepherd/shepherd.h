@@ -279,6 +279,9 @@ struct endpoint_blocks {
  * -SPLIT_E_SHEPHERD_FULL (no room); -SPLIT_E_BASE_LIMIT (larger than any block can be). */
 int endpoint_block_get(struct endpoint_port *port, struct endpoint_blocks *blocks, size_t bytes,
 		       struct shepherd_chunk *out) SPLIT_MUST_USE;
+/* Let all blocks of `from` be in `to`; empties `from`. */
+void endpoint_blocks_move(struct endpoint_port *port, struct endpoint_blocks *to,
+			  struct endpoint_blocks *from);
 /* Give back blocks that were not submitted; empties the list. */
 void endpoint_blocks_put(struct endpoint_port *port, struct endpoint_blocks *blocks);
 size_t endpoint_block_max(const struct endpoint_port *port);

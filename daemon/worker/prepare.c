@@ -129,6 +129,10 @@ static int decode_outcome(struct call *call, int err)
 		call->message_ready = true;
 		counter_inc(&w->counters.requests_block);
 		counter_add(&w->counters.decode_bytes, call->wire_bytes);
+		if (decode_aliased(call->decode) != 0) {
+			counter_inc(&w->counters.requests_aliased);
+			room_keep(call);
+		}
 	}
 	call_job_drop(call);
 	if (err == 0) {
@@ -142,6 +146,17 @@ static int decode_outcome(struct call *call, int err)
 	return PREPARE_NO_ROOM;
 }
 
+/* How long what stays in the wire's room must be; 0: nothing may, for the wire lies elsewhere, or
+ * fills its block to the last byte, where a NUL might have to stand. */
+static uint32_t alias_min(const struct call *call)
+{
+	uint64_t least = call->w->cfg->linearize.alias_min;
+
+	if (call->wire == call->small || call->wire_bytes >= call->wire_charged)
+		return 0;
+	return least < UINT32_MAX ? (uint32_t)least : 0;
+}
+
 static int message_prepare(struct call *call)
 {
 	struct worker *w = call->w;
@@ -150,6 +165,7 @@ static int message_prepare(struct call *call)
 		.delta = endpoint_delta(call->ep->port),
 		.chunk_get = blocks_chunk_get,
 		.ctx = call,
+		.alias_min = alias_min(call),
 	};
 	int err;
 

@@ -76,12 +76,12 @@ void room_unwait(struct call *call)
 		list_del(&call->share->turn);
 }
 
-void room_put(struct call *call)
+/* The room is not an upload's any more. */
+static void room_uncharge(struct call *call)
 {
 	struct attached *ep = call->ep;
 
 	if (call->wire_charged != 0) {
-		endpoint_blocks_put(ep->port, &call->wire_blocks);
 		ep->wire_used -= call->wire_charged;
 		call->share->wire_used -= call->wire_charged;
 		call->wire_charged = 0;
@@ -91,6 +91,19 @@ void room_put(struct call *call)
 		share_put(call->w, call->share);
 		call->share = NULL;
 	}
+}
+
+void room_put(struct call *call)
+{
+	if (call->wire_charged != 0)
+		endpoint_blocks_put(call->ep->port, &call->wire_blocks);
+	room_uncharge(call);
+}
+
+void room_keep(struct call *call)
+{
+	endpoint_blocks_move(call->ep->port, &call->blocks, &call->wire_blocks);
+	room_uncharge(call);
 }
 
 /* ---- getting -------------------------------------------------------------------------------- */

@@ -81,6 +81,7 @@
 	X(calls_given_back, "calls that a host gave back unbegun")                                 \
 	X(requests_small, "messages decoded straight into their slot")                             \
 	X(requests_block, "messages decoded into blocks")                                          \
+	X(requests_aliased, "of these: with strings or bytes left where they arrived")             \
 	X(uploads_slow, "messages given up: too slow while others waited for room")                \
 	X(turn_ns_max, "longest turn of the loop")                                                 \
 	X(turn_units_max, "most units of decode and encode work in one turn")                      \
@@ -607,6 +608,8 @@ unsigned attached_retry(struct attached *ep);
 int room_get(struct call *call, uint32_t bytes) SPLIT_MUST_USE;
 /* Give it back, and the part in its connection's share. Any number of times. */
 void room_put(struct call *call);
+/* The message at hand points into its room: that belongs to the message's blocks from now on. */
+void room_keep(struct call *call);
 void room_unwait(struct call *call);
 /* Room may have come back: connections take turns. Returns how many calls went on. Bounded. */
 unsigned room_retry(struct attached *ep);

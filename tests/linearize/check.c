@@ -276,7 +276,16 @@ static void check_flatten(const struct check *c, const ProtobufCMessage *msg, co
 
 	arena_init(&a, (enum chunk_policy)random_below(c->r, 3));
 	target = arena_target(&a);
-	rc = flatten(msg, &target, NULL, 0, &unlimited, &root);
+	if (random_below(c->r, 2)) {
+		struct flatten_plan *plan;
+
+		if (flatten_plan_create(c->d, &plan))
+			broken(c, "flatten", "no plan");
+		rc = flatten_planned(plan, msg, &target, NULL, 0, &unlimited, &root);
+		flatten_plan_destroy(plan);
+	} else {
+		rc = flatten(msg, &target, NULL, 0, &unlimited, &root);
+	}
 	if (rc)
 		broken(c, "flatten", error_name(rc));
 	if (!message_equal(msg, (const ProtobufCMessage *)root, 0, why))
@@ -291,6 +300,7 @@ static void check_flatten_inside(const struct check *c, const ProtobufCMessage *
 	static _Alignas(16) uint8_t memory[1 << 21];
 	struct block b = {.mem = memory, .bytes = sizeof(memory)};
 	struct linear_target target = block_target(&b);
+	struct flatten_plan *plan;
 	uint64_t root, again;
 	size_t used;
 
@@ -300,6 +310,12 @@ static void check_flatten_inside(const struct check *c, const ProtobufCMessage *
 	if (flatten((const ProtobufCMessage *)root, &target, b.mem, b.bytes, &unlimited, &again) ||
 	    again != root || b.used != used)
 		broken(c, "flatten", "what was linear already was copied");
+	if (flatten_plan_create(c->d, &plan) ||
+	    flatten_planned(plan, (const ProtobufCMessage *)root, &target, b.mem, b.bytes,
+			    &unlimited, &again) ||
+	    again != root || b.used != used)
+		broken(c, "flatten by plan", "what was linear already was copied");
+	flatten_plan_destroy(plan);
 }
 
 /* The same input under another quantum and other chunks must give the same message. */

@@ -125,7 +125,8 @@ static void decode_try(struct trial *t, uint8_t *block, int fill, enum linearize
 	memset(block, fill, BLOCK_BYTES);
 	memset(block + BLOCK_BYTES, 0, WIRE_BYTES);
 	if (how->alias_min) {
-		memcpy(block + BLOCK_BYTES, wire, how->w->len);
+		if (how->w->len)
+			memcpy(block + BLOCK_BYTES, wire, how->w->len);
 		wire = block + BLOCK_BYTES;
 	}
 	t->ledger.mem = block;

@@ -95,6 +95,28 @@ START_TEST(small_calls_pass_uploads_that_stall)
 }
 END_TEST
 
+/* Large content is not copied out of the room it arrived in, which then is the message's. */
+START_TEST(large_content_stays_where_it_arrived)
+{
+	/* The last one fills its block to the byte: no place for a NUL, so it is copied. */
+	static const size_t lengths[] = {5000, 65000, ROOM_512K, ROOM_1M, 65532};
+	enum { N = sizeof(lengths) / sizeof(lengths[0]) };
+	static struct rpc r;
+	struct client *c;
+
+	(void)host_attach(HOST_ECHO, small_segment);
+	c = client_open();
+	for (int round = 0; round < 20; round++) {
+		for (int i = 0; i < N; i++) {
+			rpc_echo(&r, c, lengths[i], 0);
+			rpc_check_echo(&r, lengths[i]);
+			rpc_free(&r);
+		}
+	}
+	ck_assert_uint_eq(harness_counter("worker.requests_aliased"), 20 * (N - 1));
+}
+END_TEST
+
 /* Nobody is ever ended as slow here: what another connection gets is its share alone. */
 START_TEST(hundreds_of_stalled_uploads_leave_room_for_another_connection)
 {
@@ -270,6 +292,7 @@ int main(void)
 	TCase *tc = harness_case(s, "turns", setup_patient);
 
 	tcase_add_test(tc, small_calls_pass_uploads_that_stall);
+	tcase_add_test(tc, large_content_stays_where_it_arrived);
 	tcase_add_test(tc, hundreds_of_stalled_uploads_leave_room_for_another_connection);
 	tcase_add_test(tc, connections_take_turns);
 	tcase_add_test(tc, those_that_fit_pass_a_large_one);
