@@ -122,6 +122,8 @@ int harness_half_close(struct harness *h, struct hcall *call);
 int harness_writable(struct harness *h, struct hcall *call, unsigned done, unsigned more);
 /* CANCEL the call and close it, as the daemon does. */
 void harness_cancel(struct harness *h, struct hcall *call);
+/* The same, unless its ring has no room: endpoint_submit's error. */
+int harness_try_cancel(struct harness *h, struct hcall *call);
 /* One poll and flush of every port. Returns completions. */
 unsigned harness_poll(struct harness *h);
 /* Poll until `call` is answered; fails the test after 10 s. */

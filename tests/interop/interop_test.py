@@ -1,13 +1,14 @@
 #!/usr/bin/python3
 """Every official interoperability case, with one stock client, against tests/interop/interop behind splitd.
 
-usage: interop_test.py BUILD grpcio|grpcpp|node [SERVE_OPTION …]   (options: as of scripts/serve.sh, such as --port tap)
+usage: interop_test.py BUILD grpcio|grpcpp|node [--tls]
 """
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
@@ -35,17 +36,31 @@ def node_modules(build):
     return folder / "node_modules"
 
 
+def certificate(folder):
+    """A certificate for "localhost" that is its own authority, and its key."""
+    cert, key = f"{folder}/cert.pem", f"{folder}/key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert],
+                   check=True, capture_output=True)
+    return cert, key
+
+
 def main():
-    build, client, *options = sys.argv[1:]
+    build, client = sys.argv[1:3]
+    with tempfile.TemporaryDirectory(prefix="splitd-interop.") as folder:
+        run(build, client, certificate(folder) if sys.argv[3:] == ["--tls"] else None)
+
+
+def run(build, client, tls):
     need_kernel("af_packet")
     env = dict(os.environ)
     if client == "node":
         env["INTEROP_NODE_MODULES"] = str(node_modules(build))
     command = {"grpcio": [HERE / "grpcio_cases.py"], "grpcpp": [f"{build}/tests/interop/grpcpp_cases"],
                "node": ["node", HERE / "node/cases.js"]}[client]
-    tls = ["--ca", options[options.index("--tls-cert") + 1], "--name", "localhost"] if "--tls-cert" in options else []
+    options = ["--tls-cert", tls[0], "--tls-key", tls[1]] if tls else []
     with Served(build, "interop", port="af_packet", options=options) as s:
-        done = s.run(command + [s.target] + tls, check=False, env=env)
+        done = s.run(command + [s.target] + (["--ca", tls[0], "--name", "localhost"] if tls else []), check=False, env=env)
         sys.stdout.write(done.stdout)
         sys.stderr.write(done.stderr)
         assert s.alive(), "splitd died"
