@@ -79,8 +79,8 @@ static void request_read(struct compiler *c, struct proto_bytes rest, struct req
 	struct proto_item item;
 	int rc;
 
-	r->names = pool_get(c, FILES_MAX * sizeof(*r->names));
-	r->protos = pool_get(c, FILES_MAX * sizeof(*r->protos));
+	r->names = scratch_get(c, FILES_MAX * sizeof(*r->names));
+	r->protos = scratch_get(c, FILES_MAX * sizeof(*r->protos));
 	if (!r->names || !r->protos)
 		return;
 	while ((rc = proto_next(&rest, &item)) > 0) {
@@ -124,7 +124,7 @@ static void option_take(struct compiler *c, const char *word)
 
 static void options_read(struct compiler *c, struct proto_bytes p)
 {
-	char *text = pool_get(c, p.len + 1), *save = NULL;
+	char *text = scratch_get(c, p.len + 1), *save = NULL;
 
 	c->options.handlers = true;
 	if (!text)
@@ -213,7 +213,8 @@ static void files_mark(const struct compiler *c, const struct proto_file *f, boo
 
 static void generate(struct compiler *c, const struct request *r, struct text *response)
 {
-	bool *wanted = pool_get(c, c->set->files_n + 1), *seen = pool_get(c, c->set->files_n + 1);
+	bool *wanted = scratch_get(c, c->set->files_n + 1),
+	     *seen = scratch_get(c, c->set->files_n + 1);
 
 	if (!wanted || !seen)
 		return;

@@ -48,7 +48,7 @@ struct compiler {
 /* printf into the pool; "" when there is no memory, which is noted. */
 const char *str(struct compiler *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* `bytes` bytes, zeroed; NULL when there is no memory, which is noted. */
-void *pool_get(struct compiler *c, size_t bytes);
+void *scratch_get(struct compiler *c, size_t bytes);
 
 void text_bytes(struct text *t, const void *bytes, size_t len);
 void text_fini(struct text *t);

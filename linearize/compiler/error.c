@@ -128,7 +128,7 @@ static int location_order(const void *a, const void *b)
 
 struct comments *comments_read(struct compiler *c, const struct proto_file *file)
 {
-	struct comments *all = pool_get(c, sizeof(*all));
+	struct comments *all = scratch_get(c, sizeof(*all));
 	struct proto_bytes rest = file->source_info;
 	struct proto_item item;
 	size_t n = 0;
@@ -144,7 +144,7 @@ struct comments *comments_read(struct compiler *c, const struct proto_file *file
 	}
 	if (!all)
 		return NULL;
-	all->locations = pool_get(c, n * sizeof(*all->locations));
+	all->locations = scratch_get(c, n * sizeof(*all->locations));
 	if (!all->locations)
 		return NULL;
 	for (rest = file->source_info; all->n < n && proto_next(&rest, &item) > 0;) {

@@ -198,8 +198,8 @@ static uint32_t fields_put(struct compiler *c, struct text *t, const struct prot
 			   uint32_t *ranges_out)
 {
 	const char *class = name_class(c, m->full_name), *low = name_lower(c, m->full_name);
-	struct named *named = pool_get(c, (m->fields_n + 1) * sizeof(*named));
-	int32_t *numbers = pool_get(c, (m->fields_n + 1) * sizeof(*numbers));
+	struct named *named = scratch_get(c, (m->fields_n + 1) * sizeof(*named));
+	int32_t *numbers = scratch_get(c, (m->fields_n + 1) * sizeof(*numbers));
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; named && numbers && i < m->fields_n; i++) {
@@ -281,9 +281,9 @@ static int by_number_then_index(const void *a, const void *b)
 static void enum_put(struct compiler *c, struct text *t, const struct proto_enum *e)
 {
 	const char *low = name_lower(c, e->full_name), *up = name_upper(c, e->full_name);
-	const struct proto_value **sorted = pool_get(c, e->values_n * sizeof(*sorted));
-	struct named *named = pool_get(c, e->values_n * sizeof(*named));
-	int32_t *numbers = pool_get(c, e->values_n * sizeof(*numbers));
+	const struct proto_value **sorted = scratch_get(c, e->values_n * sizeof(*sorted));
+	struct named *named = scratch_get(c, e->values_n * sizeof(*named));
+	int32_t *numbers = scratch_get(c, e->values_n * sizeof(*numbers));
 	uint32_t n = 0, ranges;
 
 	if (!sorted || !named || !numbers)

@@ -88,7 +88,7 @@ static char lower(char ch)
  * character which is none. */
 static const char *snake(struct compiler *c, const char *name, bool to_upper)
 {
-	char *s = pool_get(c, strlen(name) * 2 + 1), *to = s;
+	char *s = scratch_get(c, strlen(name) * 2 + 1), *to = s;
 	bool was_upper = true;
 
 	if (!s)
@@ -120,7 +120,7 @@ const char *name_upper(struct compiler *c, const char *full_name)
 
 const char *name_class(struct compiler *c, const char *full_name)
 {
-	char *s = pool_get(c, strlen(full_name) * 2 + 1), *to = s;
+	char *s = scratch_get(c, strlen(full_name) * 2 + 1), *to = s;
 	bool next_upper = true;
 
 	if (!s)
@@ -147,7 +147,7 @@ const char *name_camel(struct compiler *c, const char *name)
 
 static const char *lower_case(struct compiler *c, const char *name)
 {
-	char *s = pool_get(c, strlen(name) + 1);
+	char *s = scratch_get(c, strlen(name) + 1);
 
 	if (!s)
 		return "";
@@ -197,7 +197,7 @@ const char *name_stem(struct compiler *c, const struct proto_file *f)
 
 const char *name_guard(struct compiler *c, const char *file_name)
 {
-	char *s = pool_get(c, strlen(file_name) * 3 + 1), *to = s;
+	char *s = scratch_get(c, strlen(file_name) * 3 + 1), *to = s;
 
 	if (!s)
 		return "";
@@ -237,7 +237,7 @@ void name_claim(struct compiler *c, const char *scope, const char *name,
 		c->clashes = grown;
 		c->clashes_room = room;
 	}
-	copy = pool_get(c, steps * sizeof(*copy));
+	copy = scratch_get(c, steps * sizeof(*copy));
 	if (!copy)
 		return;
 	memcpy(copy, path, steps * sizeof(*copy));

@@ -79,7 +79,7 @@ static int by_name(const void *a, const void *b)
 static void methods_put(struct compiler *c, struct text *t, const struct proto_service *s,
 			const char *low)
 {
-	struct indexed *sorted = pool_get(c, (s->methods_n + 1) * sizeof(*sorted));
+	struct indexed *sorted = scratch_get(c, (s->methods_n + 1) * sizeof(*sorted));
 
 	if (!sorted || s->methods_n == 0)
 		return;

@@ -61,7 +61,7 @@ static void set_file(struct compiler *c, struct text *t, const struct proto_file
 
 static void manifest_bytes(struct compiler *c, struct text *t)
 {
-	bool *seen = pool_get(c, c->set->files_n + 1);
+	bool *seen = scratch_get(c, c->set->files_n + 1);
 
 	if (seen)
 		set_file(c, t, c->file, seen);
@@ -151,7 +151,7 @@ static void reach_enum(struct compiler *c, struct reach *r, const struct proto_e
 			return;
 	if (r->enums_n == r->enums_room) {
 		uint32_t room = r->enums_room ? r->enums_room * 2 : 64;
-		const struct proto_enum **grown = pool_get(c, room * sizeof(*grown));
+		const struct proto_enum **grown = scratch_get(c, room * sizeof(*grown));
 
 		if (!grown)
 			return;
@@ -182,8 +182,8 @@ static bool reach_make(struct compiler *c, struct reach *r)
 	const struct proto_file *f = c->file;
 
 	*r = (struct reach){0};
-	r->messages = pool_get(c, c->set->messages_n + 1);
-	r->list = pool_get(c, (c->set->messages_n + 1) * sizeof(*r->list));
+	r->messages = scratch_get(c, c->set->messages_n + 1);
+	r->list = scratch_get(c, (c->set->messages_n + 1) * sizeof(*r->list));
 	if (!r->messages || !r->list)
 		return false;
 	for (uint32_t i = 0; i < f->messages_n; i++)

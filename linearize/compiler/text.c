@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-void *pool_get(struct compiler *c, size_t bytes)
+void *scratch_get(struct compiler *c, size_t bytes)
 {
 	struct pool_chunk *p = calloc(1, sizeof(*p) + bytes);
 
@@ -26,7 +26,7 @@ const char *str(struct compiler *c, const char *format, ...)
 	va_start(args, format);
 	va_copy(again, args);
 	n = vsnprintf(NULL, 0, format, args);
-	s = n < 0 ? NULL : pool_get(c, (size_t)n + 1);
+	s = n < 0 ? NULL : scratch_get(c, (size_t)n + 1);
 	if (s)
 		vsnprintf(s, (size_t)n + 1, format, again);
 	va_end(again);
@@ -81,7 +81,7 @@ void text_put(struct text *t, const char *const *args)
 /* Octal escapes have three digits, so that a digit may follow; `?` is escaped against trigraphs. */
 const char *c_string(struct compiler *c, struct proto_bytes bytes)
 {
-	char *s = pool_get(c, bytes.len * 4 + 3), *to = s;
+	char *s = scratch_get(c, bytes.len * 4 + 3), *to = s;
 
 	if (!s)
 		return "\"\"";

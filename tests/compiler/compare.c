@@ -5,7 +5,12 @@
  * SET is the FileDescriptorSet; each library holds the compiled .pb-c.c files. For every message
  * and enum the two descriptor graphs must be equal member by member, the structs as large, the
  * initial values the same; and random messages must pass protobuf-c's unpack, check and pack
- * through both with the same bytes. With "-" for THEIRS only our side is driven. */
+ * through both with the same bytes. With "-" for THEIRS only our side is driven.
+ *
+ * With a fourth argument, a file, the random wires are written to it, for another implementation to
+ * read and write again: a message's name and its bytes, each behind its length (32 bits). With a
+ * fifth, such a file comes back, and our side must unpack and pack each message to the very bytes.
+ */
 #include "linearize/compiler/compiler_internal.h"
 #include "tests/linearize/support.h"
 
@@ -15,6 +20,7 @@
 #define ROUNDS 60
 
 static struct compiler names;
+static FILE *records;
 static const char *where = "";
 static unsigned compared, packed, refused;
 
@@ -220,6 +226,14 @@ static uint8_t *through(const ProtobufCMessageDescriptor *d, const struct wire *
 	return out;
 }
 
+static void record(const void *data, size_t len)
+{
+	uint32_t n = (uint32_t)len;
+
+	fwrite(&n, sizeof(n), 1, records);
+	fwrite(data, 1, len, records);
+}
+
 static void drive(struct random *r, const ProtobufCMessageDescriptor *theirs,
 		  const ProtobufCMessageDescriptor *ours)
 {
@@ -237,6 +251,10 @@ static void drive(struct random *r, const ProtobufCMessageDescriptor *theirs,
 			same(a_len, b_len, "length of what is packed");
 			if (b && memcmp(a, b, b_len) != 0)
 				die("what is packed");
+		}
+		if (b && records) {
+			record(ours->name, strlen(ours->name));
+			record(w.bytes, w.len);
 		}
 		packed += b != NULL;
 		refused += b == NULL;
@@ -283,14 +301,57 @@ static void enums(const struct proto_enum *list, uint32_t n, void *theirs, void 
 		compare_enum(symbol(theirs, list[i].full_name), symbol(ours, list[i].full_name));
 }
 
+static bool record_read(FILE *f, struct wire *out)
+{
+	uint32_t n;
+
+	if (fread(&n, sizeof(n), 1, f) != 1)
+		return false;
+	out->bytes = calloc(1, n + 1);
+	out->len = n;
+	return out->bytes && fread(out->bytes, 1, n, f) == n;
+}
+
+static int judge(const char *lib_path, const char *path)
+{
+	void *ours = library(lib_path);
+	FILE *f = fopen(path, "rb");
+	struct wire name, w;
+	unsigned n = 0;
+
+	if (!f)
+		return 1;
+	while (record_read(f, &name) && record_read(f, &w)) {
+		size_t len = 0;
+		uint8_t *out;
+
+		where = (const char *)name.bytes;
+		out = through(symbol(ours, where), &w, &len);
+		if (!out)
+			die("what C++ wrote is refused: verdict");
+		if (len != w.len || memcmp(out, w.bytes, len) != 0)
+			die("what is packed of C++'s bytes");
+		free(out);
+		free(name.bytes);
+		free(w.bytes);
+		n++;
+	}
+	fclose(f);
+	printf("%u messages of C++ came back byte for byte\n", n);
+	return n == 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct proto_set *set;
 	void *theirs, *ours;
 	struct random r;
 
-	if (argc != 4)
+	if (argc < 4 || argc > 6)
 		return 2;
+	if (argc == 6)
+		return judge(argv[3], argv[5]);
+	records = argc == 5 ? fopen(argv[4], "wb") : NULL;
 	random_seed(&r, 7);
 	set = set_load(argv[1]);
 	theirs = strcmp(argv[2], "-") != 0 ? library(argv[2]) : NULL;
@@ -313,6 +374,8 @@ int main(int argc, char **argv)
 			compare_service(symbol(theirs, f->services[k].full_name),
 					symbol(ours, f->services[k].full_name));
 	}
+	if (records && fclose(records) != 0)
+		return 1;
 	printf("%u descriptors equal, %u messages packed, %u refused by both\n", compared, packed,
 	       refused);
 	if (packed == 0 && set->messages_n > 0)
