@@ -418,6 +418,8 @@ const char *tcp_state_name(enum tcp_state state);
 	X(tcp_sack_sent, "segments with SACK blocks sent")                                         \
 	X(tcp_dsack_sent, "duplicates reported by D-SACK")                                         \
 	X(tcp_dsack_received, "duplicates that the peer reported")                                 \
+	X(tcp_rack_losses, "times that RACK found something lost")                                 \
+	X(tcp_loss_probes, "tail loss probes sent")                                                \
 	X(tcp_ecn_marks_received, "segments that a router marked")                                 \
 	X(tcp_ecn_reductions, "windows reduced because the peer saw marks")
 

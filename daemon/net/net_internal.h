@@ -220,12 +220,17 @@ struct tcp_range {
 	uint32_t stamp; /* of the newest segment in it, for the order of SACK blocks */
 };
 
-#define TCP_SACKED_MAX 16 /* intervals of the sender's scoreboard */
+/* tcp_sent.flags */
+#define TCP_SENT_SACKED (1u << 0) /* the peer has it */
+#define TCP_SENT_LOST   (1u << 1) /* to be sent again */
+#define TCP_SENT_AGAIN  (1u << 2) /* was sent more than once */
 
-/* What the peer holds of our bytes above snd_una; sorted, apart from each other. */
-struct tcp_scoreboard {
-	uint32_t n;
-	struct tcp_sack_block sacked[TCP_SACKED_MAX];
+/* Bytes [start, end) that left at one time. tcp_sack.c. */
+struct tcp_sent {
+	struct list link;
+	uint32_t start, end;
+	uint64_t xmit_ns;
+	uint8_t flags;
 };
 
 struct tcp_conn;
@@ -294,6 +299,13 @@ struct tcp_dctcp {
 #define TCPF_ECE          (1u << 22) /* our ACKs tell of a mark */
 #define TCPF_CWR          (1u << 23) /* the next new segment tells that the window was reduced */
 #define TCPF_ECN_REDUCED  (1u << 24) /* ecn_recover means something */
+#define TCPF_TLP          (1u << 25) /* a loss probe is out: tlp_end */
+#define TCPF_TLP_AGAIN    (1u << 26) /* it repeated old bytes */
+#define TCPF_TLP_ACKED    (1u << 27) /* they were acknowledged; a D-SACK may follow */
+#define TCPF_FACK         (1u << 28) /* rack_fack means something */
+#define TCPF_REO          (1u << 29) /* the rto timer waits for reordered segments */
+#define TCPF_PTO          (1u << 30) /* the rto timer sends a loss probe */
+#define TCPF_REORDERED    (1u << 31) /* reordering was seen */
 
 struct tcp_conn {
 	/* Line 0: demultiplexing. */
@@ -352,14 +364,24 @@ struct tcp_conn {
 	/* Loss recovery. */
 	const struct tcp_cc_ops *cc;
 	uint32_t recover;
-	uint32_t again_nxt;   /* SACK recovery: next byte that may be a hole to fill */
 	uint32_t cwnd_acked;  /* congestion avoidance's byte count */
 	uint32_t ecn_recover; /* marks below it are answered for */
 	union {
 		struct tcp_cubic cubic;
 		struct tcp_dctcp dctcp;
 	};
-	struct tcp_scoreboard board;
+
+	/* With SACK: tcp_sack.c, tcp_rack.c. */
+	struct list sent; /* struct tcp_sent: [snd_una, snd_max) */
+	uint32_t sent_n, sacked_bytes, lost_bytes;
+	uint32_t rack_end, rack_fack;
+	uint64_t rack_xmit_ns, rack_rtt_ns;
+	uint64_t min_rtt_ns, min_rtt_next_ns, min_rtt_at_ns;
+	uint32_t prr_delivered, prr_out, prr_flight;
+	uint32_t tlp_end;
+	uint32_t reo_round; /* D-SACKs below it belong to one round trip */
+	uint8_t reo_mult, reo_persist;
+	bool dsack_seen, dsack_round;
 
 	/* Receiving out of order. */
 	struct list ranges; /* struct tcp_range, by start */
@@ -460,7 +482,8 @@ struct net_stack {
 	struct net_counters counters;
 
 	/* TCP */
-	struct pool conn_pool, listener_pool, time_wait_pool, range_pool;
+	struct pool conn_pool, listener_pool, time_wait_pool, range_pool, sent_pool;
+	uint32_t sent_conns;               /* connections that have records of sent_pool */
 	struct tcp_time_wait **time_waits; /* hashed by the same mask */
 	struct list listeners, half_open, time_wait;
 	struct wheel_timer time_wait_timer;
@@ -784,18 +807,43 @@ uint8_t tcp_ecn_out(struct tcp_conn *c, uint32_t len, bool again, enum ip_ecn *e
 void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg);
 void tcp_rtt_sample(struct tcp_conn *c, uint64_t rtt_ns);
 void tcp_recovery_timeout(struct tcp_conn *c);
+/* Something was lost. `delivered`: what the ACK that says so delivered. */
+void tcp_recovery_enter(struct tcp_conn *c, uint32_t delivered);
 
-/* tcp_sack.c: the sender's scoreboard. RFC 2018, RFC 6675. */
+/* tcp_sack.c: what was sent, with SACK. */
 /* True if the blocks say anything new. */
 bool tcp_sack_update(struct tcp_conn *c, const struct tcp_segment *seg);
-void tcp_sack_trim(struct tcp_conn *c); /* after snd_una moved */
-void tcp_sack_reset(struct tcp_conn *c);
-uint32_t tcp_sack_bytes_below(const struct tcp_conn *c, uint32_t seq);
-/* `seq`, or the end of the sacked interval it lies in. */
+/* `seq`, or the end of the sacked bytes it lies in. */
 uint32_t tcp_sack_skip(const struct tcp_conn *c, uint32_t seq);
-/* The first hole at or after `from` that counts as lost, IsLost() of RFC 6675 s4. */
-bool tcp_sack_lost_hole(const struct tcp_conn *c, uint32_t from, struct tcp_sack_block *hole_out);
-uint32_t tcp_sack_pipe(const struct tcp_conn *c); /* SetPipe() */
+/* Whether a segment that begins at `seq` can be noted. */
+bool tcp_sent_room(const struct tcp_conn *c, uint32_t seq);
+/* [start, end) leaves now; before snd_max moves. */
+void tcp_sent_note(struct tcp_conn *c, uint32_t start, uint32_t end);
+void tcp_sent_acked(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t una);
+void tcp_sent_lose_all(struct tcp_conn *c);
+void tcp_sent_forget(struct tcp_conn *c);
+/* The first bytes below `below` that are lost. */
+bool tcp_sent_first_lost(const struct tcp_conn *c, uint32_t below, struct tcp_sack_block *hole_out);
+/* What is in the network: RFC 6675's pipe. */
+static inline uint32_t tcp_pipe(const struct tcp_conn *c)
+{
+	return c->snd_max - c->snd_una - c->sacked_bytes - c->lost_bytes;
+}
+
+/* tcp_rack.c: RFC 8985, RFC 6937. */
+void tcp_rack_min_rtt(struct tcp_conn *c, uint64_t rtt_ns);
+/* Bytes of `r` up to `end` arrived. */
+void tcp_rack_delivered(struct tcp_conn *c, const struct tcp_segment *seg, const struct tcp_sent *r,
+			uint32_t end);
+void tcp_rack_dsack(struct tcp_conn *c);
+void tcp_rack_detect(struct tcp_conn *c, uint32_t delivered);
+void tcp_rack_recovered(struct tcp_conn *c);
+void tcp_prr_begin(struct tcp_conn *c, uint32_t flight);
+void tcp_prr_ack(struct tcp_conn *c, uint32_t delivered);
+/* When a loss probe is due, from now; 0: none. */
+uint64_t tcp_pto_ns(const struct tcp_conn *c);
+void tcp_tlp_send(struct tcp_conn *c);
+void tcp_tlp_ack(struct tcp_conn *c, uint32_t ack);
 
 /* tcp_data.c: the receiver's side. */
 void tcp_in_data(struct tcp_conn *c, struct tcp_segment *seg);
@@ -845,5 +893,7 @@ void tcp_life_update(struct tcp_conn *c);
 uint64_t tcp_rto_backed_off(const struct tcp_conn *c);
 void tcp_rto_persist(struct tcp_conn *c); /* probe a closed window */
 void tcp_ack_arm(struct tcp_conn *c);
+/* What was reordered may be lost in `wait_ns`. */
+void tcp_reo_arm(struct tcp_conn *c, uint64_t wait_ns);
 
 #endif

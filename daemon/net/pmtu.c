@@ -102,7 +102,7 @@ static void too_big(struct tcp_conn *c, uint32_t mtu)
 	remember(s, &c->remote, mtu);
 	/* What was too big is gone: again, as smaller pieces. RFC 1191 s6.4. */
 	c->snd_nxt = c->snd_una;
-	c->again_nxt = c->snd_una;
+	tcp_sent_lose_all(c);
 	c->flags &= ~TCPF_RTT_TIMED;
 	tcp_mark_dirty(c);
 }

@@ -20,6 +20,11 @@
 #define PINNED_FACTOR 2u
 #define PINNED_MIN    (64u << 10)
 
+/* Records of what is under way: one for each connection, and this many more for as many as may be
+ * repairing losses at once. */
+#define SENT_RECORDS 16u
+#define SENT_CONNS   4096u
+
 static uint32_t pinned_max(const struct tcp_conn *c)
 {
 	uint32_t max = PINNED_FACTOR * c->send_limit;
@@ -59,6 +64,10 @@ int tcp_init(struct net_stack *s)
 				  t->time_wait_max, NULL);
 	if (error == 0)
 		error = pool_init(&s->range_pool, sizeof(struct tcp_range), (uint32_t)ranges, NULL);
+	if (error == 0)
+		error = pool_init(&s->sent_pool, sizeof(struct tcp_sent),
+				  conns + SENT_RECORDS * (conns < SENT_CONNS ? conns : SENT_CONNS),
+				  NULL);
 	return error;
 }
 
@@ -78,6 +87,7 @@ void tcp_fini(struct net_stack *s)
 	pool_fini(&s->listener_pool);
 	pool_fini(&s->time_wait_pool);
 	pool_fini(&s->range_pool);
+	pool_fini(&s->sent_pool);
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -121,6 +131,7 @@ struct tcp_conn *tcp_conn_new(struct net_stack *s, const struct net_addr *local,
 	c->snd_end = c->iss + 1;
 	c->sq_seq = c->iss + 1;
 	list_init(&c->ranges);
+	list_init(&c->sent);
 	list_init(&c->dirty_link);
 	list_init(&c->half_link);
 	tcp_timers_init(c);
@@ -165,6 +176,7 @@ void tcp_conn_kill(struct tcp_conn *c)
 	tcp_timers_stop(c);
 	tcp_queue_free(c);
 	tcp_ranges_free(c);
+	tcp_sent_forget(c);
 	list_del(&c->dirty_link);
 	c->flags = (c->flags & ~TCPF_DIRTY) | TCPF_DEAD;
 	c->state = TCP_CLOSED;

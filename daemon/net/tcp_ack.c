@@ -1,11 +1,10 @@
 /* What an ACK does to the sender: window, round-trip time, queue, loss recovery.
  *
- * Loss is found in three ways: three duplicate ACKs (RFC 5681 s3.2), SACK blocks that make the
- * first hole "lost" (RFC 6675), and the retransmission timeout. Without SACK, recovery is NewReno
- * (RFC 6582): one retransmission for each partial ACK, cwnd inflated by duplicates. With SACK,
- * tcp_output() fills holes while the estimate of what is in the network (pipe) is below cwnd. A
- * timeout forgets the scoreboard (RFC 2018 s8: the peer may have reneged) and goes back to snd_una,
- * skipping what new SACK blocks show.
+ * With SACK, losses are found and repaired by time (tcp_rack.c): tcp_output() sends what is marked
+ * lost while what is in the network (tcp_pipe()) is below cwnd. Without, three duplicate ACKs (RFC
+ * 5681 s3.2) begin NewReno's recovery (RFC 6582): one retransmission for each partial ACK, cwnd
+ * inflated by duplicates. A retransmission timeout goes back to snd_una in either case; nothing
+ * that was selectively acknowledged is relied on then (RFC 2018 s8: the peer may have reneged).
  */
 #include "daemon/net/net_internal.h"
 
@@ -21,6 +20,7 @@ void tcp_rtt_sample(struct tcp_conn *c, uint64_t rtt_ns)
 
 	if (rtt_ns == 0)
 		rtt_ns = 1;
+	tcp_rack_min_rtt(c, rtt_ns);
 	if (c->srtt_ns == 0) { /* (2.2) */
 		c->srtt_ns = rtt_ns;
 		c->rttvar_ns = rtt_ns / 2;
@@ -82,15 +82,13 @@ static bool ack_window(struct tcp_conn *c, const struct tcp_segment *seg)
 static void resend_first(struct tcp_conn *c)
 {
 	uint32_t left = seq_lt(c->snd_una, c->snd_end) ? c->snd_end - c->snd_una : 0;
-	uint32_t len = left < c->mss ? left : c->mss;
-	uint32_t sent = tcp_segment_send(c, c->snd_una, len);
 
-	if (seq_lt(c->again_nxt, c->snd_una + sent))
-		c->again_nxt = c->snd_una + sent;
+	tcp_segment_send(c, c->snd_una, left < c->mss ? left : c->mss);
 }
 
-static void recovery_enter(struct tcp_conn *c)
+void tcp_recovery_enter(struct tcp_conn *c, uint32_t delivered)
 {
+	uint32_t flight = c->snd_max - c->snd_una;
 	struct net_stack *s = c->stack;
 
 	COUNT(s, tcp_fast_retransmits);
@@ -99,29 +97,26 @@ static void recovery_enter(struct tcp_conn *c)
 		c->flags |= TCPF_CWR; /* RFC 3168 s6.1.2: after any reduction */
 	c->recover = c->snd_max;
 	c->flags |= TCPF_RECOVERY | TCPF_RECOVER_SET;
-	c->again_nxt = c->snd_una;
-	c->cwnd = c->ssthresh;
-	if ((c->flags & TCPF_SACK) == 0)
-		c->cwnd += DUP_THRESH * c->mss;
-	resend_first(c);
+	if (c->flags & TCPF_SACK) {
+		tcp_prr_begin(c, flight);
+		tcp_prr_ack(c, delivered);
+	} else {
+		c->cwnd = c->ssthresh + DUP_THRESH * c->mss;
+		resend_first(c);
+	}
 	tcp_rto_restart(c);
 	tcp_mark_dirty(c);
 }
 
-/* An ACK that acks nothing new. RFC 5681 s2 says when it counts as a duplicate. */
-static void ack_duplicate(struct tcp_conn *c, const struct tcp_segment *seg, bool window_changed,
-			  bool sack_news)
+/* An ACK that acks nothing new, without SACK. RFC 5681 s2 says when it counts as a duplicate. */
+static void ack_duplicate(struct tcp_conn *c, const struct tcp_segment *seg, bool window_changed)
 {
-	bool sack = (c->flags & TCPF_SACK) != 0;
-	struct tcp_sack_block hole;
-
-	if (c->snd_una == c->snd_max || (c->flags & TCPF_PERSIST) != 0)
-		return;
-	if (sack ? !sack_news : (seg->len > 0 || window_changed || (seg->flags & TCP_FIN) != 0))
+	if (c->snd_una == c->snd_max || (c->flags & TCPF_PERSIST) != 0 || seg->len > 0 ||
+	    window_changed || (seg->flags & TCP_FIN) != 0)
 		return;
 	if (c->flags & TCPF_RECOVERY) {
 		/* Each duplicate is a segment that left the network; never more than were in it. */
-		if (!sack && c->cwnd < c->ssthresh + (c->snd_max - c->snd_una))
+		if (c->cwnd < c->ssthresh + (c->snd_max - c->snd_una))
 			c->cwnd += c->mss;
 		tcp_mark_dirty(c);
 		return;
@@ -131,13 +126,13 @@ static void ack_duplicate(struct tcp_conn *c, const struct tcp_segment *seg, boo
 	/* RFC 6582 s3.2 step 2: not for losses of a window already recovered from. */
 	if ((c->flags & TCPF_RECOVER_SET) != 0 && seq_lt(c->snd_una, c->recover))
 		return;
-	if (c->dupacks >= DUP_THRESH || (sack && tcp_sack_lost_hole(c, c->snd_una, &hole)))
-		recovery_enter(c);
+	if (c->dupacks >= DUP_THRESH)
+		tcp_recovery_enter(c, 0);
 	else
 		tcp_mark_dirty(c); /* limited transmit */
 }
 
-/* New data acked while in fast recovery. RFC 6582 s3.2 step 3, RFC 6675 s5. */
+/* New data acked while in fast recovery. RFC 6582 s3.2 step 3, RFC 6937 s3. */
 static void recovery_ack(struct tcp_conn *c, uint32_t acked)
 {
 	bool sack = (c->flags & TCPF_SACK) != 0;
@@ -145,7 +140,10 @@ static void recovery_ack(struct tcp_conn *c, uint32_t acked)
 	if (seq_ge(c->snd_una, c->recover)) {
 		uint32_t flight = c->snd_max - c->snd_una;
 
-		if (!sack) {
+		if (sack) {
+			c->cwnd = c->ssthresh;
+			tcp_rack_recovered(c);
+		} else {
 			uint32_t gentle = (flight > c->mss ? flight : c->mss) + c->mss;
 
 			c->cwnd = c->ssthresh < gentle ? c->ssthresh : gentle;
@@ -154,30 +152,38 @@ static void recovery_ack(struct tcp_conn *c, uint32_t acked)
 		c->dupacks = 0;
 		return;
 	}
-	if (!sack) {
-		c->cwnd -= acked < c->cwnd ? acked : c->cwnd;
-		if (acked >= c->mss)
-			c->cwnd += c->mss;
-		if (c->cwnd < c->mss)
-			c->cwnd = c->mss;
-		resend_first(c);
+	if (sack)
 		return;
-	}
-	/* The new first hole was not sent again yet: it is, whether or not it counts as lost. */
-	if (seq_ge(c->snd_una, c->again_nxt) && tcp_sack_skip(c, c->snd_una) == c->snd_una)
-		resend_first(c);
+	c->cwnd -= acked < c->cwnd ? acked : c->cwnd;
+	if (acked >= c->mss)
+		c->cwnd += c->mss;
+	if (c->cwnd < c->mss)
+		c->cwnd = c->mss;
+	resend_first(c);
 }
 
 void tcp_recovery_timeout(struct tcp_conn *c)
 {
 	c->cc->timeout(c, c->stack->now_ns);
-	c->flags &= ~(TCPF_RECOVERY | TCPF_RTT_TIMED);
+	c->flags &= ~(TCPF_RECOVERY | TCPF_RTT_TIMED | TCPF_TLP | TCPF_TLP_AGAIN | TCPF_TLP_ACKED);
 	c->flags |= TCPF_RECOVER_SET;
 	c->recover = c->snd_max;
 	c->dupacks = 0;
-	tcp_sack_reset(c);
+	tcp_sent_lose_all(c);
 	c->snd_nxt = c->snd_una;
-	c->again_nxt = c->snd_una;
+}
+
+/* What an ACK says of losses, with SACK. `delivered`: bytes that it tells of for the first time. */
+static void sack_ack(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t delivered)
+{
+	bool recovering = (c->flags & TCPF_RECOVERY) != 0;
+
+	if (c->flags & TCPF_TLP)
+		tcp_tlp_ack(c, seg->ack);
+	if (c->sacked_bytes > 0 || (c->flags & (TCPF_RECOVER_SET | TCPF_REO)) != 0)
+		tcp_rack_detect(c, delivered);
+	if (recovering && delivered > 0)
+		tcp_prr_ack(c, delivered);
 }
 
 static void ack_advance(struct tcp_conn *c, const struct tcp_segment *seg)
@@ -189,15 +195,12 @@ static void ack_advance(struct tcp_conn *c, const struct tcp_segment *seg)
 	if (ack_rtt(c, seg))
 		c->backoff = 0;
 	c->timeouts = 0;
+	tcp_sent_acked(c, seg, seg->ack);
 	c->snd_una = seg->ack;
 	if (seq_lt(c->snd_nxt, c->snd_una))
 		c->snd_nxt = c->snd_una;
-	if (seq_lt(c->again_nxt, c->snd_una))
-		c->again_nxt = c->snd_una;
 	c->progress_ns = s->now_ns;
 	tcp_queue_free_acked(c);
-	if (unlikely(c->board.n > 0))
-		tcp_sack_trim(c);
 	if (unlikely(c->flags & TCPF_RECOVERY)) {
 		recovery_ack(c, acked);
 	} else {
@@ -214,20 +217,21 @@ static void ack_advance(struct tcp_conn *c, const struct tcp_segment *seg)
 void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg)
 {
 	bool window_changed = seq_ge(seg->ack, c->snd_una) && ack_window(c, seg);
-	bool sack_news = false;
-	uint32_t una = c->snd_una;
+	uint32_t una = c->snd_una, sacked = c->sacked_bytes;
 
 	if (unlikely(seg->opt.sack_n > 0 && (c->flags & TCPF_SACK) != 0)) {
 		COUNT(c->stack, tcp_sack_received);
-		sack_news = tcp_sack_update(c, seg);
+		tcp_sack_update(c, seg);
 	}
 	if (seq_gt(seg->ack, c->snd_una))
 		ack_advance(c, seg);
-	else if (seg->ack == c->snd_una)
-		ack_duplicate(c, seg, window_changed, sack_news);
+	else if (seg->ack == c->snd_una && (c->flags & TCPF_SACK) == 0)
+		ack_duplicate(c, seg, window_changed);
+	if (c->flags & TCPF_SACK)
+		sack_ack(c, seg, c->snd_una - una + (c->sacked_bytes - sacked));
 	if (unlikely(c->flags & TCPF_ECN))
 		tcp_ecn_ack(c, seg, c->snd_una - una);
-	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0)
+	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0 || sacked != c->sacked_bytes)
 		tcp_mark_dirty(c);
 	if (unlikely(c->flags & TCPF_WANT_WRITE))
 		tcp_writable_check(c);

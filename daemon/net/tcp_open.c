@@ -217,7 +217,6 @@ static void established(struct tcp_conn *c)
 	c->state = (c->flags & TCPF_FIN_QUEUED) ? TCP_FIN_WAIT_1 : TCP_ESTABLISHED;
 	c->snd_una = c->iss + 1;
 	c->snd_nxt = c->snd_una;
-	c->again_nxt = c->snd_una;
 	c->backoff = 0;
 	c->progress_ns = c->stack->now_ns;
 	c->cc->init(c);

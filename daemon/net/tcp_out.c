@@ -427,10 +427,10 @@ uint32_t tcp_segment_send(struct tcp_conn *c, uint32_t seq, uint32_t len)
 {
 	struct net_stack *s = c->stack;
 	bool again = seq_lt(seq, c->snd_max);
-	struct rte_mbuf *m = net_mbuf_get(s);
+	struct rte_mbuf *m;
 	uint8_t flags = 0;
 
-	if (m == NULL)
+	if (unlikely(!tcp_sent_room(c, seq)) || (m = net_mbuf_get(s)) == NULL)
 		return 0;
 	if (len > 0) {
 		struct tcp_cursor *cur = again ? &c->cursor_again : &c->cursor_new;
@@ -468,6 +468,9 @@ uint32_t tcp_segment_send(struct tcp_conn *c, uint32_t seq, uint32_t len)
 			c->rtt_sent_ns = s->now_ns;
 		}
 	}
+	tcp_sent_note(c, seq, seq + len);
+	if (c->flags & TCPF_RECOVERY)
+		c->prr_out += len;
 	c->snd_max = seq_max(c->snd_max, seq + len);
 	c->sent_ns = s->now_ns;
 	conn_segment_finish(c, m, seq, flags, again);
@@ -531,15 +534,17 @@ static bool nagle_holds(const struct tcp_conn *c, uint32_t len, uint32_t mss)
 	       c->snd_max != c->snd_una && seq_ge(c->snd_nxt, c->snd_max);
 }
 
-/* Fill the holes that SACK shows: RFC 6675 s5 step C. */
-static enum stop output_holes(struct tcp_conn *c, uint32_t mss, uint32_t *pipe)
+/* Send again what is lost. */
+static enum stop output_lost(struct tcp_conn *c, uint32_t mss, uint32_t *pipe)
 {
 	struct tcp_sack_block hole;
 
-	while (tcp_sack_lost_hole(c, c->again_nxt, &hole)) {
+	while (tcp_sent_first_lost(c, c->snd_nxt, &hole)) {
 		uint32_t len = hole.end - hole.start < mss ? hole.end - hole.start : mss;
 		uint32_t sent;
 
+		if (seq_ge(hole.start, c->snd_una + c->snd_wnd))
+			return STOP_WINDOW;
 		if (*pipe + len > c->cwnd)
 			return STOP_CWND;
 		if (net_tx_full(c->stack))
@@ -550,7 +555,6 @@ static enum stop output_holes(struct tcp_conn *c, uint32_t mss, uint32_t *pipe)
 		sent = tcp_segment_send(c, hole.start, len);
 		if (sent == 0)
 			return STOP_DEVICE;
-		c->again_nxt = hole.start + sent;
 		*pipe += sent;
 	}
 	return STOP_DONE;
@@ -567,7 +571,7 @@ static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
 		uint32_t edge = c->snd_una + c->snd_wnd;
 		uint32_t available, window, len, sent;
 
-		if (unlikely(c->board.n > 0 && seq_lt(c->snd_nxt, c->snd_max))) {
+		if (unlikely(c->sacked_bytes > 0 && seq_lt(c->snd_nxt, c->snd_max))) {
 			c->snd_nxt = tcp_sack_skip(c, c->snd_nxt);
 			if (!tcp_send_pending(c))
 				break;
@@ -603,11 +607,11 @@ static void output_data(struct tcp_conn *c)
 	if (c->snd_max == c->snd_una && c->stack->now_ns - c->sent_ns > c->rto_ns)
 		c->cc->idle(c);
 	c->flags &= ~TCPF_CWND_LIMITED;
-	if (unlikely((c->flags & (TCPF_RECOVERY | TCPF_SACK)) == (TCPF_RECOVERY | TCPF_SACK))) {
-		inflight = tcp_sack_pipe(c);
-		stop = output_holes(c, mss, &inflight);
+	if (c->flags & TCPF_SACK) {
+		inflight = tcp_pipe(c);
+		stop = output_lost(c, mss, &inflight);
 	} else {
-		inflight = c->snd_nxt - c->snd_una - tcp_sack_bytes_below(c, c->snd_nxt);
+		inflight = c->snd_nxt - c->snd_una;
 	}
 	if (stop == STOP_DONE)
 		stop = output_new(c, mss, inflight);
@@ -635,7 +639,7 @@ void tcp_output(struct tcp_conn *c)
 		if (c->flags & TCPF_DEAD)
 			return;
 	}
-	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0)
+	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0 || c->lost_bytes > 0)
 		output_data(c);
 	if ((c->flags & TCPF_ACK_NOW) != 0 || (c->ack_due > 0 && c->ack_due >= 2 * c->receive_mss))
 		tcp_ack_send(c);

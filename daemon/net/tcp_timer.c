@@ -1,8 +1,9 @@
 /* TCP's timers. Each connection has three on the stack's wheel:
  *
- * - rto_timer: retransmission (RFC 6298), of a SYN too; with TCPF_PERSIST set, probing of a closed
- *   window (RFC 9293 s3.8.6.1). Runs if and only if something is unacked, or wants to be sent into
- *   a closed window.
+ * - rto_timer: retransmission (RFC 6298), of a SYN too; before it, with TCPF_PTO, a loss probe,
+ * with TCPF_REO, what may have been reordered (RFC 8985); with TCPF_PERSIST set, probing of a
+ * closed window (RFC 9293 s3.8.6.1). Runs if and only if something is unacked, or wants to be sent
+ * into a closed window.
  * - ack_timer: the delayed ACK (RFC 9293 s3.8.6.3). Runs if and only if ack_due > 0.
  * - life_timer: how long a state may last (handshake, orphans), else keepalive.
  */
@@ -23,6 +24,26 @@ static void rto_arm(struct tcp_conn *c)
 	wheel_arm(&c->stack->wheel, &c->rto_timer, c->stack->now_ns + tcp_rto_backed_off(c));
 }
 
+/* For what is unacknowledged: a loss probe, or the retransmission timeout. */
+static void retransmission_arm(struct tcp_conn *c)
+{
+	uint64_t pto_ns = tcp_pto_ns(c);
+
+	if (pto_ns == 0) {
+		c->flags &= ~TCPF_PTO;
+		rto_arm(c);
+		return;
+	}
+	c->flags |= TCPF_PTO;
+	wheel_arm(&c->stack->wheel, &c->rto_timer, c->stack->now_ns + pto_ns);
+}
+
+void tcp_reo_arm(struct tcp_conn *c, uint64_t wait_ns)
+{
+	c->flags = (c->flags & ~TCPF_PTO) | TCPF_REO;
+	wheel_arm(&c->stack->wheel, &c->rto_timer, c->stack->now_ns + wait_ns);
+}
+
 void tcp_rto_start(struct tcp_conn *c)
 {
 	if (c->flags & TCPF_PERSIST) {
@@ -32,17 +53,17 @@ void tcp_rto_start(struct tcp_conn *c)
 		 * any more has one time limit for all. */
 		if ((c->flags & TCPF_ORPHAN) == 0)
 			c->progress_ns = c->stack->now_ns;
-	} else if (wheel_timer_armed(&c->rto_timer)) {
+	} else if (wheel_timer_armed(&c->rto_timer) && (c->flags & TCPF_PTO) == 0) {
 		return;
 	}
-	rto_arm(c);
+	retransmission_arm(c);
 }
 
 void tcp_rto_restart(struct tcp_conn *c)
 {
-	c->flags &= ~TCPF_PERSIST;
+	c->flags &= ~(TCPF_PERSIST | TCPF_REO | TCPF_PTO);
 	if (c->snd_una != c->snd_max)
-		rto_arm(c);
+		retransmission_arm(c);
 	else
 		wheel_cancel(&c->stack->wheel, &c->rto_timer);
 }
@@ -51,7 +72,7 @@ void tcp_rto_persist(struct tcp_conn *c)
 {
 	if (c->flags & TCPF_PERSIST)
 		return;
-	c->flags |= TCPF_PERSIST;
+	c->flags = (c->flags & ~(TCPF_REO | TCPF_PTO)) | TCPF_PERSIST;
 	c->backoff = 0;
 	rto_arm(c);
 }
@@ -89,12 +110,31 @@ static void persist_fire(struct tcp_conn *c, uint64_t now_ns)
 	rto_arm(c);
 }
 
+/* RFC 8985 s6.3, s7.3. */
+static void early_fire(struct tcp_conn *c)
+{
+	if (c->flags & TCPF_REO) {
+		c->flags &= ~TCPF_REO;
+		tcp_rack_detect(c, 0);
+		if (!wheel_timer_armed(&c->rto_timer))
+			rto_arm(c);
+		return;
+	}
+	c->flags &= ~TCPF_PTO;
+	tcp_tlp_send(c);
+	rto_arm(c);
+}
+
 static void rto_fire(struct wheel_timer *t, uint64_t now_ns)
 {
 	struct tcp_conn *c = container_of(t, struct tcp_conn, rto_timer);
 
 	if (c->flags & TCPF_PERSIST) {
 		persist_fire(c, now_ns);
+		return;
+	}
+	if (c->flags & (TCPF_REO | TCPF_PTO)) {
+		early_fire(c);
 		return;
 	}
 	if (c->state <= TCP_SYN_RECEIVED) {

@@ -12,6 +12,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 
+#include "daemon/net/cksum.h"
 #include "daemon/net/net_internal.h"
 
 #define PORT       80
@@ -104,6 +105,17 @@ static const struct tcp_events events = {
 	.closed = on_closed,
 };
 
+static void syn_ack_look(const struct rte_mbuf *m)
+{
+	const uint8_t *f = rte_pktmbuf_mtod(m, const uint8_t *);
+	bool v6 = f[12] == 0x86;
+	const uint8_t *l4 = f + (v6 ? 54 : 34);
+
+	if (m->data_len >= (v6 ? 74 : 54) && f[v6 ? 20 : 23] == IP_PROTO_TCP &&
+	    (l4[13] & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK))
+		w.iss_seen = be32_load(l4 + 4);
+}
+
 static uint16_t on_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 {
 	(void)ctx;
@@ -113,10 +125,7 @@ static uint16_t on_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 		rte_mbuf_sanity_check(m, 1);
 		/* Learn the number of the last SYN-ACK, so that the script can finish handshakes.
 		 */
-		if (m->data_len >= 54 && rte_pktmbuf_mtod(m, uint8_t *)[23] == IP_PROTO_TCP &&
-		    (rte_pktmbuf_mtod(m, uint8_t *)[47] & (TCP_SYN | TCP_ACK)) ==
-			    (TCP_SYN | TCP_ACK))
-			w.iss_seen = be32_load(rte_pktmbuf_mtod(m, uint8_t *) + 38);
+		syn_ack_look(m);
 		rte_pktmbuf_free(m);
 	}
 	return n;
@@ -198,6 +207,37 @@ static void headers(uint8_t *f, uint8_t protocol, uint16_t l4_len)
 	memcpy(f + 14, &ip, 20);
 }
 
+static const uint8_t us6[16] = {0x20, 1, 0, 2, [15] = 2};
+static const uint8_t peer6[16] = {0x20, 1, 0, 2, [15] = 9};
+static const uint8_t router6[16] = {0xfe, 0x80, [15] = 1};
+static const uint8_t nodes6[16] = {0xff, 2, [15] = 1};
+
+static void headers6(uint8_t *f, uint8_t next, uint16_t len, uint8_t hop_limit)
+{
+	struct ip6_header ip = {.version_class = 0x60,
+				.payload_length = be16_make(len),
+				.next = next,
+				.hop_limit = hop_limit};
+
+	memcpy(f, (uint8_t[]){2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 9, 0x86, 0xdd}, 14);
+	memcpy(ip.src, peer6, 16);
+	memcpy(ip.dst, us6, 16);
+	memcpy(f + 14, &ip, 40);
+}
+
+/* ICMPv6 is verified whatever the device says. */
+static void sum6(uint8_t *f, uint16_t len)
+{
+	struct net_addr src = {.family = NET_FAMILY_IPV6}, dst = {.family = NET_FAMILY_IPV6};
+	uint16_t sum;
+
+	memcpy(src.bytes, f + 22, 16);
+	memcpy(dst.bytes, f + 38, 16);
+	memset(f + 56, 0, 2);
+	sum = cksum_fold(cksum_add(net_pseudo_sum(&src, &dst, IP_PROTO_ICMP6, len), f + 54, len));
+	memcpy(f + 56, &sum, 2);
+}
+
 static size_t bytes_take(struct input *in, uint8_t *out, size_t max)
 {
 	size_t n = take8(in);
@@ -209,10 +249,100 @@ static size_t bytes_take(struct input *in, uint8_t *out, size_t max)
 	return n;
 }
 
+/* Neighbour discovery, mostly right: a few bytes of it are the input's. */
+static void discovery_give(struct input *in, uint8_t how)
+{
+	uint8_t type = (uint8_t)(ICMP6_ROUTER_SOLICIT + take8(in) % 5), f[400] = {0};
+	uint8_t changes = take8(in) % 4;
+	uint16_t len = type == ICMP6_ROUTER_ADVERT ? 16 : 24;
+	uint8_t *p = f + 54;
+
+	p[0] = type;
+	if (type == ICMP6_ROUTER_ADVERT) {
+		p[7] = 10;
+		p[16] = 3;
+		p[17] = 4;
+		p[18] = 64;
+		p[19] = 0xc0;
+		p[23] = p[27] = 100;
+		memcpy(p + 32, us6, 16);
+		p[38] = how;
+		len += 32;
+	} else {
+		p[4] = take8(in);
+		memcpy(p + 8, how & 4 ? us6 : peer6, 16);
+		p[24] = how & 8 ? 1 : 2;
+		p[25] = 1;
+		memcpy(p + 26, f + 6, 6);
+		len += 8;
+	}
+	headers6(f, IP_PROTO_ICMP6, len, 255);
+	if (type == ICMP6_ROUTER_ADVERT) {
+		memcpy(f + 22, router6, 16);
+		memcpy(f + 38, nodes6, 16);
+		f[0] = 0x33;
+	} else if (how & 16) {
+		memset(f + 22, 0, 16);
+	}
+	for (; changes > 0; changes--) {
+		uint8_t at = take8(in);
+
+		f[14 + at % (40 + len)] = take8(in);
+	}
+	sum6(f, len);
+	frame_give(f, (uint16_t)(54 + len), how & 3);
+}
+
+/* An ICMP error that quotes a connection's own segment, with a type, code and MTU of the input's.
+ */
+static void error_give(struct input *in, uint8_t how)
+{
+	const struct tcp_conn *c = w.conns[take8(in) % CONNS];
+	uint8_t type = take8(in), code = take8(in), f[200] = {0}, *p;
+	uint16_t mtu = take16(in);
+	int16_t seq = (int16_t)take16(in);
+	uint16_t sum;
+
+	if (c == NULL)
+		return;
+	if (c->key.family == NET_FAMILY_IPV6) {
+		headers6(f, IP_PROTO_ICMP6, 8 + 40 + 20, 64);
+		p = f + 54;
+		p[8] = 0x60;
+		p[14] = IP_PROTO_TCP;
+		memcpy(p + 16, us6, 16);
+		memcpy(p + 32, peer6, 16);
+		p += 48;
+	} else {
+		headers(f, IP_PROTO_ICMP, 8 + 20 + 20);
+		p = f + 34;
+		p[8] = IP4_VERSION_IHL;
+		p[17] = IP_PROTO_TCP;
+		memcpy(p + 20, (uint8_t[]){198, 18, 0, 2, 198, 18, 0, 9}, 8);
+		p += 28;
+	}
+	be16_store(p, c->key.local_port);
+	be16_store(p + 2, c->key.remote_port);
+	be32_store(p + 4, c->snd_una + (uint32_t)seq);
+	p = f + (c->key.family == NET_FAMILY_IPV6 ? 54 : 34);
+	p[0] = type;
+	p[1] = code;
+	be16_store(p + 6, mtu);
+	if (c->key.family == NET_FAMILY_IPV6) {
+		sum6(f, 68);
+		frame_give(f, 54 + 68, how & 3);
+		return;
+	}
+	sum = cksum_fold(cksum_add(0, p, 48));
+	memcpy(p + 2, &sum, 2);
+	frame_give(f, 34 + 48, how & 3);
+}
+
 /* A TCP segment; with a connection its numbers are relative to what the connection expects. */
 static void segment_give(struct input *in, uint8_t how)
 {
-	uint8_t which = take8(in), flags = take8(in), f[1600];
+	uint8_t which = take8(in), flags = take8(in), f[1600], *l4 = f + 34;
+	bool v6 = (which & 64) != 0;
 	int16_t seq = (int16_t)take16(in), ack = (int16_t)take16(in);
 	uint16_t window = take16(in), len = take16(in) % 1400;
 	uint8_t options[40];
@@ -227,6 +357,7 @@ static void segment_give(struct input *in, uint8_t how)
 		seq_base = c->rcv_nxt;
 		ack_base = c->snd_una;
 		port = c->key.remote_port;
+		v6 = c->key.family == NET_FAMILY_IPV6;
 		if ((c->flags & TCPF_TIMESTAMPS) != 0 && (how & 64) != 0) {
 			static const uint8_t nop_nop_ts[] = {1, 1, 8, 10};
 
@@ -240,11 +371,17 @@ static void segment_give(struct input *in, uint8_t how)
 	th.seq = be32_make(seq_base + (uint32_t)seq);
 	th.ack = be32_make(ack_base + (uint32_t)ack);
 	th.offset = (uint8_t)((20 + options_len) / 4 << 4);
-	headers(f, IP_PROTO_TCP, (uint16_t)(20 + options_len + len));
-	memcpy(f + 34, &th, 20);
-	memcpy(f + 54, options, options_len);
-	memset(f + 54 + options_len, 'x', len);
-	frame_give(f, (uint16_t)(54 + options_len + len), how);
+	if (v6) {
+		headers6(f, IP_PROTO_TCP, (uint16_t)(20 + options_len + len), 64);
+		l4 = f + 54;
+	} else {
+		headers(f, IP_PROTO_TCP, (uint16_t)(20 + options_len + len));
+	}
+	f[15] |= v6 ? (flags & 8) << 2 : (flags & 8) >> 2; /* now and then ECN-capable */
+	memcpy(l4, &th, 20);
+	memcpy(l4 + 20, options, options_len);
+	memset(l4 + 20 + options_len, 'x', len);
+	frame_give(f, (uint16_t)(l4 - f + 20 + (ptrdiff_t)options_len + len), how);
 }
 
 static struct rte_mbuf *chain_make(uint32_t len, uint16_t piece)
@@ -323,16 +460,32 @@ static void record(struct input *in)
 		n = bytes_take(in, f, 255);
 		frame_give(f, (uint16_t)n, how);
 		break;
-	case 1: /* any protocol over IP */
+	case 1: /* any protocol over IP; errors about connections */
+		if (kind & 64) {
+			error_give(in, how);
+			break;
+		}
+		if (kind & 32) {
+			n = bytes_take(in, f + 54, 255);
+			headers6(f, take8(in), (uint16_t)n, 64);
+			if (f[20] == IP_PROTO_ICMP6 && n >= 4)
+				sum6(f, (uint16_t)n);
+			frame_give(f, (uint16_t)(54 + n), how);
+			break;
+		}
 		n = bytes_take(in, f + 34, 255);
 		headers(f, kind & 8 ? IP_PROTO_ICMP : take8(in), (uint16_t)n);
 		frame_give(f, (uint16_t)(34 + n), how);
 		break;
-	case 2: { /* ARP, mostly right */
+	case 2: { /* ARP and neighbour discovery, mostly right */
 		static const uint8_t arp[] = {2,   0,  0, 0, 0, 2, 2, 0, 0, 0, 0,   9,  8, 6,
 					      0,   1,  8, 0, 6, 4, 0, 2, 2, 0, 0,   0,  0, 9,
 					      198, 18, 0, 9, 2, 0, 0, 0, 0, 2, 198, 18, 0, 2};
 
+		if (kind & 32) {
+			discovery_give(in, how);
+			break;
+		}
 		memcpy(f, arp, sizeof(arp));
 		f[how % sizeof(arp)] = take8(in);
 		frame_give(f, sizeof(arp), 0);
@@ -381,7 +534,13 @@ static void world_make(uint8_t options)
 	net_config_default(&c);
 	memcpy(c.mac.addr_bytes, (uint8_t[]){2, 0, 0, 0, 0, 2}, 6);
 	c.pool = pool;
-	c.addresses_n = 1;
+	c.addresses_n = 2;
+	c.addresses[1].addr.family = NET_FAMILY_IPV6;
+	memcpy(c.addresses[1].addr.bytes, us6, 16);
+	c.addresses[1].prefix_len = 64;
+	c.slaac = true;
+	c.dad_transmits = options & 1;
+	c.tcp.source_connections_max = 3;
 	c.addresses[0].addr =
 		(struct net_addr){.family = NET_FAMILY_IPV4, .bytes = {198, 18, 0, 2}};
 	c.addresses[0].prefix_len = 24;
@@ -401,6 +560,9 @@ static void world_make(uint8_t options)
 	c.tcp.keepalive_idle_ns = options & 128 ? 5 * S : 0;
 	if (net_stack_create(&c, &ops, w.now_ns, &w.stack) != 0 ||
 	    tcp_listen(w.stack, &any, &events, NULL, &listener) != 0)
+		abort();
+	any.family = NET_FAMILY_IPV6;
+	if (tcp_listen(w.stack, &any, &events, NULL, &listener) != 0)
 		abort();
 }
 

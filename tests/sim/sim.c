@@ -613,8 +613,30 @@ static const char *numbers_wrong(const struct tcp_conn *c)
 		return "more received than promised";
 	if (c->state >= TCP_ESTABLISHED && c->cwnd < c->mss)
 		return "congestion window below a segment";
-	if (c->board.n > 0 && seq_le(c->board.sacked[0].end, c->snd_una))
-		return "old SACK blocks";
+	return NULL;
+}
+
+/* With SACK every byte under way stands in one record. */
+static const char *records_wrong(const struct tcp_conn *c)
+{
+	uint32_t at = c->snd_una, n = 0, sacked = 0, lost = 0;
+
+	list_for_each (node, &c->sent) {
+		const struct tcp_sent *r = list_entry(node, struct tcp_sent, link);
+
+		if (r->start != at || !seq_lt(r->start, r->end))
+			return "records of what was sent have a gap, overlap or are empty";
+		if (r->flags & TCP_SENT_SACKED)
+			sacked += r->end - r->start;
+		else if (r->flags & TCP_SENT_LOST)
+			lost += r->end - r->start;
+		at = r->end;
+		n++;
+	}
+	if ((c->flags & TCPF_SACK) != 0 && c->state >= TCP_ESTABLISHED && at != c->snd_max)
+		return "records of what was sent do not end at snd_max";
+	if (n != c->sent_n || sacked != c->sacked_bytes || lost != c->lost_bytes)
+		return "records of what was sent are miscounted";
 	return NULL;
 }
 
@@ -648,6 +670,8 @@ static void check_stack(struct sim *sim, int side)
 		for (const struct tcp_conn *c = s->conns[i]; c != NULL; c = c->hash_next) {
 			const char *wrong = numbers_wrong(c);
 
+			if (wrong == NULL)
+				wrong = records_wrong(c);
 			if (wrong == NULL)
 				wrong = timers_wrong(c);
 			if (wrong == NULL)
