@@ -133,6 +133,8 @@ struct config_ip {
 	uint32_t icmp_per_second;
 	uint32_t dad_transmits;
 	bool path_mtu_discovery;
+	uint32_t reassembly_max;
+	uint64_t reassembly_timeout_ns;
 };
 
 enum config_congestion {

@@ -259,6 +259,10 @@ static const struct field ip_fields[] = {
 	INT("dad_transmits", dad_transmits, "1", 0, 10,
 	    "How often a new IPv6 address is asked for before it is used, a second apart (RFC "
 	    "4862). 0: used at once."),
+	INT("reassembly_max", reassembly_max, "64", 0, 4096,
+	    "Fragmented packets that a worker puts together at once. 0: fragments are dropped."),
+	DURATION("reassembly_timeout", reassembly_timeout_ns, "10s", 100 * MS, 120 * SEC,
+		 "How long their missing pieces may take."),
 	BOOL("path_mtu_discovery", path_mtu_discovery, "true",
 	     "Find the largest packet of a path (RFC 1191, RFC 8201), also where no error comes "
 	     "back."),

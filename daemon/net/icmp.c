@@ -70,10 +70,12 @@ struct rte_mbuf *icmp_copy(struct net_stack *s, const struct rte_mbuf *m, uint32
 static void icmp_echo(struct net_stack *s, const struct rte_mbuf *m, uint32_t off,
 		      const struct net_addr *src, const struct net_addr *dst)
 {
-	struct rte_mbuf *head = icmp_copy(s, m, off);
+	struct rte_mbuf *head = NULL;
 	struct icmp_header *icmp;
 
-	if (head == NULL)
+	if (m->pkt_len - off + sizeof(struct ip4_header) <= s->config.mtu)
+		head = icmp_copy(s, m, off);
+	if (head == NULL) /* nothing is sent in fragments */
 		return;
 	icmp = rte_pktmbuf_mtod(head, struct icmp_header *);
 	icmp->type = ICMP_ECHO_REPLY;

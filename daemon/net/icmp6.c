@@ -33,7 +33,8 @@ static void echo(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset,
 	struct rte_mbuf *out;
 
 	/* To a group: answered from an address of our own. RFC 4443 s4.2. */
-	if (dst->bytes[0] == 0xff && !net_source_for(s, src, &from))
+	if ((dst->bytes[0] == 0xff && !net_source_for(s, src, &from)) ||
+	    m->pkt_len - offset + sizeof(struct ip6_header) > s->config.mtu)
 		return;
 	out = icmp_copy(s, m, offset);
 	if (out == NULL)

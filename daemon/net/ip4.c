@@ -1,5 +1,5 @@
 /* IPv4: RFC 791, RFC 1122. Options are walked and not acted on, source routes are dropped (RFC 7126
- * s4.3, s4.4); no reassembly (dropped and counted). */
+ * s4.3, s4.4). Fragments: ip_reassembly.c. */
 #include "daemon/net/net_internal.h"
 
 #include <string.h>
@@ -93,10 +93,6 @@ static bool ip4_check(struct net_stack *s, const struct rte_mbuf *m, const struc
 		COUNT(s, rx_drop_ip_options);
 		return false;
 	}
-	if (be16_get(ip->fragment) & IP4_MORE_OR_OFFSET) {
-		COUNT(s, rx_drop_ip_fragment);
-		return false;
-	}
 	if (source_bad(s, ip->src)) {
 		COUNT(s, rx_drop_ip_src);
 		return false;
@@ -128,6 +124,14 @@ void ip4_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us)
 	}
 	if (m->pkt_len > be16_get(ip->total_length))
 		net_mbuf_cut(m, be16_get(ip->total_length)); /* Ethernet padding */
+	s->reassembled = false;
+	if (unlikely(be16_get(ip->fragment) & IP4_MORE_OR_OFFSET)) {
+		m = reassembly_ip4(s, m, header);
+		if (m == NULL)
+			return;
+		s->reassembled = true;
+		ip = rte_pktmbuf_mtod(m, const struct ip4_header *);
+	}
 	switch (ip->protocol) {
 	case IP_PROTO_TCP:
 		tcp_rx(s, m, header, &src, &dst);

@@ -163,6 +163,7 @@ void ip6_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us)
 	}
 	if (m->pkt_len > total)
 		net_mbuf_cut(m, total); /* Ethernet padding */
+	s->reassembled = false;
 	if (likely(ip->next == IP_PROTO_TCP)) {
 		offset = sizeof(*ip);
 		next = IP_PROTO_TCP;
@@ -171,8 +172,13 @@ void ip6_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us)
 		if (next < 0)
 			goto drop;
 		if (next == IP6_FRAGMENT) {
-			COUNT(s, rx_drop_ip_fragment);
-			goto drop;
+			m = reassembly_ip6(s, m, offset);
+			if (m == NULL)
+				return;
+			s->reassembled = true;
+			next = extensions_walk(s, m, &offset, &src, &dst);
+			if (next < 0 || next == IP6_FRAGMENT)
+				goto drop;
 		}
 	}
 	/* Only neighbour discovery speaks to or from what is no proper unicast address. */

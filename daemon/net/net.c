@@ -22,6 +22,8 @@ void net_config_default(struct net_config *config_out)
 		.icmp_per_second = 1000,
 		.dad_transmits = 1,
 		.path_mtu_discovery = true,
+		.reassembly_max = 64,
+		.reassembly_timeout_ns = 10 * SEC_NS,
 		.tcp =
 			{
 				.connections_max = 4096,
@@ -122,7 +124,9 @@ int net_stack_create(const struct net_config *config, const struct net_ops *ops,
 	s->cookie_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
 	s->ip_id = (uint16_t)ops->random(ops->ctx);
 	s->icmp_tokens_ns = now_ns;
-	error = neigh_init(s);
+	error = reassembly_init(s);
+	if (error == 0)
+		error = neigh_init(s);
 	if (error == 0)
 		error = tcp_init(s);
 	if (error != 0) {
@@ -142,6 +146,7 @@ void net_stack_destroy(struct net_stack *s)
 		return;
 	tcp_fini(s);
 	neigh_fini(s);
+	reassembly_fini(s);
 	for (unsigned i = 0; i < s->txq_n; i++)
 		rte_pktmbuf_free(s->txq[i]);
 	free(s);
@@ -416,7 +421,8 @@ static enum net_steer steer4(const struct rte_mbuf *pkt, uint32_t at, uint32_t *
 	header = (ip->version_ihl & 0xfu) * 4; /* with options: the flow is the same */
 	if (header < sizeof(*ip))
 		return NET_STEER_FLOW;
-	if (ip->protocol == IP_PROTO_ICMP)
+	/* Fragments too: ip_reassembly.c. */
+	if (ip->protocol == IP_PROTO_ICMP || (be16_get(ip->fragment) & IP4_MORE_OR_OFFSET) != 0)
 		return NET_STEER_ALL;
 	return steer_flow(pkt, at + header, (uint64_t)be32_load(ip->src) << 32 | be32_load(ip->dst),
 			  hash_out);
@@ -441,7 +447,7 @@ static enum net_steer steer6(const struct rte_mbuf *pkt, uint32_t at, uint32_t *
 		next = p[0];
 		at += (p[1] + 1u) * 8;
 	}
-	if (next == IP_PROTO_ICMP6)
+	if (next == IP_PROTO_ICMP6 || next == 44)
 		return NET_STEER_ALL;
 	return steer_flow(pkt, at, h, hash_out);
 }

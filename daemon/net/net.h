@@ -125,6 +125,8 @@ struct net_config {
 	uint16_t vlan;           /* frames carry this tag, in and out; 0: none */
 	bool slaac;              /* RFC 4862: addresses and routes from router advertisements */
 	uint8_t dad_transmits;   /* RFC 4862 s5.1: questions before an address is used; 0: none */
+	uint32_t reassembly_max; /* fragmented packets at once; 0: fragments are dropped */
+	uint64_t reassembly_timeout_ns;
 	bool path_mtu_discovery; /* RFC 1191, RFC 8201 */
 	uint32_t flags;
 	/* Header, control and indirect mbufs; room of at least 128 + copy_bytes_max + headroom. The
@@ -355,6 +357,8 @@ const char *tcp_state_name(enum tcp_state state);
 	X(rx_drop_ip_length, "IP length wrong")                                                    \
 	X(rx_drop_ip_checksum, "IPv4 header checksum wrong")                                       \
 	X(rx_drop_ip_options, "IP packet with a route or malformed options")                       \
+	X(rx_ip_fragments, "IP fragments received")                                                \
+	X(rx_ip_reassembled, "IP packets put together of fragments")                               \
 	X(rx_drop_ip_fragment, "IP fragment")                                                      \
 	X(rx_drop_ip_src, "IP source address not possible")                                        \
 	X(rx_drop_ip_dst, "IP packet for another address")                                         \

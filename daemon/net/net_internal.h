@@ -521,6 +521,12 @@ struct net_stack {
 	uint8_t rx_mac[6]; /* who sent the frame that is being handled */
 	struct net_pmtu pmtus[NET_PMTU_ENTRIES];
 
+	/* Fragments: ip_reassembly.c */
+	struct rte_ip_frag_tbl *fragments; /* NULL: they are dropped */
+	struct rte_ip_frag_death_row *fragments_dead;
+	struct wheel_timer fragments_timer;
+	bool reassembled; /* the packet that is being handled was */
+
 	/* ICMP, UDP, IPv4 */
 	uint64_t icmp_tokens_ns;
 	uint16_t ip_id;
@@ -587,6 +593,13 @@ void ip6_link_output(struct net_stack *s, struct rte_mbuf *m, const uint8_t *mac
 void ip6_output(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *src,
 		const struct net_addr *dst, uint8_t protocol, enum ip_ecn ecn,
 		struct net_path *path);
+
+/* ip_reassembly.c. Own `m`, which begins at its IP header of `header` bytes (IPv6: the fragment
+ * header lies at `offset`). The whole packet, or NULL. */
+int reassembly_init(struct net_stack *s);
+void reassembly_fini(struct net_stack *s);
+struct rte_mbuf *reassembly_ip4(struct net_stack *s, struct rte_mbuf *m, uint32_t header);
+struct rte_mbuf *reassembly_ip6(struct net_stack *s, struct rte_mbuf *m, uint32_t offset);
 
 /* icmp6.c. `m` as for icmp_rx(). */
 void icmp6_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const struct net_addr *src,

@@ -432,6 +432,8 @@ static void segment_dispatch(struct net_stack *s, const struct net_addr *local,
 		in_time_wait(s, tw, seg);
 	} else if (seg->flags & TCP_RST) {
 		COUNT(s, rx_drop_tcp_rst);
+	} else if (s->reassembled) {
+		COUNT(s, rx_drop_tcp_no_conn); /* it may be another worker's */
 	} else {
 		c = tcp_in_listen(s, local, remote, seg, NULL);
 		if (c != NULL)

@@ -163,6 +163,8 @@ static int port_setup(struct worker *w, unsigned index)
 	net.vlan = (uint16_t)cfg->vlan;
 	net.slaac = cfg->slaac;
 	net.dad_transmits = (uint8_t)w->cfg->ip.dad_transmits;
+	net.reassembly_max = w->cfg->ip.reassembly_max;
+	net.reassembly_timeout_ns = w->cfg->ip.reassembly_timeout_ns;
 	net.path_mtu_discovery = w->cfg->ip.path_mtu_discovery;
 	net.arp_entries_max = w->cfg->ip.arp_entries_max;
 	net.arp_pending_max = w->cfg->ip.arp_pending_max;

@@ -338,6 +338,27 @@ static void error_give(struct input *in, uint8_t how)
 	frame_give(f, 34 + 48, how & 3);
 }
 
+/* A piece of a packet, of one of a few identities, at a place of the input's. */
+static void fragment_give(struct input *in, uint8_t how, bool v6)
+{
+	uint8_t protocol = how & 64 ? IP_PROTO_UDP : (v6 ? IP_PROTO_ICMP6 : IP_PROTO_ICMP),
+		f[600] = {0};
+	uint16_t place = take16(in), len = take16(in) % 400, id = take8(in) % 4;
+
+	if (v6) {
+		headers6(f, 44, (uint16_t)(8 + len), 64);
+		f[54] = protocol;
+		be16_store(f + 56, place);
+		be32_store(f + 58, id);
+		frame_give(f, (uint16_t)(62 + len), how & 3);
+		return;
+	}
+	headers(f, protocol, len);
+	be16_store(f + 18, id);
+	be16_store(f + 20, place & 0x3fff);
+	frame_give(f, (uint16_t)(34 + len), how & 3);
+}
+
 /* A TCP segment; with a connection its numbers are relative to what the connection expects. */
 static void segment_give(struct input *in, uint8_t how)
 {
@@ -465,6 +486,10 @@ static void record(struct input *in)
 			error_give(in, how);
 			break;
 		}
+		if (kind & 128) {
+			fragment_give(in, how, (kind & 32) != 0);
+			break;
+		}
 		if (kind & 32) {
 			n = bytes_take(in, f + 54, 255);
 			headers6(f, take8(in), (uint16_t)n, 64);
@@ -539,6 +564,7 @@ static void world_make(uint8_t options)
 	memcpy(c.addresses[1].addr.bytes, us6, 16);
 	c.addresses[1].prefix_len = 64;
 	c.slaac = true;
+	c.reassembly_max = options & 2 ? 0 : 4;
 	c.dad_transmits = options & 1;
 	c.tcp.source_connections_max = 3;
 	c.addresses[0].addr =

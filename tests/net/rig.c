@@ -192,6 +192,7 @@ void rig_defaults(struct rig *r)
 	r->config.tcp.receive_buffer = 65535;
 	r->config.tcp.congestion = TCP_CONGESTION_RENO; /* whose windows are easy to foretell */
 	r->config.tcp.ecn = false;
+	r->config.reassembly_max = 0;
 	r->now_ns = 1000 * RIG_S;
 	random_seed(&r->random, 42);
 }
