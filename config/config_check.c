@@ -69,13 +69,14 @@ static void check_workers(const struct check *c)
 
 		if (doc_member(node, "core") == NULL)
 			continue; /* told already */
-		for (uint32_t j = 0; j < i; j++)
+		/* Workers that sleep may share a core; those that always poll starve each other. */
+		for (uint32_t j = 0; j < i && cfg->idle.mode == CONFIG_IDLE_POLL; j++)
 			if (cfg->workers[j].core == w->core &&
 			    doc_member(element(c, "workers", j), "core") != NULL)
 				config_sink_node(
 					c->sink, blame(c, node, "core"),
 					"core %u is that of workers[%u] too, expected one core "
-					"for each worker",
+					"for each worker that polls (idle.mode)",
 					w->core, j);
 		check_node(c, node, w->numa_node);
 		if (c->machine == NULL)

@@ -352,7 +352,7 @@ static const struct {
 	{"\"workers\"", "\"control\": {\"socket_mode\": \"777\"}, \"workers\"",
 	 "c.json:3: control.socket_mode: is \"777\", expected four octal digits"},
 	/* placement */
-	{"\"core\": 1", "\"core\": 0",
+	{"\"core\": 1}]", "\"core\": 0}], \"idle\": {\"mode\": \"poll\"}",
 	 "c.json:3: workers[1].core: core 0 is that of workers[0] too"},
 	{"\"addresses\"", "\"rx_queues\": 3, \"addresses\"",
 	 "c.json:5: ports[0].rx_queues: 3 queues for 2 workers"},
