@@ -153,6 +153,7 @@ void call_leave_host(struct call *call, unsigned cause)
 	struct worker *w = call->w;
 	struct attached *ep = call->ep;
 
+	call_left(call);
 	if (call->sought != NULL) {
 		balance_method_put(w->balance, call->sought);
 		call->sought = NULL;
@@ -506,6 +507,7 @@ static void on_closed(void *ctx, struct grpc_call *grpc, enum grpc_closed why)
 	call->w->windows_grown -= call->window - SHEPHERD_STREAM_WINDOW;
 	call->conn->windows_grown -= call->window - SHEPHERD_STREAM_WINDOW;
 	call->window = SHEPHERD_STREAM_WINDOW;
+	call_left(call);
 	call->grpc = NULL;
 	call->conn = NULL;
 	call_leave_host(call, causes[why]);

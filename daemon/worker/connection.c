@@ -112,6 +112,7 @@ bool connection_out_push(struct connection *c)
 	if (err != 0)
 		out_free(c);
 	c->progress_ns = c->w->now_ns;
+	c->reader_stalled = false;
 	c->out_head = NULL;
 	c->out_tail = NULL;
 	c->out_bytes = 0;
@@ -268,6 +269,7 @@ static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out
 	list_init(&c->due);
 	list_init(&c->link);
 	list_init(&c->encode_wait);
+	list_init(&c->held_calls);
 	list_init(&c->shares);
 	wheel_timer_init(&c->idle, connection_idle);
 	tcp_peer(tcp, &c->peer);

@@ -94,7 +94,7 @@ static void chain_release(struct grpc_chain *chain)
 	r->iov_n = 0;
 	iov_put(r);
 	c->encoded_bytes -= r->charged;
-	if (!list_empty(&c->encode_wait))
+	if (!list_empty(&c->encode_wait) || !list_empty(&c->held_calls))
 		connection_due(c);
 	reply_done(r);
 	pool_put(&r->w->reply_pool, r);
@@ -110,7 +110,7 @@ static void encode_job_put(struct reply *r)
 void reply_put(struct reply *r)
 {
 	list_del(&r->link);
-	list_del(&r->wait);
+	reader_unwait(r);
 	if (r->state == REPLY_ENCODED) {
 		reply_token_put(r);
 		chain_release(&r->chain);
@@ -251,8 +251,7 @@ int reply_encode(struct reply *r)
 		return SPLIT_AGAIN;
 	/* A client that does not read holds no more than its share of pages. */
 	if (c->encoded_bytes != 0 && c->encoded_bytes + r->msg_bytes > w->conn_pages_max) {
-		counter_inc(&w->counters.encode_waits);
-		list_add_tail(&c->encode_wait, &r->wait);
+		reader_wait(r);
 		return SPLIT_AGAIN;
 	}
 	if (!list_empty(&w->reply_wait) && r->msg_bytes > REPLY_SMALL_BYTES) {
@@ -274,6 +273,11 @@ static void reply_settled(struct reply *r, int err)
 	} else if (err == 0) {
 		call_replies_advance(call);
 	}
+}
+
+void reply_encode_again(struct reply *r)
+{
+	reply_settled(r, reply_encode(r));
 }
 
 void reply_job_run(struct reply *r)
@@ -305,51 +309,4 @@ unsigned replies_retry(struct worker *w)
 		n++;
 	}
 	return n;
-}
-
-void connection_replies_retry(struct connection *c)
-{
-	struct list *node;
-
-	while ((node = list_first(&c->encode_wait)) != NULL) {
-		struct reply *r = list_entry(node, struct reply, wait);
-		int err;
-
-		if (c->encoded_bytes != 0 && c->encoded_bytes + r->msg_bytes > c->w->conn_pages_max)
-			return;
-		list_del(&r->wait);
-		err = reply_encode(r);
-		reply_settled(r, err);
-	}
-}
-
-/* Something waits for it and it has taken nothing for long. */
-static bool reader_stalled(const struct connection *c)
-{
-	uint64_t since_ns = c->w->now_ns - c->progress_ns;
-
-	if (since_ns < c->w->cfg->grpc.reader_timeout_ns)
-		return false;
-	return c->encoded_bytes != 0 || tcp_info(c->tcp).queued > POOL_LOW_BYTES / 2;
-}
-
-void readers_check(struct worker *w)
-{
-	list_for_each_safe (pos, &w->connections) {
-		struct connection *c = list_entry(pos, struct connection, link);
-		struct list *node;
-
-		if (!reader_stalled(c))
-			continue;
-		while ((node = list_first(&c->encode_wait)) != NULL) {
-			counter_inc(&w->counters.readers_stalled);
-			call_fail(list_entry(node, struct reply, wait)->call,
-				  GRPC_RESOURCE_EXHAUSTED, "the client does not read its answers",
-				  0);
-		}
-		if (!list_empty(&w->reply_wait) || c->port->pool_low) {
-			counter_inc(&w->counters.readers_cut);
-			connection_abort(c);
-		}
-	}
 }

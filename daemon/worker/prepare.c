@@ -7,6 +7,11 @@
 #define PREPARE_RUNS    2 /* used up its quantum: on worker.jobs */
 #define PREPARE_NO_ROOM 3 /* gave everything back */
 
+/* What attached.prepare_mark says besides a number of bytes: more than any, so that the next is
+ * tried in any case. */
+#define MARK_NO_JOB UINT64_MAX       /* it was not room that lacked */
+#define MARK_TRY    (UINT64_MAX - 1) /* the one before found room */
+
 /* First chunk of a message in blocks, doubling with each further one: few blocks for a large
  * message, little waste for a small one. */
 #define CHUNK_FIRST_BYTES   4096u
@@ -175,7 +180,7 @@ static int message_prepare(struct call *call)
 		/* Every job is somebody's who runs on: the next turn may have one. */
 		endpoint_blocks_put(call->ep->port, &call->blocks);
 		call->metadata_ready = false;
-		call->ep->prepare_mark = UINT64_MAX;
+		call->ep->prepare_mark = MARK_NO_JOB;
 		return PREPARE_NO_ROOM;
 	}
 	ep->decoding++;
@@ -214,7 +219,9 @@ static int prepare_attempt(struct call *call)
 	/* A small message is left for its slot unless it was found not to fit there. */
 	if (err == 0 && message_needs_blocks(call))
 		err = message_prepare(call);
-	if (err == PREPARE_NO_ROOM && call->ep->prepare_mark == 0)
+	if (err != PREPARE_NO_ROOM)
+		call->ep->prepare_mark = MARK_TRY;
+	else if (call->ep->prepare_mark == 0)
 		call->ep->prepare_mark = endpoint_bytes_used(call->ep->port);
 	stage_enter(call->w, left);
 	return err;
@@ -263,6 +270,8 @@ void call_advance(struct call *call)
 		return;
 	if (!call->have_message && (call->published ? !call->half_closed || call->half_close_out
 						    : !grpc_kind_many_requests(call->kind)))
+		return;
+	if (!call->published && call_held(call))
 		return;
 	needs_blocks = metadata_wanted(call) || message_needs_blocks(call);
 	if (needs_blocks && call_prepare(call) != 0)
@@ -372,7 +381,7 @@ static bool prepare_retry(struct attached *ep)
 		return false;
 	call->prepare_alone = alone;
 	err = prepare_attempt(call);
-	no_job = ep->prepare_mark == UINT64_MAX;
+	no_job = ep->prepare_mark == MARK_NO_JOB;
 	if (err == PREPARE_NO_ROOM) {
 		if (!alone || no_job)
 			return false;

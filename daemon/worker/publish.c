@@ -205,7 +205,9 @@ unsigned attached_publish(struct attached *ep)
 		call_put(call);
 	}
 	while ((next = balance_next(w->balance, ep->balance, w->now_ns, &lane)) != NULL) {
-		if (request_publish_or_queue(next->user, lane) == PUBLISH_LATER)
+		/* Its connection has stopped reading since it was queued. */
+		if (!call_held(next->user) &&
+		    request_publish_or_queue(next->user, lane) == PUBLISH_LATER)
 			break;
 		n++;
 	}

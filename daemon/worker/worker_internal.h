@@ -29,9 +29,10 @@
  *   4. Answers need none of it: encode takes pages of the worker's own, under the same rule (give
  *      everything back, wait in order), and pages return as connections send. A connection holds at
  *      most conn_pages_max of them beyond its first answer; what it may not encode yet stays in the
- *      host's segment. A client that takes nothing for grpc.reader_timeout while answers wait for
- *      its share loses those (they would hold the host's memory), and its connection when others
- *      wait for pages or mbufs.
+ *      host's segment, and the connection's further calls wait until it reads (readers.c). A client
+ *      that takes nothing for grpc.reader_timeout while answers wait for its share loses those
+ * (they would hold the host's memory), sooner where that memory runs short, and its connection when
+ *      others wait for pages or mbufs.
  *   5. A wire room whose bytes do not come is its client's fault: with other connections waiting,
  *      uploads slower than grpc.upload_timeout and upload_rate_min allow are ended.
  */
@@ -94,7 +95,8 @@
 	X(encode_errors, "answers that could not be encoded")                                      \
 	X(encode_waits, "answers that waited for pages")                                           \
 	X(encode_bytes, "wire bytes encoded")                                                      \
-	X(readers_stalled, "answers given up because their client read nothing for long")          \
+	X(readers_stalled, "calls given up because their client read nothing for long")            \
+	X(calls_held, "calls held back until their client reads the answers it has")               \
 	X(readers_cut, "connections reset: they held pages others waited for and read nothing")    \
 	X(endpoints_added, "endpoints added")                                                      \
 	X(endpoints_removed, "endpoints removed")                                                  \
@@ -182,6 +184,8 @@ struct connection {
 	struct list link;             /* worker.connections */
 	struct list due;              /* worker.due: something may be ready to be sent */
 	struct list encode_wait;      /* struct reply by `wait`: over conn_pages_max */
+	struct list held_calls;       /* struct call by `wait`: until encode_wait is empty */
+	unsigned at_host;             /* calls that hosts have, or will have before any held one */
 	struct list shares;           /* struct room_share */
 	struct wheel_timer idle;
 	struct net_addr peer;
@@ -194,7 +198,7 @@ struct connection {
 	uint64_t encoded_bytes; /* in replies encoded and not yet released */
 	uint32_t windows_grown; /* its share of worker.windows_grown */
 	bool out_starved;       /* the last reserve failed for want of an mbuf */
-	bool eof, failed;
+	bool eof, failed, reader_stalled;
 
 	/* TLS (connection_tls.c) */
 	bool handshake_late;
@@ -240,6 +244,7 @@ struct attached {
 	uint64_t room_front_ns;
 	uint64_t room_mark;          /* endpoint_bytes_used when a round last ended */
 	bool room_look;              /* wire room came back since */
+	uint64_t unread_bytes;       /* of its answers that wait on a connection.encode_wait */
 	uint64_t prepare_mark;       /* endpoint_bytes_used when prepare_wait's head last failed */
 	uint64_t turn, turn_units;   /* of work begun in that turn */
 	uint64_t turn_quantum;       /* past it, new work goes to worker.jobs */
@@ -266,7 +271,13 @@ struct job {
 	enum job_kind kind;
 };
 
-enum call_wait { CALL_WAIT_NONE, CALL_WAIT_ROOM, CALL_WAIT_PREPARE, CALL_WAIT_PUBLISH };
+enum call_wait {
+	CALL_WAIT_NONE,
+	CALL_WAIT_ROOM,
+	CALL_WAIT_PREPARE,
+	CALL_WAIT_PUBLISH,
+	CALL_WAIT_READER,
+};
 
 struct call {
 	struct worker *w;
@@ -298,6 +309,7 @@ struct call {
 	bool answered;  /* the host gave a status: no more from it */
 	bool host_over; /* the host has no part in it (any more) */
 	bool finished;  /* grpc_finish was called */
+	bool at_host;   /* counts in conn->at_host */
 	bool asked;     /* reserve was refused for another reason than room: ask again */
 	bool have_message, half_closed, half_close_out;
 	bool message_ready, metadata_ready; /* lie in `blocks` */
@@ -362,7 +374,8 @@ struct reply {
 	struct iovec *iov; /* chunks, while encoding in the order of getting */
 	uint8_t *last;     /* start of the chunk got last */
 	uint32_t iov_n, iov_max;
-	uint64_t charged; /* of conn->encoded_bytes */
+	uint64_t charged;      /* of conn->encoded_bytes */
+	uint64_t unread_bytes; /* of ep->unread_bytes, while on conn->encode_wait */
 	struct iovec iov_inline[REPLY_IOV_INLINE];
 	_Alignas(16) uint8_t copy[SLOT_INLINE_BYTES];
 	_Alignas(16) uint8_t small[REPLY_SMALL_BYTES]; /* first chunk, or the kept text */
@@ -650,11 +663,24 @@ void reply_job_run(struct reply *r);
 /* Give back the host's memory behind a reply; give back our own and the reply. */
 void reply_token_put(struct reply *r);
 void reply_put(struct reply *r);
+void reply_encode_again(struct reply *r);
+/* Replies that waited for pages. Returns how many were tried. */
+unsigned replies_retry(struct worker *w);
+
+/* ---- readers.c ------------------------------------------------------------------------------ */
+
+/* The reply waits until its connection's share of pages is less used; not any more. */
+void reader_wait(struct reply *r);
+void reader_unwait(struct reply *r);
+/* A call about to be prepared or published. True: its client has to read first; the call is held,
+ * or was failed. */
+bool call_held(struct call *call);
+/* The host's part in it is over. Any number of times. */
+void call_left(struct call *call);
+/* Its share may have room again: go on with what waits for that. */
+void connection_replies_retry(struct connection *c);
 /* See to clients that do not read. A few times in a reader_timeout. */
 void readers_check(struct worker *w);
-/* Replies that waited for pages; for their connection's share. */
-unsigned replies_retry(struct worker *w);
-void connection_replies_retry(struct connection *c);
 
 /* ---- own_services.c ------------------------------------------------------------------------- */
 

@@ -1,4 +1,4 @@
-/* Room for uploads: who stalls does not stop others, and connections take turns. */
+/* What connections share: who stalls, up or down, does not stop others, and they take turns. */
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -286,6 +286,95 @@ START_TEST(streams_opened_and_left_give_way)
 }
 END_TEST
 
+/* ---- clients that do not read --------------------------------------------------------------- */
+
+#define ANSWER   250000u
+#define SLOW_MAX 600
+
+static void never_given_up(struct config *cfg)
+{
+	cfg->grpc.reader_timeout_ns = 3600 * CLOCK_NS_PER_SEC;
+}
+
+static void setup_never_given_up(void)
+{
+	harness_start(never_given_up);
+}
+
+/* Until answers fill its share of pages (16 MiB) and calls are held; twenty at a time, so that the
+ * host's segment has room for theirs. Returns how many. */
+static int ask_too_much(struct rpc *r, int max, struct client *deaf)
+{
+	int n = 0;
+
+	while (harness_counter("worker.calls_held") < 20) {
+		ck_assert_int_lt(n, max);
+		rpc_echo(&r[n++], deaf, 100, ANSWER);
+		if (n % 20 == 0)
+			harness_run(30);
+	}
+	return n;
+}
+
+/* Its answers fill its share; after that it gets no handler and none of the host's memory, however
+ * much more it asks for. Nobody has to be patient here. */
+START_TEST(a_client_that_does_not_read_gets_nothing_more_done)
+{
+	static struct rpc slow[SLOW_MAX], quick;
+	struct client *deaf, *c;
+	int n;
+
+	(void)host_attach(HOST_ECHO, NULL);
+	deaf = client_open();
+	c = client_open();
+	harness_run(10);
+	client_stall(deaf, true);
+	n = ask_too_much(slow, SLOW_MAX, deaf);
+	for (int i = 0; i < 20; i++) {
+		rpc_echo(&quick, c, 1000, 100000);
+		ck_assert_int_eq(rpc_wait(&quick), GRPC_OK);
+		rpc_free(&quick);
+	}
+	ck_assert_uint_eq(harness_counter("worker.readers_stalled"), 0);
+	/* Once it reads it gets all of them. */
+	client_stall(deaf, false);
+	for (int i = 0; i < n; i++) {
+		ck_assert_int_eq(rpc_wait(&slow[i]), GRPC_OK);
+		ck_assert_uint_gt(slow[i].body_len, ANSWER);
+		rpc_free(&slow[i]);
+	}
+}
+END_TEST
+
+START_TEST(a_client_that_never_reads_loses_its_calls)
+{
+	static struct rpc slow[SLOW_MAX], late;
+	struct client *deaf;
+	int n;
+	unsigned ok = 0;
+
+	(void)host_attach(HOST_ECHO, NULL);
+	deaf = client_open();
+	harness_run(10);
+	client_stall(deaf, true);
+	n = ask_too_much(slow, SLOW_MAX, deaf);
+	await("worker.readers_stalled", 10);
+	client_stall(deaf, false);
+	for (int i = 0; i < n; i++) {
+		if (rpc_wait(&slow[i]) == GRPC_OK)
+			ok++;
+		else
+			ck_assert_int_eq(slow[i].grpc_status, GRPC_RESOURCE_EXHAUSTED);
+		rpc_free(&slow[i]);
+	}
+	ck_assert_uint_gt(ok, 0);
+	/* It has read: as good as any other. */
+	rpc_echo(&late, deaf, 100, 0);
+	rpc_check_echo(&late, 100);
+	rpc_free(&late);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("worker/room");
@@ -300,5 +389,9 @@ int main(void)
 	tcase_add_test(tc, uploads_that_stall_give_way_to_those_that_wait);
 	tcase_add_test(tc, uploads_that_stall_stand_in_their_own_way_only);
 	tcase_add_test(harness_case(s, "idle", setup_few_calls), streams_opened_and_left_give_way);
+	tcase_add_test(harness_case(s, "unread", setup_never_given_up),
+		       a_client_that_does_not_read_gets_nothing_more_done);
+	tcase_add_test(harness_case(s, "never", setup_hasty),
+		       a_client_that_never_reads_loses_its_calls);
 	return harness_suite_run(s);
 }

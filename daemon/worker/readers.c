@@ -1,0 +1,171 @@
+/* Clients that do not read their answers.
+ *
+ * Encoded answers take pages, of which a connection has a share (conn_pages_max); what is past it
+ * stays in the host's segment, where it keeps the host from answering others. So a connection whose
+ * answers wait for its share gets nothing more done: its further calls are held here, before they
+ * take memory or a handler, until it has read (connection.held_calls).
+ *
+ * Who reads nothing for grpc.reader_timeout while answers of it wait loses these and the calls
+ * held, and its new ones are refused until it reads again; for a quarter of that when the memory
+ * behind it is what others wait for. Where it is pages or mbufs that they wait for, the connection
+ * is reset. */
+#include "daemon/worker/worker_internal.h"
+
+/* Calls of a connection that hosts may work on while others of it are held and answers lie here. */
+#define AT_HOST_MAX 8
+
+/* Under pressure patience is so much shorter. */
+#define HURRY_PART 4
+
+static const char not_read[] = "the client does not read its answers";
+
+/* ---- answers that wait ---------------------------------------------------------------------- */
+
+void reader_wait(struct reply *r)
+{
+	counter_inc(&r->w->counters.encode_waits);
+	list_add_tail(&r->conn->encode_wait, &r->wait);
+	r->unread_bytes = r->msg_bytes;
+	r->call->ep->unread_bytes += r->unread_bytes;
+}
+
+void reader_unwait(struct reply *r)
+{
+	list_del(&r->wait);
+	if (r->unread_bytes != 0)
+		r->call->ep->unread_bytes -= r->unread_bytes;
+	r->unread_bytes = 0;
+	if (!list_empty(&r->conn->held_calls))
+		connection_due(r->conn);
+}
+
+/* ---- calls held back ------------------------------------------------------------------------ */
+
+static bool may_go_on(const struct connection *c)
+{
+	return list_empty(&c->encode_wait) && (c->encoded_bytes == 0 || c->at_host < AT_HOST_MAX);
+}
+
+static void call_arrives(struct call *call)
+{
+	if (!call->at_host && call->conn != NULL) {
+		call->at_host = true;
+		call->conn->at_host++;
+	}
+}
+
+void call_left(struct call *call)
+{
+	if (call->at_host && call->conn != NULL)
+		call->conn->at_host--;
+	call->at_host = false;
+}
+
+bool call_held(struct call *call)
+{
+	struct connection *c = call->conn;
+
+	if (likely(c == NULL || (list_empty(&c->encode_wait) && !c->reader_stalled &&
+				 (list_empty(&c->held_calls) || call->at_host)))) {
+		call_arrives(call);
+		return false;
+	}
+	call_left(call);
+	if (c->reader_stalled) {
+		counter_inc(&c->w->counters.readers_stalled);
+		call_fail(call, GRPC_RESOURCE_EXHAUSTED, not_read, CANCEL_SHUTDOWN);
+		return true;
+	}
+	counter_inc(&c->w->counters.calls_held);
+	call->waiting = CALL_WAIT_READER;
+	list_add_tail(&c->held_calls, &call->wait);
+	return true;
+}
+
+void connection_replies_retry(struct connection *c)
+{
+	struct list *node;
+
+	while ((node = list_first(&c->encode_wait)) != NULL) {
+		struct reply *r = list_entry(node, struct reply, wait);
+
+		if (c->encoded_bytes != 0 && c->encoded_bytes + r->msg_bytes > c->w->conn_pages_max)
+			return;
+		reader_unwait(r);
+		reply_encode_again(r);
+	}
+	while (may_go_on(c) && (node = list_first(&c->held_calls)) != NULL) {
+		struct call *call = list_entry(node, struct call, wait);
+
+		call_unwait(call);
+		call_arrives(call);
+		call_advance(call);
+	}
+}
+
+/* ---- patience ------------------------------------------------------------------------------- */
+
+/* What the host of this endpoint has for answers, or its part of requests, runs short. */
+static bool endpoint_short(const struct attached *ep)
+{
+	const struct geometry *g = endpoint_geometry(ep->we->endpoint);
+
+	return !list_empty(&ep->prepare_wait) ||
+	       ep->unread_bytes > g->to_daemon_arena_bytes / HURRY_PART;
+}
+
+static bool hurry(const struct worker *w)
+{
+	if (!list_empty(&w->reply_wait))
+		return true;
+	list_for_each (pos, &w->endpoints) {
+		if (endpoint_short(list_entry(pos, struct attached, link)))
+			return true;
+	}
+	return false;
+}
+
+/* Something waits for it and it has taken nothing for long. */
+static bool stalled(const struct connection *c, uint64_t patience_ns)
+{
+	if (c->w->now_ns - c->progress_ns < patience_ns)
+		return false;
+	return c->encoded_bytes != 0 || tcp_info(c->tcp).queued > POOL_LOW_BYTES / 2;
+}
+
+static void give_up(struct connection *c)
+{
+	struct worker *w = c->w;
+	struct list *node;
+
+	c->reader_stalled = true;
+	while ((node = list_first(&c->encode_wait)) != NULL) {
+		counter_inc(&w->counters.readers_stalled);
+		call_fail(list_entry(node, struct reply, wait)->call, GRPC_RESOURCE_EXHAUSTED,
+			  not_read, 0);
+	}
+	while ((node = list_first(&c->held_calls)) != NULL) {
+		counter_inc(&w->counters.readers_stalled);
+		call_fail(list_entry(node, struct call, wait), GRPC_RESOURCE_EXHAUSTED, not_read,
+			  CANCEL_SHUTDOWN);
+	}
+}
+
+void readers_check(struct worker *w)
+{
+	uint64_t timeout_ns = w->cfg->grpc.reader_timeout_ns;
+	uint64_t patience_ns = hurry(w) ? timeout_ns / HURRY_PART : timeout_ns;
+
+	list_for_each_safe (pos, &w->connections) {
+		struct connection *c = list_entry(pos, struct connection, link);
+
+		if (!stalled(c, patience_ns))
+			continue;
+		if (!list_empty(&c->encode_wait) || !list_empty(&c->held_calls))
+			give_up(c);
+		if (stalled(c, timeout_ns) && (!list_empty(&w->reply_wait) || c->port->pool_low)) {
+			counter_inc(&w->counters.readers_cut);
+			connection_abort(c);
+		}
+	}
+}
