@@ -27,6 +27,8 @@ enum codec_engine {
 	ENCODE_LIBPROTOBUF,
 	ENCODE_UPB,
 	FLATTEN_GENERIC,
+	FLATTEN_PLANNED,  /* what host-lib does */
+	FLATTEN_IN_PLACE, /* the same with a message that lies in the segment already */
 	CODEC_ENGINES
 };
 
@@ -57,6 +59,7 @@ struct codec_set {
 	bool built_in;  /* our own messages: whatever disagrees is a bug here */
 	const ProtobufCMessageDescriptor *descriptor;
 	const struct schema_message *schema;
+	struct flatten_plan *plan;
 	struct codec_cpp *cpp;
 	const char *cpp_engine; /* "libprotobuf", "libprotobuf-dynamic" */
 	struct codec_upb *upb;

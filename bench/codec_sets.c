@@ -168,6 +168,17 @@ int codec_operate(struct codec_set *s, enum codec_engine engine, unsigned i)
 
 		return flatten(m->heap, &target, NULL, 0, &unlimited, &n);
 	}
+	case FLATTEN_PLANNED: {
+		const struct linear_target target = {.chunk_get = bump_chunk, .ctx = out_begin(s)};
+
+		return flatten_planned(s->plan, m->heap, &target, NULL, 0, &unlimited, &n);
+	}
+	case FLATTEN_IN_PLACE: {
+		const struct linear_target target = {.chunk_get = bump_chunk, .ctx = out_begin(s)};
+
+		return flatten_planned(s->plan, (const ProtobufCMessage *)(uintptr_t)m->root,
+				       &target, m->linear.mem, m->linear.bytes, &unlimited, &n);
+	}
 	default:
 		return -SPLIT_E_BASE_INTERNAL;
 	}
@@ -227,6 +238,7 @@ static int agree_protobuf_c(struct codec_set *s, unsigned i)
 	m->heap = protobuf_c_message_unpack(s->descriptor, NULL, m->bytes, m->wire);
 	if (!m->heap && s->can[DECODE_PROTOBUF_C]) {
 		s->can[ENCODE_PROTOBUF_C] = s->can[FLATTEN_GENERIC] = false;
+		s->can[FLATTEN_PLANNED] = false;
 		rc = engine_drop(s, "protobuf-c", i, "does not take it", DECODE_PROTOBUF_C,
 				 DECODE_PROTOBUF_C_BUMP, ENCODE_PROTOBUF_C);
 		if (rc != 0)
@@ -315,6 +327,8 @@ int codec_set_open(struct codec_set *s)
 		s->can[e] = true;
 	s->can[DECODE_LIBPROTOBUF] = s->can[ENCODE_LIBPROTOBUF] = s->cpp != NULL;
 	s->can[DECODE_UPB] = s->can[DECODE_UPB_ALIAS] = s->can[ENCODE_UPB] = s->upb != NULL;
+	if (rc == 0)
+		rc = flatten_plan_create(s->descriptor, &s->plan);
 	if (s->cpp && codec_cpp_room(s->cpp, s->n) != 0)
 		rc = -SPLIT_E_BASE_NOMEM;
 	if (s->upb && codec_upb_room(s->upb, s->n) != 0)
@@ -335,8 +349,10 @@ void codec_set_close(struct codec_set *s)
 		s->messages[i] = (struct codec_message){.wire = s->messages[i].wire,
 							.bytes = s->messages[i].bytes};
 	}
+	flatten_plan_destroy(s->plan);
 	codec_cpp_destroy(s->cpp);
 	codec_upb_destroy(s->upb);
+	s->plan = NULL;
 	s->cpp = NULL;
 	s->upb = NULL;
 	free(s->out.mem);

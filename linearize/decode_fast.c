@@ -6,7 +6,8 @@
  * generic engine's alone, and a wrong guess costs time only. What stops it:
  *
  *  - anything malformed, or that touches a limit, the end of the chunk or of the quantum;
- *  - unknown fields, groups, numbers past 2047, tags of odd form, closed enums;
+ *  - unknown fields, groups, numbers past 2047, tags of odd form, packed closed enums, and values
+ *    that a closed enum does not have;
  *  - a packable field in the form that its schema does not name;
  *  - a sub-message that comes again, a oneof that changes its member, an array that must grow.
  *
@@ -29,103 +30,13 @@
  * limit one by one: none takes less than a byte of wire, so one comparison at the start will do.
  * They are not even counted: a unit is an element unless charge() says that it is not.
  */
-#include "linearize/decode_internal.h"
+#include "linearize/decode_ops.h"
 #include "linearize/fast_internal.h"
-
-/* Types that are decoded alike. */
-enum fast_kind {
-	KIND_V32, /* varints: low 32 bits, 64 bits, zigzag, bool */
-	KIND_V64,
-	KIND_Z32,
-	KIND_Z64,
-	KIND_BOOL,
-	KIND_F32, /* fixed */
-	KIND_F64,
-	KIND_STRING,
-	KIND_TEXT, /* string under the UTF-8 rule */
-	KIND_BYTES,
-	KIND_MESSAGE,
-	KINDS
-};
-
-/* PLAIN: no presence is stored. */
-enum fast_card { PLAIN, HAS, ONEOF, REQUIRED, REPEATED, CARDS };
-
-#define OP(kind, card)  ((kind)*CARDS + (card))
-#define OP_PACKED(kind) (KINDS * CARDS + (kind))
-#define OPS             (KINDS * CARDS + KIND_STRING)
 
 #define SLOP        DECODE_SLOP
 #define SHORT_BYTES 32 /* what is moved at once */
 
 static_assert(SLOP >= 2 + 5 + SHORT_BYTES && SLOP >= 2 + 10, "a short field fits");
-
-/* --- Tables ----------------------------------------------------------------------------------- */
-
-#ifndef LINEARIZE_WIDE
-
-static const uint8_t kinds[TYPE_COUNT] = {
-	[PROTOBUF_C_TYPE_INT32] = KIND_V32,       [PROTOBUF_C_TYPE_SINT32] = KIND_Z32,
-	[PROTOBUF_C_TYPE_SFIXED32] = KIND_F32,    [PROTOBUF_C_TYPE_INT64] = KIND_V64,
-	[PROTOBUF_C_TYPE_SINT64] = KIND_Z64,      [PROTOBUF_C_TYPE_SFIXED64] = KIND_F64,
-	[PROTOBUF_C_TYPE_UINT32] = KIND_V32,      [PROTOBUF_C_TYPE_FIXED32] = KIND_F32,
-	[PROTOBUF_C_TYPE_UINT64] = KIND_V64,      [PROTOBUF_C_TYPE_FIXED64] = KIND_F64,
-	[PROTOBUF_C_TYPE_FLOAT] = KIND_F32,       [PROTOBUF_C_TYPE_DOUBLE] = KIND_F64,
-	[PROTOBUF_C_TYPE_BOOL] = KIND_BOOL,       [PROTOBUF_C_TYPE_ENUM] = KIND_V32,
-	[PROTOBUF_C_TYPE_STRING] = KIND_STRING,   [PROTOBUF_C_TYPE_BYTES] = KIND_BYTES,
-	[PROTOBUF_C_TYPE_MESSAGE] = KIND_MESSAGE,
-};
-
-static void compile_one(const struct schema_message *m, const struct schema_field *f,
-			struct fast_field *out)
-{
-	unsigned kind = kinds[f->type];
-
-	if (f->flags & FIELD_UTF8)
-		kind = KIND_TEXT;
-	out->tag = f->number << 3 | f->wire;
-	out->bytes = f->bytes;
-	out->offset = f->offset;
-	out->presence_at = f->quantifier;
-	out->presence = 1;
-	if (f->type == PROTOBUF_C_TYPE_MESSAGE)
-		out->sub = f->sub.message;
-	if (f->card == CARD_REPEATED && f->flags & FIELD_PACKED) {
-		out->tag = f->number << 3 | WIRE_LEN;
-		out->op = (uint8_t)OP_PACKED(kind);
-	} else if (f->card == CARD_REPEATED) {
-		out->op = (uint8_t)OP(kind, REPEATED);
-	} else if (f->card == CARD_ONEOF) {
-		out->op = (uint8_t)OP(kind, ONEOF);
-		out->presence = f->number;
-	} else if (f->flags & FIELD_REQUIRED) {
-		out->op = (uint8_t)OP(kind, REQUIRED);
-		out->presence_at = m->required_at + f->required_bit / 64 * 8;
-		out->presence = f->required_bit % 64;
-	} else {
-		out->op = (uint8_t)OP(kind, f->card == CARD_PLAIN ? PLAIN : HAS);
-	}
-}
-
-void fast_compile(struct schema_message *m, struct fast_field *table)
-{
-	uint32_t i;
-
-	m->fast_room = m->alloc_bytes + FAST_IMAGE_SLACK;
-	if (m->required_count || m->struct_bytes >= LINEAR_UNIT_BYTES)
-		m->fast_room = INT32_MAX;
-
-	for (i = 0; i < m->fast_count; i++)
-		table[i].tag = FAST_TAG_NONE;
-	for (i = 0; i < m->field_count; i++) {
-		const struct schema_field *f = &m->fields[i];
-
-		if (f->number < m->fast_count && !(f->flags & FIELD_ENUM_CLOSED))
-			compile_one(m, f, &table[f->number]);
-	}
-}
-
-#endif
 
 /* --- Values ----------------------------------------------------------------------------------- */
 
@@ -450,6 +361,33 @@ ALWAYS_INLINE bool copy_middle(uint8_t *to, const uint8_t *from, uint64_t n)
 
 #define MIDDLE_BYTES 255
 
+/* Move `n` bytes, 128 at a time as long as they are ASCII. Returns how many; the rest is not moved.
+ */
+static uint64_t copy_ascii(uint8_t *to, const uint8_t *from, uint64_t n)
+{
+	uint64_t i = 0;
+
+#ifdef __AVX2__
+	for (; n - i >= 128; i += 128) {
+		const __m256i *in = (const __m256i *)(const void *)(from + i);
+		__m256i *out = (__m256i *)(void *)(to + i);
+		__m256i a = _mm256_loadu_si256(in), b = _mm256_loadu_si256(in + 1);
+		__m256i c = _mm256_loadu_si256(in + 2), d = _mm256_loadu_si256(in + 3);
+		__m256i all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+
+		if (_mm256_movemask_epi8(all) != 0)
+			break;
+		_mm256_storeu_si256(out, a);
+		_mm256_storeu_si256(out + 1, b);
+		_mm256_storeu_si256(out + 2, c);
+		_mm256_storeu_si256(out + 3, d);
+	}
+#else
+	(void)to, (void)from, (void)n;
+#endif
+	return i;
+}
+
 /* Content of any length, or near the chunk's end: `len` bytes at `from`, and a NUL after all but
  * bytes. `*address_out` is the receiver's. Returns the new end of what is used, or NULL when it is
  * unusual and nothing was done. Charges for the copy. */
@@ -467,9 +405,11 @@ static uint8_t *content_long(struct decode_state *s, enum fast_kind kind, const 
 		if (!copy_middle(free, from, len) && kind == KIND_TEXT && !utf8_whole(from, len))
 			return NULL;
 	} else {
-		if (kind == KIND_TEXT && !utf8_whole(from, len))
+		uint64_t done = kind == KIND_TEXT ? copy_ascii(free, from, len) : 0;
+
+		if (kind == KIND_TEXT && !utf8_whole(from + done, len - done))
 			return NULL;
-		memcpy(free, from, len);
+		memcpy(free + done, from + done, len - done);
 	}
 	if (kind != KIND_BYTES)
 		free[len] = 0;
@@ -671,7 +611,9 @@ NOINLINE void op_packed(PARAMETERS)
 /* Of one element. */
 ALWAYS_INLINE unsigned kind_bytes(enum fast_kind kind)
 {
-	return kind == KIND_BYTES ? 16 : kind_is_wide(kind) || kind >= KIND_STRING ? 8 : 4;
+	if (kind == KIND_BYTES)
+		return 16;
+	return kind_is_wide(kind) || (kind >= KIND_STRING && kind != KIND_ENUM) ? 8 : 4;
 }
 
 /* --- Presence --------------------------------------------------------------------------------- */
@@ -756,6 +698,37 @@ ALWAYS_INLINE void scalar_op(enum fast_kind kind, enum fast_card card, PARAMETER
 	}
 	PLACE_OR_RETURN(slot_of(s, kind, card, mem, e, &slot, &count));
 	value_store(kind, slot, varint_convert(kind, r.v));
+	slot_note(card, mem, e, count);
+	field_done(s, r.next, mem, free);
+}
+
+/* A closed enum. Most have all numbers from their first one on; `slow` looks for the others. */
+ALWAYS_INLINE void enum_op(fast_op *slow, bool careful, enum fast_card card, PARAMETERS)
+{
+	const struct schema_enum *en = e->sub.enumeration;
+	const struct varint r = varint_near(at);
+	uint64_t count = 0;
+	uint8_t *slot;
+	uint32_t i;
+
+	if (unlikely((uintptr_t)r.next - 1 >= (uintptr_t)s->end)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	if (careful) {
+		if (!schema_enum_has(en, (int32_t)r.v)) {
+			give_up(ARGUMENTS);
+			return;
+		}
+	} else {
+		i = (uint32_t)r.v - (uint32_t)(en->count ? en->numbers[0] : 0);
+		if (unlikely(i >= en->count || en->numbers[i] != (int32_t)r.v)) {
+			slow(ARGUMENTS);
+			return;
+		}
+	}
+	PLACE_OR_RETURN(slot_of(s, KIND_ENUM, card, mem, e, &slot, &count));
+	value_store(KIND_ENUM, slot, r.v);
 	slot_note(card, mem, e, count);
 	field_done(s, r.next, mem, free);
 }
@@ -856,7 +829,7 @@ ALWAYS_INLINE void message_enter(struct decode_state *s, const uint8_t *at, cons
 ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, PARAMETERS)
 {
 	const enum fast_kind kind = KIND_MESSAGE;
-	const struct schema_message *m = e->sub;
+	const struct schema_message *m = e->sub.message;
 	uint64_t count = 0, len = at[0];
 	const uint8_t *from = at + 1;
 	uint8_t *slot, *fresh = (uint8_t *)align8_up((uintptr_t)free);
@@ -919,6 +892,15 @@ ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, 
 	{                                                                                          \
 		content_op(slow_##kind##_##card, kind, card, ARGUMENTS);                           \
 	}
+#define ENUM_OP(kind, card)                                                                        \
+	NOINLINE void slow_##kind##_##card(PARAMETERS)                                             \
+	{                                                                                          \
+		enum_op(NULL, true, card, ARGUMENTS);                                              \
+	}                                                                                          \
+	static void op_##kind##_##card(PARAMETERS)                                                 \
+	{                                                                                          \
+		enum_op(slow_##kind##_##card, false, card, ARGUMENTS);                             \
+	}
 #define MESSAGE_OP(kind, card)                                                                     \
 	NOINLINE void slow_##kind##_##card(PARAMETERS)                                             \
 	{                                                                                          \
@@ -941,6 +923,7 @@ ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, 
 	X(KIND_TEXT, card)                                                                         \
 	X(KIND_BYTES, card)
 #define MESSAGES(X, card) X(KIND_MESSAGE, card)
+#define ENUMS(X, card)    X(KIND_ENUM, card)
 #define ALL_CARDS(LIST, X)                                                                         \
 	LIST(X, PLAIN)                                                                             \
 	LIST(X, HAS)                                                                               \
@@ -951,15 +934,16 @@ ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, 
 ALL_CARDS(SCALARS, SCALAR_OP)
 ALL_CARDS(CONTENTS, CONTENT_OP)
 ALL_CARDS(MESSAGES, MESSAGE_OP)
+ALL_CARDS(ENUMS, ENUM_OP)
 
 #define OP_ENTRY(kind, card) [OP(kind, card)] = op_##kind##_##card,
 #define PACKED_ENTRY(kind)   [OP_PACKED(kind)] = op_packed,
 
 static fast_op *const ops[OPS] = {
 	ALL_CARDS(SCALARS, OP_ENTRY) ALL_CARDS(CONTENTS, OP_ENTRY) ALL_CARDS(MESSAGES, OP_ENTRY)
-		PACKED_ENTRY(KIND_V32) PACKED_ENTRY(KIND_V64) PACKED_ENTRY(KIND_Z32)
-			PACKED_ENTRY(KIND_Z64) PACKED_ENTRY(KIND_BOOL) PACKED_ENTRY(KIND_F32)
-				PACKED_ENTRY(KIND_F64)};
+		ALL_CARDS(ENUMS, OP_ENTRY) PACKED_ENTRY(KIND_V32) PACKED_ENTRY(KIND_V64)
+			PACKED_ENTRY(KIND_Z32) PACKED_ENTRY(KIND_Z64) PACKED_ENTRY(KIND_BOOL)
+				PACKED_ENTRY(KIND_F32) PACKED_ENTRY(KIND_F64)};
 
 /* --- The engine ------------------------------------------------------------------------------- */
 

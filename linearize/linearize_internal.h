@@ -190,7 +190,10 @@ struct fast_field {
 	uint32_t presence_at; /* has word, case word, count, or required word */
 	uint32_t presence;    /* the case; required: the bit's index in its word */
 	uint32_t zero_too;
-	const struct schema_message *sub;
+	union {
+		const struct schema_message *message;
+		const struct schema_enum *enumeration; /* closed */
+	} sub;
 };
 
 static_assert(sizeof(struct fast_field) == 32, "two in a cache line");

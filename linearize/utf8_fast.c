@@ -196,6 +196,14 @@ const uint8_t *FAST_NAME(utf8_span)(const uint8_t *p, const uint8_t *end)
 	const uint8_t *begin = p;
 	vector before = vector_none(), wrong = vector_none();
 
+	/* Mostly there is nothing but ASCII. */
+	for (; end - p >= 4 * STEP; p += 4 * STEP) {
+		vector low = vector_or(vector_load(p), vector_load(p + STEP));
+		vector high = vector_or(vector_load(p + 2 * STEP), vector_load(p + 3 * STEP));
+
+		if (!vector_is_ascii(vector_or(low, high)))
+			break;
+	}
 	while (end - p >= STEP) {
 		vector v = vector_load(p);
 

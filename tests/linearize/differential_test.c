@@ -26,6 +26,7 @@ static void one_schema(uint64_t seed, struct check_counts *counts)
 
 	random_seed(&r, seed);
 	snprintf(label, sizeof(label), "seed %llu", (unsigned long long)seed);
+	quirks_enums_closed = random_below(&r, 3) == 0;
 	rs = random_schema_create(&r);
 	d = random_schema_root(rs);
 	s = schema_of(d, &m);
