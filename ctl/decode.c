@@ -8,6 +8,7 @@
 #include "linearize/descriptor/descriptor.h"
 #include "linearize/json/json.h"
 #include "linearize/linearize.h"
+#include "linearize/manifest/manifest.h"
 
 #define INPUT_BYTES_MAX ((size_t)1 << 30)
 
@@ -143,7 +144,7 @@ static bool types_open(const char *path, struct proto_set **set, struct schema_t
 
 	if (!bytes)
 		return false;
-	rc = proto_set_parse(bytes, len, NULL, set, &finding);
+	rc = manifest_set_parse(bytes, len, NULL, set, &finding);
 	free(bytes);
 	if (rc != 0) {
 		snprintf(error, error_bytes, "decode: %s: no descriptor set: %s%s%s%s%s", path,

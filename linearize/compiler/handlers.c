@@ -6,6 +6,9 @@
 #include "linearize/compiler/compiler_internal.h"
 #include "linearize/compiler/messages.h"
 
+/* put() takes its text in several pieces.
+ * NOLINTBEGIN(bugprone-suspicious-missing-comma) */
+
 enum kind { UNARY, CLIENT_STREAM, SERVER_STREAM, BIDI_STREAM };
 
 static const char *const kind_names[] = {"SPLIT_UNARY", "SPLIT_CLIENT_STREAM",
@@ -435,3 +438,5 @@ void handlers_source(struct compiler *c, struct text *t)
 	for (uint32_t i = 0; i < f->services_n; i++)
 		service_define(c, t, &f->services[i]);
 }
+
+/* NOLINTEND(bugprone-suspicious-missing-comma) */

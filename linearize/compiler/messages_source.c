@@ -4,6 +4,9 @@
 
 #include <stdlib.h>
 
+/* put() takes its text in several pieces.
+ * NOLINTBEGIN(bugprone-suspicious-missing-comma) */
+
 const char *file_name_for_comment(struct compiler *c, const struct proto_file *f)
 {
 	char *s = (char *)(uintptr_t)str(c, "%s", f->name);
@@ -281,7 +284,7 @@ static int by_number_then_index(const void *a, const void *b)
 static void enum_put(struct compiler *c, struct text *t, const struct proto_enum *e)
 {
 	const char *low = name_lower(c, e->full_name), *up = name_upper(c, e->full_name);
-	const struct proto_value **sorted = scratch_get(c, e->values_n * sizeof(*sorted));
+	const struct proto_value **sorted = scratch_get(c, e->values_n * sizeof(void *));
 	struct named *named = scratch_get(c, e->values_n * sizeof(*named));
 	int32_t *numbers = scratch_get(c, e->values_n * sizeof(*numbers));
 	uint32_t n = 0, ranges;
@@ -290,7 +293,7 @@ static void enum_put(struct compiler *c, struct text *t, const struct proto_enum
 		return;
 	for (uint32_t i = 0; i < e->values_n; i++)
 		sorted[i] = &e->values[i];
-	qsort(sorted, e->values_n, sizeof(*sorted), by_number_then_index);
+	qsort(sorted, e->values_n, sizeof(void *), by_number_then_index);
 	put(t, "static const ProtobufCEnumValue $0__enum_values_by_number[] =\n{\n", low);
 	for (uint32_t i = 0; i < e->values_n; i++) {
 		if (n == 0 || numbers[n - 1] != sorted[i]->number) {
@@ -350,3 +353,5 @@ void messages_source(struct compiler *c, struct text *t)
 	for (uint32_t i = 0; i < f->services_n; i++)
 		service_source(c, t, &f->services[i]);
 }
+
+/* NOLINTEND(bugprone-suspicious-missing-comma) */

@@ -151,12 +151,12 @@ static void reach_enum(struct compiler *c, struct reach *r, const struct proto_e
 			return;
 	if (r->enums_n == r->enums_room) {
 		uint32_t room = r->enums_room ? r->enums_room * 2 : 64;
-		const struct proto_enum **grown = scratch_get(c, room * sizeof(*grown));
+		const struct proto_enum **grown = scratch_get(c, room * sizeof(void *));
 
 		if (!grown)
 			return;
 		if (r->enums_n)
-			memcpy(grown, r->enums, r->enums_n * sizeof(*grown));
+			memcpy(grown, r->enums, r->enums_n * sizeof(void *));
 		r->enums = grown;
 		r->enums_room = room;
 	}
@@ -183,7 +183,7 @@ static bool reach_make(struct compiler *c, struct reach *r)
 
 	*r = (struct reach){0};
 	r->messages = scratch_get(c, c->set->messages_n + 1);
-	r->list = scratch_get(c, (c->set->messages_n + 1) * sizeof(*r->list));
+	r->list = scratch_get(c, (c->set->messages_n + 1) * sizeof(void *));
 	if (!r->messages || !r->list)
 		return false;
 	for (uint32_t i = 0; i < f->messages_n; i++)

@@ -788,7 +788,7 @@ static int file_imports(struct parser *p, struct proto_file *f)
 	p->file = f;
 	rc = count(p, rest, counts);
 	if (rc == 0)
-		rc = array_take(p, counts[FILE_DEPENDENCY], sizeof(*dependencies), &dependencies);
+		rc = array_take(p, counts[FILE_DEPENDENCY], sizeof(void *), &dependencies);
 	if (rc == 0)
 		rc = array_take(p, counts[FILE_DEPENDENCY], sizeof(*is_public), &is_public);
 	if (rc)

@@ -67,7 +67,7 @@ static int symbols_make(struct parser *p)
 	while (s->symbols_size < 2 * p->symbols)
 		s->symbols_size *= 2;
 	s->symbols = memory_array(s, s->symbols_size, sizeof(*s->symbols));
-	p->by_id = memory_array(s, p->messages + 1, sizeof(*p->by_id));
+	p->by_id = memory_array(s, p->messages + 1, sizeof(void *));
 	if (!s->symbols || !p->by_id)
 		return -SPLIT_E_BASE_NOMEM;
 	s->set.messages = p->by_id;
@@ -307,14 +307,14 @@ static int by_number(const void *a, const void *b)
 
 static int message_numbers(struct parser *p, struct proto_message *m)
 {
-	const struct proto_field **sorted = memory_array(p->s, m->fields_n + 1, sizeof(*sorted));
+	const struct proto_field **sorted = memory_array(p->s, m->fields_n + 1, sizeof(void *));
 
 	if (!sorted)
 		return -SPLIT_E_BASE_NOMEM;
 	for (uint32_t i = 0; i < m->fields_n; i++)
 		sorted[i] = &m->fields[i];
 	if (m->fields_n)
-		qsort(sorted, m->fields_n, sizeof(*sorted), by_number);
+		qsort(sorted, m->fields_n, sizeof(void *), by_number);
 	for (uint32_t i = 1; i < m->fields_n; i++)
 		if (sorted[i]->number == sorted[i - 1]->number)
 			return refuse_field(p, sorted[i], "its number is another field's too");
@@ -330,8 +330,7 @@ static int message_oneofs(struct parser *p, struct proto_message *m)
 		if (oneofs[i].fields_n == 0 || (oneofs[i].synthetic && oneofs[i].fields_n != 1))
 			return refuse(p, m->file, oneofs[i].full_name,
 				      "the oneof has no field, or a synthetic one many");
-		oneofs[i].fields =
-			memory_array(p->s, oneofs[i].fields_n, sizeof(*oneofs[i].fields));
+		oneofs[i].fields = memory_array(p->s, oneofs[i].fields_n, sizeof(void *));
 		if (!oneofs[i].fields)
 			return -SPLIT_E_BASE_NOMEM;
 		oneofs[i].fields_n = 0;

@@ -111,6 +111,20 @@ int manifest_parse(const void *bytes, size_t len, const struct proto_limits *lim
 	return 0;
 }
 
+int manifest_set_parse(const void *bytes, size_t len, const struct proto_limits *limits,
+		       struct proto_set **out, struct proto_finding *finding)
+{
+	struct manifest *m;
+	int rc = manifest_parse(bytes, len, limits, &m, finding);
+
+	if (rc)
+		return rc;
+	*out = m->set;
+	m->set = NULL; /* it has a copy of the bytes of its own */
+	manifest_destroy(m);
+	return 0;
+}
+
 /* malloc'ed; NULL with errno. */
 static uint8_t *file_read(const char *path, size_t *len_out)
 {

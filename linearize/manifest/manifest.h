@@ -25,6 +25,11 @@ struct manifest;
 SPLIT_MUST_USE int manifest_parse(const void *bytes, size_t len, const struct proto_limits *limits,
 				  struct manifest **out, struct proto_finding *finding);
 
+/* The set alone, the caller's (proto_set_destroy). As manifest_parse. */
+SPLIT_MUST_USE int manifest_set_parse(const void *bytes, size_t len,
+				      const struct proto_limits *limits, struct proto_set **out,
+				      struct proto_finding *finding);
+
 /* Read and parse a file; `why` (256 bytes) gets one line when that fails.
  * As manifest_parse; -SPLIT_E_BASE_SYSTEM when it cannot be read. */
 SPLIT_MUST_USE int manifest_load(const char *path, struct manifest **out, char why[256]);

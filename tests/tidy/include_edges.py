@@ -34,7 +34,7 @@ EDGES = {
                        "daemon/port", "daemon/tls", "daemon/services", "daemon/worker", "daemon/balance"],
     "daemon": ["base", "config", "shepherd", "daemon/port", "daemon/tls", "daemon/worker", "daemon/control"],
     "host-lib": ["base", "shepherd", "linearize"],
-    "ctl": ["base", "linearize", "linearize/descriptor", "linearize/json"],
+    "ctl": ["base", "linearize", "linearize/descriptor", "linearize/manifest", "linearize/json"],
     "examples": ["host-lib"],
 }
 # folder -> its public headers; a folder that is not here has any number (base) or none.
