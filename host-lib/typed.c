@@ -46,7 +46,7 @@ int split_host_describe(struct split_host *host, const struct schema_file_info *
 	for (size_t i = 0; i < host->infos_n; i++)
 		if (host->infos[i] == info)
 			return 0;
-	infos = realloc(host->infos, (host->infos_n + 1) * sizeof(*infos));
+	infos = realloc(host->infos, (host->infos_n + 1) * sizeof(void *));
 	if (infos == NULL)
 		return SPLIT_E_NOMEM;
 	infos[host->infos_n++] = info;

@@ -34,12 +34,20 @@ static bool pext_is_slow(void)
 	return family < 0x19;
 }
 
+/* clang's __builtin_cpu_supports does not know "lzcnt". */
+static bool has_lzcnt(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & bit_LZCNT) != 0;
+}
+
 static const struct linear_fast *choose(void)
 {
 	__builtin_cpu_init();
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-	    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
-	    __builtin_cpu_supports("lzcnt") && !pext_is_slow())
+	    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") && has_lzcnt() &&
+	    !pext_is_slow())
 		return &linear_fast_wide;
 	return &linear_fast_any;
 }

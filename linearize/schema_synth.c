@@ -696,14 +696,14 @@ static void put_service(struct synth *x, const struct schema_method *const *meth
 
 static bool put_services(struct synth *x, const struct schema_method *methods, size_t n)
 {
-	const struct schema_method **sorted = calloc(n + 1, sizeof(*sorted));
+	const struct schema_method **sorted = calloc(n + 1, sizeof(void *));
 	uint8_t *imported = calloc(x->packages_n + 1, 1);
 	size_t i, k;
 
 	for (i = 0; sorted && imported && i < n; i++)
 		sorted[i] = &methods[i];
 	if (sorted && imported) {
-		qsort(sorted, n, sizeof(*sorted), method_compare);
+		qsort(sorted, n, sizeof(void *), method_compare);
 		for (i = 0; i < n; i = k) {
 			for (k = i + 1; k < n && !strcmp(sorted[k]->service, sorted[i]->service);)
 				k++;

@@ -373,14 +373,14 @@ static int name_compare(const void *a, const void *b)
 static const unsigned *names_sort(struct schema_types *t, const ProtobufCFieldDescriptor *fields,
 				  unsigned n)
 {
-	const ProtobufCFieldDescriptor **sorted = memory(t, n, sizeof(*sorted));
+	const ProtobufCFieldDescriptor **sorted = memory(t, n, sizeof(void *));
 	unsigned *by_name = memory(t, n, sizeof(*by_name)), i;
 
 	if (t->failed)
 		return NULL;
 	for (i = 0; i < n; i++)
 		sorted[i] = &fields[i];
-	qsort(sorted, n, sizeof(*sorted), name_compare);
+	qsort(sorted, n, sizeof(void *), name_compare);
 	for (i = 0; i < n; i++)
 		by_name[i] = (unsigned)(sorted[i] - fields);
 	return by_name;
@@ -397,7 +397,7 @@ static void message_make(struct schema_types *t, const struct proto_message *m)
 {
 	ProtobufCMessageDescriptor *d = &t->messages[m->id];
 	ProtobufCFieldDescriptor *fields = memory(t, m->fields_n, sizeof(*fields));
-	ProtobufCFieldDescriptor **made = memory(t, m->fields_n, sizeof(*made));
+	ProtobufCFieldDescriptor **made = memory(t, m->fields_n, sizeof(void *));
 	ProtobufCIntRange *ranges = memory(t, m->fields_n + 1, sizeof(*ranges));
 	struct schema_field_info *infos = memory(t, m->fields_n, sizeof(*infos));
 	unsigned i, n = 0;

@@ -85,7 +85,7 @@ static int contexts_make(const struct config *cfg, struct tls_tickets *tickets,
 {
 	int result = 0;
 
-	memset(out, 0, CONFIG_LISTENERS_MAX * sizeof(*out));
+	memset(out, 0, CONFIG_LISTENERS_MAX * sizeof(void *));
 	for (uint32_t i = 0; i < cfg->listeners_n; i++) {
 		struct tls_error error;
 		char line[1024];

@@ -264,7 +264,7 @@ static void bidi_half_close(struct split_call *call, void *data)
 }
 
 #define ECHO(name_, kind_)                                                                         \
-	.service = "split.examples.Echo", .name = name_, .kind = kind_,                            \
+	.service = "split.examples.Echo", .name = (name_), .kind = (kind_),                        \
 	.input = &split__examples__echo_message__descriptor,                                       \
 	.output = &split__examples__echo_message__descriptor
 

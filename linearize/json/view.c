@@ -232,6 +232,7 @@ static unsigned utf8_length(const uint8_t *p, size_t left)
  * UTF-8 only. */
 json_t *view_string(struct view *v, struct text text)
 {
+	static const uint8_t replacement[3] = {0xef, 0xbf, 0xbd}; /* U+FFFD */
 	size_t i = 0, n = 0;
 	uint8_t *copy, *mended;
 	json_t *value;
@@ -247,7 +248,7 @@ json_t *view_string(struct view *v, struct text text)
 		unsigned len = utf8_length(copy + i, text.len - i);
 
 		if (len == 0) {
-			memcpy(mended + n, "\xef\xbf\xbd", 3);
+			memcpy(mended + n, replacement, 3);
 			n += 3;
 			i++;
 			continue;
