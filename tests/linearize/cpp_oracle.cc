@@ -385,5 +385,17 @@ extern "C" void oracle_tell(const oracle* o, const char* title, const uint8_t* w
   std::fprintf(stderr, "%s:%s\n%s\n", title, good ? "" : " (refused)", m->DebugString().c_str());
 }
 
+extern "C" bool oracle_builds(const uint8_t* set, size_t len) {
+  pb::FileDescriptorSet files;
+  pb::DescriptorPool pool;
+  Errors errors;
+  if (!files.ParseFromArray(set, static_cast<int>(len)))
+    return false;
+  for (const auto& file : files.file())
+    if (!pool.BuildFileCollectingErrors(file, &errors))
+      return false;
+  return true;
+}
+
 extern "C" bool oracle_has_required_default(const oracle* o) { return o->required_default; }
 extern "C" bool oracle_has_group(const oracle* o) { return o->group; }

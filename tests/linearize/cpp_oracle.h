@@ -19,6 +19,10 @@ void oracle_destroy(struct oracle *o);
 /* Its serialised FileDescriptorSet; lives as long as `o`. */
 const uint8_t *oracle_set(const struct oracle *o, size_t *len_out);
 
+/* Does C++ build every file of a serialised FileDescriptorSet, in its order? What it says against
+ * one goes to standard error. */
+bool oracle_builds(const uint8_t *set, size_t len);
+
 struct verdict {
 	bool accepted;
 	bool partial;       /* accepted but for required fields */

@@ -176,6 +176,56 @@ static void judge(const struct subject *s, const struct wire *w)
 	arena_fini(&a);
 }
 
+/* A set made of the schema alone must be one to C++ and to us, and lay the same structs out again.
+ */
+static void judge_synthesised(const struct subject *s, const struct schema *schema)
+{
+	const struct schema_method methods[] = {
+		{"random.Service", "First", 0, 0, false, true},
+		{"random.Service", "Second", 0, 0, true, false},
+		{"other.pkg.Service", "Third", 0, 0, false, false},
+	};
+	const ProtobufCMessageDescriptor *d;
+	struct proto_finding finding = {0};
+	struct schema_types *types;
+	struct proto_set *set;
+	uint8_t *bytes;
+	size_t len;
+	unsigned i;
+
+	if (schema_synthesise(schema, methods, 3, &bytes, &len) != 0 ||
+	    !oracle_builds(bytes, len) || proto_set_parse(bytes, len, NULL, &set, &finding) != 0) {
+		fprintf(stderr, "seed %llu: the synthesised set is none: %s %s %s\n",
+			(unsigned long long)s->seed, finding.file, finding.element, finding.text);
+		abort();
+	}
+	if (schema_types_create(set, &types) != 0)
+		abort();
+	d = schema_types_message(types, s->d->name);
+	if (!proto_service_find(set, "random.Service") ||
+	    proto_service_find(set, "random.Service")->methods_n != 2 ||
+	    !proto_service_find(set, "other.pkg.Service") || !d || d->n_fields != s->d->n_fields) {
+		fprintf(stderr, "seed %llu: the synthesised set lacks something\n",
+			(unsigned long long)s->seed);
+		abort();
+	}
+	for (i = 0; i < d->n_fields; i++) {
+		const ProtobufCFieldDescriptor *a = &d->fields[i], *b = &s->d->fields[i];
+
+		if (a->id != b->id || a->label != b->label || a->type != b->type ||
+		    (a->flags & ~PROTOBUF_C_FIELD_FLAG_DEPRECATED) !=
+			    (b->flags & ~PROTOBUF_C_FIELD_FLAG_DEPRECATED) ||
+		    strcmp(a->name, b->name) != 0) {
+			fprintf(stderr, "seed %llu: synthesised field %s differs\n",
+				(unsigned long long)s->seed, b->name);
+			abort();
+		}
+	}
+	schema_types_destroy(types);
+	proto_set_destroy(set);
+	free(bytes);
+}
+
 static void one_schema(uint64_t seed, struct counts *counts)
 {
 	struct oracle *oracle = oracle_create(seed);
@@ -202,6 +252,7 @@ static void one_schema(uint64_t seed, struct counts *counts)
 	}
 	s.d = schema_types_message(types, "random.M0");
 	s.m = schema_message_find(schema, "random.M0");
+	judge_synthesised(&s, schema);
 	random_seed(&r, seed);
 	for (i = 0; i < MESSAGES_EACH; i++) {
 		struct wire w;
