@@ -40,6 +40,15 @@ struct link_set {
 	const struct link_events *events;
 };
 
+/* TLS over `below`, which was made with link_tls_below()'s events and is the new set's from here
+ * on. */
+int link_tls_create(struct link_set *below, const struct link_events *events,
+		    struct link_set **out) SPLIT_MUST_USE;
+const struct link_events *link_tls_below(void);
+/* A certificate for a run: DIR/tls.pem, DIR/tls.key. */
+int link_tls_certificate(const char *dir) SPLIT_MUST_USE;
+void link_tls_remove(const char *dir);
+
 /* One end of a net_ring device: frames go to and come from the worker at the other end. */
 struct link_ring {
 	struct rte_ring *tx, *rx;

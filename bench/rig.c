@@ -38,6 +38,8 @@ struct rig {
 	struct port_set *ports;
 	struct worker *worker;
 	struct control *control;
+	struct control_tls *tls;
+	cpu_set_t cores;
 	struct rte_ring *to_worker, *to_load;
 	struct rte_mempool *pool;
 	pthread_t control_thread;
@@ -72,8 +74,14 @@ static int config_make(struct rig *rig)
 	unsigned memory_mib = 3 * mbufs(o) * (MBUF_BYTES + 256) / (1u << 20) + 64;
 	unsigned calls = o->calls < 4096 ? 4096 : o->calls;
 	struct config_report rep;
-	char text[2048];
+	char text[2560], tls[256] = "";
 	int n, err;
+
+	if (o->tls)
+		(void)snprintf(tls, sizeof(tls),
+			       ", \"tls\": {\"certificates\": [{\"cert\": \"%s/tls.pem\","
+			       " \"key\": \"%s/tls.key\"}]}",
+			       rig->dir, rig->dir);
 
 	n = snprintf(
 		text, sizeof(text),
@@ -87,14 +95,14 @@ static int config_make(struct rig *rig)
 		"\"tcp\": {\"connections_max\": %u, \"backlog\": 1024},"
 		"\"grpc\": {\"calls_max\": %u, \"queue_max\": %u},"
 		"\"listeners\": [{\"name\": \"main\", \"address\": \"0.0.0.0\", \"port\": %u,"
-		"  \"services\": [\"*\"]}],"
+		"  \"services\": [\"*\"]%s}],"
 		"\"control\": {\"socket\": \"%s\"},"
 		"\"hosts\": [{\"name\": \"echo\", \"uids\": [%u], \"hugepages_fallback\": true}],"
 		"\"services\": [{\"name\": \"split.examples.Echo\", \"hosts\": [\"echo\"]}],"
 		"\"log\": {\"level\": \"warn\"}, \"telemetry\": {\"enabled\": false}}",
 		o->core_load, memory_mib, (int)getpid(), o->core_daemon,
 		o->adaptive ? "adaptive" : "poll", mbufs(o), RIG_ADDRESS, o->connections_max, calls,
-		calls, RIG_PORT, rig->socket, (unsigned)getuid());
+		calls, RIG_PORT, tls, rig->socket, (unsigned)getuid());
 	if (n < 0 || (size_t)n >= sizeof(text))
 		return -SPLIT_E_BASE_INTERNAL;
 	config_report_init(&rep);
@@ -152,6 +160,11 @@ static void *control_enter(void *arg)
 	return NULL;
 }
 
+static void perf_line(const char *line)
+{
+	perf_warn("%s", line);
+}
+
 static int daemon_make(struct rig *rig)
 {
 	struct worker_params wp = {.config = rig->config, .ports = rig->ports, .workers_n = 1};
@@ -162,10 +175,17 @@ static int daemon_make(struct rig *rig)
 				    .workers_n = 1};
 	int err = segment_sigbus_install();
 
+	if (err == 0)
+		err = control_tls_create(rig->config, "split-perf", perf_line, &rig->tls);
+	if (err == 0)
+		err = control_tls_start(rig->tls, &rig->cores);
 	rig->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	rig->report_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (err != 0 || rig->wake_fd < 0 || rig->report_fd < 0)
 		return err != 0 ? err : -SPLIT_E_BASE_SYSTEM;
+	wp.tls_contexts = control_tls_contexts(rig->tls);
+	wp.tls_helpers = control_tls_helpers(rig->tls);
+	cp.tls = rig->tls;
 	wp.wake_fd = rig->wake_fd;
 	wp.report_fd = rig->report_fd;
 	cp.report_fd = rig->report_fd;
@@ -219,6 +239,10 @@ static int start(struct rig *rig)
 	if (rig->host < 0)
 		return -SPLIT_E_BASE_SYSTEM;
 	err = control_signals_block();
+	if (err == 0 && rig->options.tls)
+		err = link_tls_certificate(rig->dir);
+	if (err == 0 && sched_getaffinity(0, sizeof(rig->cores), &rig->cores) != 0)
+		err = -SPLIT_E_BASE_SYSTEM;
 	if (err == 0)
 		err = config_make(rig);
 	if (err == 0) {
@@ -292,9 +316,12 @@ void rig_stop(struct rig *rig)
 		close(rig->report_fd);
 	if (rig->eal)
 		port_eal_stop();
+	control_tls_destroy(rig->tls);
 	config_free(rig->config);
 	echo_host_end(rig->host);
 	(void)unlink(rig->socket);
+	if (rig->options.tls)
+		link_tls_remove(rig->dir);
 	(void)rmdir(rig->dir);
 	free(rig);
 }

@@ -32,6 +32,7 @@ struct rig_options {
 	unsigned connections_max;
 	uint32_t message_bytes; /* largest payload */
 	unsigned calls;         /* at once */
+	bool tls;
 };
 
 int rig_start(const struct rig_options *options, struct rig **out) SPLIT_MUST_USE;

@@ -69,6 +69,7 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 		(uint32_t)perf_number("--size", perf_option(perf, "--size"), 0, 4194304 - 64, 64);
 	if (kind_take(perf, o) != 0)
 		return -SPLIT_E_BASE_INVALID;
+	o->tls = perf_flag(perf, "--tls");
 	o->port = perf_option(perf, "--port");
 	if (o->port != NULL && strcmp(o->port, "ring") == 0)
 		o->port = NULL;
@@ -331,6 +332,8 @@ const struct perf_mode perf_mode_rpc = {
 		"examples/echo;\n"
 		"                      bidi: each message waits for the answer to the last\n"
 		"  --messages N        of a streaming call; default 16\n"
+		"  --tls               over TLS 1.3, with a certificate made for the run (RSA "
+		"2048)\n"
 		"  --port P            ring (in process, default), tap, af_packet, af_xdp\n"
 		"  --idle MODE         poll (default) or adaptive; with a port its configuration "
 		"says\n"

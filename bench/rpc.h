@@ -12,6 +12,7 @@ struct rpc_options {
 	const struct perf_options *perf;
 	unsigned connections, streams;
 	uint32_t bytes;
+	bool tls;
 	enum h2_kind kind;
 	uint32_t messages; /* of a call, each way that streams */
 	double rate;

@@ -74,7 +74,8 @@ int rpc_port(const struct rpc_options *o, struct rpc_run *runs, unsigned *n_out,
 						      .build = o->build,
 						      .core_daemon = o->perf->core_a,
 						      .core_host = o->core_host,
-						      .poll = o->poll};
+						      .poll = o->poll,
+						      .tls = o->tls};
 	struct load_params params = {
 		.connections = o->connections,
 		.streams = o->streams,
@@ -98,8 +99,10 @@ int rpc_port(const struct rpc_options *o, struct rpc_run *runs, unsigned *n_out,
 	params.ctx = &served;
 	err = perf_pin(o->perf->core_b);
 	if (err == 0)
-		err = link_socket_create(served.address, (uint16_t)served.port, &load_link_events,
-					 &set);
+		err = link_socket_create(served.address, (uint16_t)served.port,
+					 o->tls ? link_tls_below() : &load_link_events, &set);
+	if (err == 0 && o->tls)
+		err = link_tls_create(set, &load_link_events, &set);
 	if (err == 0)
 		err = load_create(&params, set, &load);
 	if (err == 0)

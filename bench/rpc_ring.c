@@ -64,6 +64,7 @@ int rpc_ring(const struct rpc_options *o, struct rpc_run *runs, unsigned *n_out,
 		.connections_max = o->connections + 16,
 		.message_bytes = o->bytes,
 		.calls = o->connections * o->streams,
+		.tls = o->tls,
 	};
 	struct load_params params = {
 		.connections = o->connections,
@@ -88,7 +89,9 @@ int rpc_ring(const struct rpc_options *o, struct rpc_run *runs, unsigned *n_out,
 	struct link_ring link = rig_link(rig);
 
 	params.ctx = rig;
-	err = link_ring_create(&link, &load_link_events, &set);
+	err = link_ring_create(&link, o->tls ? link_tls_below() : &load_link_events, &set);
+	if (err == 0 && o->tls)
+		err = link_tls_create(set, &load_link_events, &set);
 	if (err == 0)
 		err = load_create(&params, set, &load);
 	if (err == 0)

@@ -76,16 +76,19 @@ static void build_default(char *out, size_t bytes)
 
 static void script_exec(const struct served_options *o, const struct served *s, int out)
 {
-	char build[1024], daemon[16], host[16];
+	char build[1024], daemon[16], host[16], cert[64], key[64];
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	(void)dup2(out, STDOUT_FILENO);
 	build_default(build, sizeof(build));
 	snprintf(daemon, sizeof(daemon), "%u", o->core_daemon);
 	snprintf(host, sizeof(host), "%u", o->core_host);
+	snprintf(cert, sizeof(cert), "%s/tls.pem", s->certificate);
+	snprintf(key, sizeof(key), "%s/tls.key", s->certificate);
 	execl("/bin/bash", "bash", SPLIT_PERF_ROOT "/scripts/serve.sh", "echo", "--port", o->port,
 	      "--no-setup", "--build", o->build != NULL ? o->build : build, "--config", s->config,
-	      "--daemon-core", daemon, "--host-core", host, (char *)NULL);
+	      "--daemon-core", daemon, "--host-core", host, o->tls ? "--tls-cert" : (char *)NULL,
+	      cert, "--tls-key", key, (char *)NULL);
 	perf_warn("cannot run scripts/serve.sh: %s", strerror(errno));
 	_exit(127);
 }
@@ -174,6 +177,12 @@ int served_start(const struct served_options *o, struct served *s)
 	s->core_daemon = o->core_daemon;
 	s->core_host = o->core_host;
 	err = config_write(s, o->poll);
+	if (err == 0 && o->tls) {
+		(void)snprintf(s->certificate, sizeof(s->certificate),
+			       "/tmp/split-perf-tls.XXXXXX");
+		err = mkdtemp(s->certificate) != NULL ? link_tls_certificate(s->certificate)
+						      : -SPLIT_E_BASE_SYSTEM;
+	}
 	if (err == 0 && pipe2(out, O_CLOEXEC) != 0)
 		err = -SPLIT_E_BASE_SYSTEM;
 	if (err == 0) {
@@ -229,6 +238,11 @@ void served_stop(struct served *s)
 	if (s->config[0] != '\0')
 		(void)unlink(s->config);
 	s->config[0] = '\0';
+	if (s->certificate[0] != '\0') {
+		link_tls_remove(s->certificate);
+		(void)rmdir(s->certificate);
+		s->certificate[0] = '\0';
+	}
 }
 
 static uint64_t value_of(const json_t *object, const char *name)

@@ -13,7 +13,8 @@
 struct served {
 	pid_t script, splitd, host;
 	char netns[64], address[64], prefix[64];
-	char config[40]; /* file made from config/demo.json */
+	char config[40];      /* file made from config/demo.json */
+	char certificate[40]; /* folder of tls.pem and tls.key; empty: no TLS */
 	unsigned port;
 	int home_fd; /* the namespace this thread came from; -1: it is there */
 	struct ctl_client ctl;
@@ -25,6 +26,7 @@ struct served_options {
 	const char *build; /* NULL: the one this program is in */
 	unsigned core_daemon, core_host;
 	bool poll; /* idle.mode "poll"; else as in config/demo.json */
+	bool tls;
 };
 
 /* Bring them up with stage counting on, and move this thread into their namespace. Takes seconds.

@@ -40,7 +40,7 @@ def context():
 
 def address(target):
     host, port = target.rsplit(":", 1)
-    return host, int(port)
+    return host.strip("[]"), int(port)
 
 
 def over_tls(target, method):
