@@ -68,6 +68,15 @@ def grpc_body(size, folder):
     return path
 
 
+def certificate(folder):
+    """One for the run, RSA 2048 as most servers on the web have it: (certificate, key)."""
+    cert, key = pathlib.Path(folder, "tls.pem"), pathlib.Path(folder, "tls.key")
+    if not cert.exists():
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=compare", "-keyout", key,
+                        "-out", cert], check=True, capture_output=True)
+    return str(cert), str(key)
+
+
 class Grpc:
     """What the two gRPC servers share: how h2load calls them."""
 
@@ -75,7 +84,7 @@ class Grpc:
         self.folder = folder
 
     def load(self, size, shape, requests):
-        return h2load(self, shape, requests, f"http://{self.target}/split.examples.Echo/Unary",
+        return h2load(self, shape, requests, f"{self.args.scheme}://{self.target}/split.examples.Echo/Unary",
                       ["-d", grpc_body(size, self.folder), "-H", "content-type: application/grpc", "-H", "te: trailers"])
 
 
@@ -84,9 +93,11 @@ class Splitd(Grpc):
 
     def __init__(self, args, folder):
         super().__init__(folder)
+        self.args = args
+        tls = ["--tls-cert", certificate(folder)[0], "--tls-key", certificate(folder)[1]] if args.tls else []
         self.host_core = SERVER_CORE if args.layout == "shared" else CLIENT_CORE
         self.served = Served(args.build, "echo", port=args.port,
-                             options=["--mtu", str(args.mtu), "--daemon-core", str(SERVER_CORE), "--host-core", str(self.host_core)])
+                             options=["--mtu", str(args.mtu), "--daemon-core", str(SERVER_CORE), "--host-core", str(self.host_core), *tls])
 
     def __enter__(self):
         self.served.__enter__()
@@ -165,19 +176,24 @@ class Grpcpp(Peer, Grpc):
     name = "grpc++"
 
     def command(self):
-        return [self.args.build + "/bench/peers/grpcpp_echo", f"198.18.1.2:{PEER_PORT}"]
+        tls = ["--tls", *certificate(self.folder)] if self.args.tls else []
+        return [self.args.build + "/bench/peers/grpcpp_echo", f"198.18.1.2:{PEER_PORT}", *tls]
 
 
 class Nghttpd(Peer):
     name = "nghttpd"
 
     def command(self):
+        self.static = pathlib.Path(self.folder, "static")
+        self.static.mkdir(exist_ok=True)
         for size in self.args.bytes:
-            pathlib.Path(self.folder, f"static-{size}").write_bytes(b"x" * size)
-        return ["nghttpd", "--no-tls", "-a", "198.18.1.2", "-d", self.folder, "-n1", "-m256", PEER_PORT]
+            pathlib.Path(self.static, f"static-{size}").write_bytes(b"x" * size)
+        # Not the folder of the key.
+        common = ["nghttpd", "-a", "198.18.1.2", "-d", self.static, "-n1", "-m256"]
+        return [*common, PEER_PORT, *certificate(self.folder)[::-1]] if self.args.tls else [*common, "--no-tls", PEER_PORT]
 
     def load(self, size, shape, requests):
-        return h2load(self, shape, requests, f"http://{self.target}/static-{size}", [])
+        return h2load(self, shape, requests, f"{self.args.scheme}://{self.target}/static-{size}", [])
 
 
 def h2load(server, shape, requests, url, more):
@@ -261,7 +277,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", required=True)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--tls", action="store_true", help="every server with TLS 1.3, the same RSA 2048 certificate, ALPN h2")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="aimed length of one run")
     parser.add_argument("--bytes", default="64,1024,49152,487424")
@@ -272,8 +288,7 @@ def main():
     parser.add_argument("--layout", choices=("shared", "split"), default="shared", help="splitd's host: on the daemon's core, or on h2load's")
     parser.add_argument("--svg", help="write a plot to this file")
     args = parser.parse_args()
-    if args.tls:
-        sys.exit("compare: --tls: this splitd has no TLS yet; run without --tls")
+    args.scheme = "https" if args.tls else "http"
     args.mtu = args.mtu or (3400 if args.port == "af_xdp" else 1500)
     args.bytes = [int(b) for b in args.bytes.split(",")]
     kinds = {"splitd": Splitd, "grpc++": Grpcpp, "nghttpd": Nghttpd}
@@ -295,7 +310,7 @@ def main():
                             log(f"{shape} {size} B run {number + 1}/{args.runs} {system}: {runs[system][-1]['calls_per_s']:.0f} calls/s")
                 for system in systems:
                     median = lambda key: statistics.median(r[key] for r in runs[system])
-                    rows.append({"system": system, "shape": shape, "bytes": size, "tls": False, "calls_per_s": median("calls_per_s"),
+                    rows.append({"system": system, "shape": shape, "bytes": size, "tls": args.tls, "calls_per_s": median("calls_per_s"),
                                  "cpu_ns_per_call": median("cpu_ns_per_call"), "process_ns_per_call": median("process_ns_per_call"),
                                  "noise": median("noise"), "errors": sum(r["errors"] for r in runs[system]),
                                  "runs": len(runs[system])})

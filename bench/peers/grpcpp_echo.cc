@@ -7,6 +7,8 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -98,14 +100,34 @@ class GenericCall final : public Tag {
   grpc::ByteBuffer buffer_;
 };
 
+std::string ReadFile(const char* name) {
+  std::ifstream file(name);
+  return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
+std::shared_ptr<grpc::ServerCredentials> Credentials(const char* cert, const char* key) {
+  if (cert == nullptr)
+    return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions options;
+  options.pem_key_cert_pairs.push_back({ReadFile(key), ReadFile(cert)});
+  return grpc::SslServerCredentials(options);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: grpcpp_echo ADDRESS:PORT [--generic]\n");
+    std::fprintf(stderr, "usage: grpcpp_echo ADDRESS:PORT [--generic] [--tls CERT KEY]\n");
     return 2;
   }
-  const bool generic = argc > 2 && !std::strcmp(argv[2], "--generic");
+  bool generic = false;
+  const char *cert = nullptr, *key = nullptr;
+  for (int i = 2; i < argc; i++) {
+    if (!std::strcmp(argv[i], "--generic"))
+      generic = true;
+    else if (!std::strcmp(argv[i], "--tls") && i + 2 < argc)
+      cert = argv[++i], key = argv[++i];
+  }
   sigset_t ending;
   sigemptyset(&ending);
   sigaddset(&ending, SIGTERM);
@@ -115,7 +137,7 @@ int main(int argc, char** argv) {
   Echo::AsyncService typed_service;
   grpc::AsyncGenericService generic_service;
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(argv[1], grpc::InsecureServerCredentials());
+  builder.AddListeningPort(argv[1], Credentials(cert, key));
   if (generic)
     builder.RegisterAsyncGenericService(&generic_service);
   else
