@@ -20,10 +20,10 @@
 #define KEPT_BYTES (18u * 1024u)
 /* A worker needs one for reading and one for writing at a time. Under ASan none are kept, so that
  * it sees a use after free. */
-#define KEPT_MAX (POISON_ENABLED ? 0u : 4u)
+#define KEPT_MAX 4u
 
 struct kept {
-	void *block[4];
+	void *block[KEPT_MAX];
 	unsigned n;
 };
 
@@ -95,7 +95,7 @@ static void block_free(void *block)
 		return;
 	n = block_bytes(block_size(block));
 	used_add(-(long)(HEADER_BYTES + n));
-	if (n != KEPT_BYTES || kept.n >= KEPT_MAX) {
+	if (n != KEPT_BYTES || POISON_ENABLED || kept.n >= KEPT_MAX) {
 		free((uint8_t *)block - HEADER_BYTES);
 		return;
 	}
