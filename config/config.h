@@ -287,7 +287,7 @@ struct config_grpc {
 	uint64_t compress_bytes_min;   /* CONFIG_COMPRESS_ALWAYS: smaller ones only when asked */
 	uint64_t compress_quantum;     /* plain bytes of one worker's turn */
 	uint64_t compress_memory;      /* compressed bytes kept by one worker */
-	bool health, reflection;       /* services that the daemon answers itself */
+	bool health, reflection, channelz; /* services that the daemon answers itself */
 };
 
 struct config_linearize {
@@ -349,6 +349,7 @@ struct config_service {
 	uint32_t workers[CONFIG_WORKERS_MAX]; /* indices into config->workers; empty in the file:
 						 all */
 	uint32_t workers_n;
+	uint64_t wait_for_host_ns; /* calls wait so long for a host to attach; 0: they do not */
 	struct config_service_limits limits;
 	struct config_item *allow; /* identities of clients; none: everybody */
 	uint32_t allow_n;

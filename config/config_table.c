@@ -619,6 +619,9 @@ static const struct field grpc_fields[] = {
 	     "it "
 	     "is attached and takes calls, the empty name while any is. A service of that name in "
 	     "services has precedence."),
+	BOOL("channelz", channelz, "true",
+	     "Answer grpc.channelz.v1.Channelz: this worker's calls and connections, with their "
+	     "clients' addresses. A service of that name in services has precedence."),
 	BOOL("reflection", reflection, "true",
 	     "Answer server reflection (grpc.reflection.v1 and v1alpha) from the descriptors of "
 	     "what "
@@ -763,6 +766,10 @@ static const struct field service_fields[] = {
 	 .def_is = "all workers",
 	 .help = "Placement of services: indices in workers of those that serve it. Others end its "
 		 "calls with UNIMPLEMENTED."},
+	DURATION("wait_for_host", wait_for_host_ns, "0", 0, HOUR,
+		 "While no process that serves it is attached, its calls wait so long for one, "
+		 "within "
+		 "their deadlines, instead of ending with UNAVAILABLE at once."),
 	OBJECT("limits", limits, limits_table, "Its own limits."),
 	{.key = "allow",
 	 .type = FIELD_ITEMS,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "linearize/linearize.h"
+#include "linearize/manifest/manifest.h"
 
 /* A set that says what the schema knows; NULL when there is no memory for it. */
 static struct services_catalog *catalog_synthesised(const struct schema *schema,
@@ -37,16 +38,32 @@ static struct services_catalog *catalog_synthesised(const struct schema *schema,
 	return catalog;
 }
 
+/* The operator's manifest of the first of its services that has one: it goes over what a host says.
+ */
+static const uint8_t *manifest_set_of(const struct control *control,
+				      const struct attach_request *request, size_t *bytes_out)
+{
+	for (size_t i = 0; control->manifests != NULL && i < request->methods_n; i++) {
+		int service = config_service_find(control->p.config, request->methods[i].service);
+
+		if (service >= 0 && control->manifests[service] != NULL)
+			return manifest_bytes(control->manifests[service], bytes_out);
+	}
+	return NULL;
+}
+
 struct services_catalog *control_catalog_make(const struct control_host *host,
 					      const struct attach_request *request)
 {
 	struct services_catalog *catalog = NULL;
 	size_t bytes = 0;
-	const uint8_t *set = schema_descriptor_set(host->schema, &bytes);
+	const uint8_t *set = manifest_set_of(host->control, request, &bytes);
 	int err;
 
 	if (!host->control->p.config->grpc.reflection)
 		return NULL;
+	if (set == NULL)
+		set = schema_descriptor_set(host->schema, &bytes);
 	if (set != NULL) {
 		err = services_catalog_create(set, bytes, &catalog);
 		if (err == 0)

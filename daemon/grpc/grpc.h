@@ -281,6 +281,16 @@ unsigned grpc_connection_streams(const struct grpc_connection *conn);
 /* Graceful: no new calls, running ones go on (GOAWAY in two steps). Else at once. */
 void grpc_connection_goaway(struct grpc_connection *conn, bool graceful);
 
+/* Ids count up from 1 within a server. */
+struct grpc_connection_stats {
+	uint64_t id;
+	uint64_t streams_started, streams_succeeded, streams_failed;
+	uint64_t messages_sent, messages_received, keepalives_sent;
+};
+void grpc_connection_stats(const struct grpc_connection *conn, struct grpc_connection_stats *out);
+/* The connection with the smallest id from `id` on; NULL: none. */
+struct grpc_connection *grpc_connection_from(struct grpc_server *server, uint64_t id);
+
 void *grpc_call_user(const struct grpc_call *call);
 void grpc_call_user_set(struct grpc_call *call, void *user);
 struct grpc_connection *grpc_call_connection(const struct grpc_call *call);

@@ -107,13 +107,14 @@ struct grpc_connection {
 	struct list writable;
 	uint64_t hold_bytes;      /* of server->hold_bytes */
 	unsigned calls_n, idle_n; /* of server->calls_open; of them, on server->idle */
+	struct list link;         /* server.all */
+	struct grpc_connection_stats stats;
 	/* grpc_life.c */
 	struct wheel_timer life;
 	uint64_t active_ns; /* when it was last seen to have a stream or to say something */
 	uint64_t age_ns;    /* when it is as old as it may become; UINT64_MAX: never */
 	uint64_t ping_ns;   /* our keepalive PING that nothing came behind yet; 0: none */
 	uint64_t leave_ns;  /* when it is cut, once `leaving` */
-	uint32_t pings;
 	bool living, leaving;
 	bool destroying;
 };
@@ -149,6 +150,8 @@ struct grpc_server {
 	uint32_t quantum_left;
 	uint64_t now_ns;
 	uint64_t jitter;
+	struct list all; /* struct grpc_connection, by id */
+	uint64_t connections_made;
 	struct grpc_counters counters;
 };
 

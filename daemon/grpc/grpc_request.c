@@ -361,6 +361,7 @@ int grpc_on_headers(void *session_user, struct http2_stream *stream, const struc
 	memset(&head, 0, sizeof(head));
 	head.request.metadata = server->metadata;
 	call->conn = conn;
+	conn->stats.streams_started++;
 	wheel_timer_init(&call->deadline, grpc_deadline_fire);
 	list_init(&call->writable_link);
 	list_init(&call->idle_link);

@@ -152,7 +152,7 @@ static void numbers_answer(struct services_call *call, const request_t *rq, resp
 
 static void list_answer(struct services_call *call, response_t *r)
 {
-	static const char *const own[] = {"grpc.health.v1.Health",
+	static const char *const own[] = {"grpc.channelz.v1.Channelz", "grpc.health.v1.Health",
 					  "grpc.reflection.v1.ServerReflection",
 					  "grpc.reflection.v1alpha.ServerReflection"};
 	Grpc__Reflection__V1__ListServiceResponse answer =

@@ -9,12 +9,20 @@
 COUNTER_DEFINE(services, SERVICES_COUNTERS);
 
 #define HEALTH      "/grpc.health.v1.Health/"
+#define CHANNELZ    "/grpc.channelz.v1.Channelz/"
 #define REFLECTION  "/grpc.reflection.v1.ServerReflection/"
 #define REFLECTION1 "/grpc.reflection.v1alpha.ServerReflection/"
 
 static const struct services_method methods[] = {
 	{HEALTH "Check", GRPC_UNARY, health_check},
 	{HEALTH "Watch", GRPC_SERVER_STREAMING, health_watch},
+	{CHANNELZ "GetTopChannels", GRPC_UNARY, channelz_top_channels},
+	{CHANNELZ "GetServers", GRPC_UNARY, channelz_servers},
+	{CHANNELZ "GetServer", GRPC_UNARY, channelz_server},
+	{CHANNELZ "GetServerSockets", GRPC_UNARY, channelz_server_sockets},
+	{CHANNELZ "GetChannel", GRPC_UNARY, channelz_none},
+	{CHANNELZ "GetSubchannel", GRPC_UNARY, channelz_none},
+	{CHANNELZ "GetSocket", GRPC_UNARY, channelz_socket},
 	{REFLECTION "ServerReflectionInfo", GRPC_BIDI, reflection_info},
 	{REFLECTION1 "ServerReflectionInfo", GRPC_BIDI, reflection_info},
 };
@@ -252,6 +260,8 @@ static bool path_on(const struct services *s, const char *path, size_t n)
 {
 	if (n >= sizeof(HEALTH) - 1 && memcmp(path, HEALTH, sizeof(HEALTH) - 1) == 0)
 		return s->config.health;
+	if (n >= sizeof(CHANNELZ) - 1 && memcmp(path, CHANNELZ, sizeof(CHANNELZ) - 1) == 0)
+		return s->config.channelz;
 	if ((n >= sizeof(REFLECTION) - 1 &&
 	     memcmp(path, REFLECTION, sizeof(REFLECTION) - 1) == 0) ||
 	    (n >= sizeof(REFLECTION1) - 1 &&

@@ -1,5 +1,6 @@
 /* The services that the daemon answers itself: grpc.health.v1.Health (Check and Watch), server
- * reflection (grpc.reflection.v1 and v1alpha), as gRPC's own documents describe them.
+ * reflection (grpc.reflection.v1 and v1alpha), grpc.channelz.v1, as gRPC's own documents describe
+ * them.
  *
  * They are one more backend of daemon/grpc: the worker asks services_open first and looks among its
  * hosts' methods only for what is not theirs. What they tell comes from a `services_source`, which
@@ -27,6 +28,7 @@
 	X(watch_changes, "changes told to watches")                                                \
 	X(reflections, "reflection requests answered")                                             \
 	X(reflection_errors, "of these, with an error")                                            \
+	X(channelz, "channelz requests answered")                                                  \
 	X(calls_over, "calls refused: too many at once")                                           \
 	X(answers_over, "answers refused: too many bytes under way")                               \
 	X(malformed, "requests that could not be decoded")
@@ -54,6 +56,12 @@ enum services_health {
 	SERVICES_NOT_SERVING,
 };
 
+struct services_address {
+	uint8_t family; /* 4 or 6 */
+	uint16_t port;
+	uint8_t bytes[16]; /* IPv4 in the first four */
+};
+
 /* What the worker says of itself. */
 struct services_source {
 	/* By full name, not NUL-terminated; the empty one: of the server as a whole. Cheap. */
@@ -62,12 +70,17 @@ struct services_source {
 	const char *(*service)(void *ctx, size_t i);
 	/* Catalogs of what is attached now, 0, 1, ...; NULL behind the last. */
 	const struct services_catalog *(*catalog)(void *ctx, size_t i);
+	/* Of a connection of `grpc`'s. */
+	void (*addresses)(void *ctx, struct grpc_connection *conn, struct services_address *local,
+			  struct services_address *remote);
 	void *ctx;
 };
 
 struct services_config {
 	bool health;
 	bool reflection;
+	bool channelz;
+	unsigned worker; /* index of the worker, below 512: part of channelz's ids */
 };
 
 struct services;

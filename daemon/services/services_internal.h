@@ -88,6 +88,15 @@ void health_watch(struct services_call *call, const uint8_t *p, uint32_t n);
 void health_update(struct services_call *call);
 void reflection_info(struct services_call *call, const uint8_t *p, uint32_t n);
 
+/* ---- channelz.c ----------------------------------------------------------------------------- */
+
+void channelz_top_channels(struct services_call *call, const uint8_t *p, uint32_t n);
+void channelz_servers(struct services_call *call, const uint8_t *p, uint32_t n);
+void channelz_server(struct services_call *call, const uint8_t *p, uint32_t n);
+void channelz_server_sockets(struct services_call *call, const uint8_t *p, uint32_t n);
+void channelz_socket(struct services_call *call, const uint8_t *p, uint32_t n);
+void channelz_none(struct services_call *call, const uint8_t *p, uint32_t n);
+
 /* ---- catalog.c ------------------------------------------------------------------------------ */
 
 /* The file of that name; that declares the symbol; that declares the extension. NULL: none. */

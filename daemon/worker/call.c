@@ -141,8 +141,8 @@ static bool call_cancel(struct call *call, unsigned cause)
 	return true;
 }
 
-/* grpc may be writing a message into its room: a host can end a stream while more comes. The room is
- * kept until the call has ended at the client. */
+/* grpc may be writing a message into its room: a host can end a stream while more comes. The room
+ * is kept until the call has ended at the client. */
 static bool wire_lent(const struct call *call)
 {
 	return call->wire != NULL && !call->have_message && call->grpc != NULL && !call->finished;
@@ -154,6 +154,7 @@ void call_leave_host(struct call *call, unsigned cause)
 	struct attached *ep = call->ep;
 
 	call_left(call);
+	list_del(&call->host_wait);
 	if (call->sought != NULL) {
 		balance_method_put(w->balance, call->sought);
 		call->sought = NULL;
@@ -300,6 +301,7 @@ static struct call *call_new(struct worker *w, struct connection *c, struct grpc
 	list_init(&call->opening);
 	list_init(&call->grant);
 	list_init(&call->wait);
+	list_init(&call->host_wait);
 	list_init(&call->replies);
 	list_init(&call->job.link);
 	call->job.kind = JOB_DECODE;
@@ -314,6 +316,12 @@ static int open_refused(struct worker *w, int code, struct grpc_accept *accept)
 	return (int)status;
 }
 
+static void sought_put(struct worker *w, struct balance_method *sought)
+{
+	if (sought != NULL)
+		balance_method_put(w->balance, sought);
+}
+
 static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_head *head,
 		   struct grpc_accept *accept)
 {
@@ -323,22 +331,27 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 	const struct method *method;
 	struct call *call;
 	size_t service;
+	int waits = -1;
 	int err;
 
 	err = services_open(w->services, grpc, head, accept);
 	if (unlikely(err != SPLIT_AGAIN))
 		return err;
 	err = balance_lookup(w->balance, head->path, head->path_len, &sought);
-	if (err != 0)
+	if (err == -SPLIT_E_BALANCE_NONE)
+		waits = host_wait_service(w, head);
+	if (err != 0 && waits < 0)
 		return open_refused(w, err, accept);
-	service = balance_method_service(w->balance, sought);
+	if (err != 0)
+		sought = NULL;
+	service = sought != NULL ? balance_method_service(w->balance, sought) : (size_t)waits;
 	if (!config_listener_has_service(c->listener, (uint32_t)service)) {
-		balance_method_put(w->balance, sought);
+		sought_put(w, sought);
 		return open_refused(w, -SPLIT_E_BALANCE_UNKNOWN, accept);
 	}
 	err = connection_allow(c, service);
 	if (err != 0) {
-		balance_method_put(w->balance, sought);
+		sought_put(w, sought);
 		accept->refusal =
 			err == GRPC_UNAUTHENTICATED
 				? "the service asks for a client certificate"
@@ -352,9 +365,16 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 			call_items_put(call);
 			pool_put(&w->call_pool, call);
 		}
-		balance_method_put(w->balance, sought);
+		sought_put(w, sought);
 		counter_inc(&w->counters.calls_refused);
 		return GRPC_RESOURCE_EXHAUSTED;
+	}
+	accept->user = call;
+	counter_inc(&w->counters.calls);
+	counter_set(&w->counters.gauge_calls, pool_in_use(&w->call_pool));
+	if (sought == NULL) {
+		host_wait_begin(call, head, waits, accept);
+		return 0;
 	}
 	method = balance_method_any(sought);
 	call->sought = sought;
@@ -362,11 +382,8 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 	accept->kind = method->kind;
 	accept->message_bytes_max = (uint32_t)method->decode_limits.wire_bytes_max;
 	accept->timeout_ns = method->timeout_ns;
-	accept->user = call;
 	if (grpc_kind_many_requests(call->kind))
 		list_add_tail(&w->opening, &call->opening);
-	counter_inc(&w->counters.calls);
-	counter_set(&w->counters.gauge_calls, pool_in_use(&w->call_pool));
 	return 0;
 }
 

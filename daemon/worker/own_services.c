@@ -59,6 +59,25 @@ static const struct services_catalog *source_catalog(void *ctx, size_t i)
 	return NULL;
 }
 
+static void address_fill(struct services_address *to, const struct net_addr *from)
+{
+	to->family = from->family;
+	to->port = from->port;
+	memcpy(to->bytes, from->bytes, sizeof(to->bytes));
+}
+
+static void source_addresses(void *ctx, struct grpc_connection *grpc,
+			     struct services_address *local, struct services_address *remote)
+{
+	const struct connection *c = grpc_connection_user(grpc);
+	struct net_addr addr;
+
+	(void)ctx;
+	tcp_local(c->tcp, &addr);
+	address_fill(local, &addr);
+	address_fill(remote, &c->peer);
+}
+
 static bool configured(const struct worker *w, const char *name)
 {
 	return config_service_find(w->cfg, name) >= 0;
@@ -68,12 +87,15 @@ int own_services_setup(struct worker *w)
 {
 	const struct config_grpc *g = &w->cfg->grpc;
 	const struct services_config cfg = {
+		.worker = w->params.index,
+		.channelz = g->channelz && !configured(w, "grpc.channelz.v1.Channelz"),
 		.health = g->health && !configured(w, "grpc.health.v1.Health"),
 		.reflection = g->reflection &&
 			      !configured(w, "grpc.reflection.v1.ServerReflection") &&
 			      !configured(w, "grpc.reflection.v1alpha.ServerReflection"),
 	};
 	const struct services_source source = {
+		.addresses = source_addresses,
 		.health = source_health,
 		.service = source_service,
 		.catalog = source_catalog,

@@ -414,6 +414,8 @@ static void on_tick(struct wheel_timer *timer, uint64_t now_ns)
 		attached_take_back(list_entry(pos, struct attached, link));
 	balance_tick(w->balance, now_ns);
 	own_services_look(w);
+	if (!list_empty(&w->host_wait))
+		host_wait_run(w);
 	wheel_arm(&w->wheel, &w->tick, now_ns + TICK_NS);
 }
 

@@ -25,6 +25,7 @@ int worker_create(const struct worker_params *params, struct worker **worker_out
 	list_init(&w->connections);
 	list_init(&w->due);
 	list_init(&w->opening);
+	list_init(&w->host_wait);
 	list_init(&w->jobs);
 	list_init(&w->reply_wait);
 	list_init(&w->endpoints);

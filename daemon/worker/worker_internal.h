@@ -74,6 +74,8 @@
 	X(calls, "calls begun")                                                                    \
 	X(calls_refused, "calls refused: limit of calls")                                          \
 	X(calls_denied, "calls refused: the service does not allow the client (services[].allow)") \
+	X(host_waits, "calls that waited for a host to attach (wait_for_host)")                    \
+	X(host_waits_over, "of these, calls whose time was over")                                  \
 	X(calls_answered, "calls whose host gave a status")                                        \
 	X(calls_unavailable, "calls ended because no host, or not any more")                       \
 	X(calls_exhausted, "calls ended because a queue, table or segment had no room for them")   \
@@ -288,7 +290,9 @@ struct call {
 	struct balance_method *sought; /* held from open until pick */
 	struct balance_call balance;
 	struct list in_ep;
-	struct list opening; /* worker.opening: a stream to be published */
+	struct list opening;   /* worker.opening: a stream to be published */
+	struct list host_wait; /* worker.host_wait: nobody serves it yet */
+	uint64_t wait_until_ns;
 	struct list grant;
 	struct list wait;
 	enum call_wait waiting;
@@ -420,6 +424,7 @@ struct worker {
 	uint64_t pages_returned; /* counts; reply_wait's head is tried again when it moved */
 	uint64_t pages_mark;
 
+	struct list host_wait; /* struct call */
 	struct list connections;
 	struct list due;
 	struct list opening;    /* struct call: streams that began in this turn */
@@ -681,6 +686,17 @@ void call_left(struct call *call);
 void connection_replies_retry(struct connection *c);
 /* See to clients that do not read. A few times in a reader_timeout. */
 void readers_check(struct worker *w);
+
+/* ---- host_wait.c ---------------------------------------------------------------------------- */
+
+/* The configured service of a call that nobody serves now, if its calls wait for a host; else -1.
+ */
+int host_wait_service(const struct worker *w, const struct grpc_request_head *head);
+/* Let it wait. From open. */
+void host_wait_begin(struct call *call, const struct grpc_request_head *head, int service,
+		     struct grpc_accept *accept);
+/* Hosts may have come, or the time of some be over. */
+void host_wait_run(struct worker *w);
 
 /* ---- own_services.c ------------------------------------------------------------------------- */
 

@@ -3,6 +3,8 @@
 
 usage: services_client.py SET TARGET check SERVICE           prints the status, or the code of the failure
        services_client.py SET TARGET watch SERVICE           prints each status as it comes, until it is ended
+       services_client.py SET TARGET call SECONDS            calls the echo service, within that deadline
+       services_client.py SET TARGET channelz -              asks everything of channelz
        services_client.py SET TARGET reflect VERSION         asks everything of reflection, calls what it found
 
 SET is the descriptor set of the services' own protos; nothing else is known beforehand.
@@ -105,6 +107,43 @@ def reflect(channel, own, version):
     print("reflected")
 
 
+def channelz(channel, own):
+    kind = "grpc.channelz.v1."
+
+    def ask(method, **fields):
+        request, response = own(f"{kind}{method}Request"), own(f"{kind}{method}Response")
+        return channel.unary_unary(f"/{kind}Channelz/{method}", request.SerializeToString, response.FromString)(
+            request(**fields), timeout=30)
+
+    def code(method, **fields):
+        try:
+            ask(method, **fields)
+        except grpc.RpcError as e:
+            return e.code().name
+        return "OK"
+    top = ask("GetTopChannels")
+    assert top.end and not top.channel, top
+    servers = ask("GetServers")
+    assert servers.end and len(servers.server) == 1, servers
+    server = servers.server[0]
+    assert server.data.calls_started >= 2 and server.data.calls_succeeded >= 1, server
+    assert ask("GetServer", server_id=server.ref.server_id).server.ref == server.ref
+    sockets = ask("GetServerSockets", server_id=server.ref.server_id)
+    ids = [s.socket_id for s in sockets.socket_ref]
+    assert sockets.end and ids == sorted(set(ids)) and ids, sockets
+    page = ask("GetServerSockets", server_id=server.ref.server_id, start_socket_id=ids[0] + 1)
+    assert [s.socket_id for s in page.socket_ref] == ids[1:], page
+    mine = ask("GetSocket", socket_id=ids[-1]).socket
+    assert mine.data.streams_started >= 6 and mine.data.messages_received >= 6, mine
+    assert mine.data.streams_succeeded >= 5 and mine.data.messages_sent >= 5, mine
+    assert mine.local.tcpip_address.port == 50051 and mine.remote.tcpip_address.port > 0, mine
+    assert len(mine.remote.tcpip_address.ip_address) == 4, mine
+    for method, fields in (("GetServer", {"server_id": 9999}), ("GetSocket", {"socket_id": 1}), ("GetChannel", {"channel_id": 1}),
+                           ("GetSubchannel", {"subchannel_id": 1}), ("GetServerSockets", {"server_id": 77})):
+        assert code(method, **fields) == "NOT_FOUND", method
+    print("channelz")
+
+
 def main():
     path, target, what, name = sys.argv[1:5]
     own_files = descriptor_pb2.FileDescriptorSet.FromString(pathlib.Path(path).read_bytes()).file
@@ -116,6 +155,10 @@ def main():
         if what == "check":
             print(word(channel.unary_unary("/grpc.health.v1.Health/Check", request.SerializeToString, response.FromString)(
                 request(service=name), timeout=30)))
+        elif what == "call":
+            print(channel.unary_unary("/split.examples.Echo/Unary")(b"\x0a\x02hi", timeout=float(name)).decode()[2:], flush=True)
+        elif what == "channelz":
+            channelz(channel, own)
         elif what == "watch":
             for r in channel.unary_stream("/grpc.health.v1.Health/Watch", request.SerializeToString, response.FromString)(
                     request(service=name), timeout=300):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from bed import Bed, demo_config
-from served import ROOT, need_kernel
+from served import ROOT, need_kernel, wait_until
 
 PATIENCE = 60
 ECHO = "split.examples.Echo"
@@ -20,6 +20,7 @@ def main():
     build = pathlib.Path(sys.argv[1])
     config = demo_config()
     config["shutdown"] = {"drain_timeout": "5s"}
+    next(s for s in config["services"] if s["name"] == ECHO)["wait_for_host"] = "30s"
     with Bed(build, config) as bed:
         client = [ROOT / "tests/e2e/services_client.py", build / "daemon/services/services.set", bed.target]
 
@@ -55,13 +56,20 @@ def main():
         says(whole, "NOT_SERVING")
         says(none, "SERVICE_UNKNOWN")
 
+        # Calls wait for a host, within their deadlines.
+        early = [bed.start([*client, "call", "60"], stdout=subprocess.PIPE, bufsize=0) for _ in range(3)]
+        assert ask("call", "0.5") == "DEADLINE_EXCEEDED"
+        wait_until(lambda: bed.counters()["worker.host_waits"] >= 4, PATIENCE, "the calls wait")
         host = bed.host_start("echo")
+        for call in early:
+            says(call, "hi")
         says(echo, "SERVING")
         says(whole, "SERVING")
         assert ask("check", "") == "SERVING" and ask("check", ECHO) == "SERVING"
         for version in ("v1", "v1alpha"):
             text = ask("reflect", version)
             assert text.endswith("reflected") and ECHO in text, text
+        assert ask("channelz", "-") == "channelz"
 
         host.kill()
         host.wait()

@@ -41,6 +41,15 @@ static const struct services_catalog *catalog(void *ctx, size_t i)
 	return NULL;
 }
 
+static void addresses(void *ctx, struct grpc_connection *conn, struct services_address *local,
+		      struct services_address *remote)
+{
+	(void)ctx;
+	must(conn != NULL);
+	*local = (struct services_address){.family = 4};
+	*remote = (struct services_address){.family = 6, .port = 9};
+}
+
 static int on_open(void *ctx, struct grpc_call *call, const struct grpc_request_head *head,
 		   struct grpc_accept *accept)
 {
@@ -109,8 +118,9 @@ static void greet(struct grpc_connection *conn, const char *path)
 
 static void setup(void)
 {
-	const struct services_config config = {.health = true, .reflection = true};
-	const struct services_source source = {health, service, catalog, NULL};
+	const struct services_config config = {
+		.health = true, .reflection = true, .channelz = true};
+	const struct services_source source = {health, service, catalog, addresses, NULL};
 	struct grpc_config grpc;
 
 	wheel_init(&wheel, 1000000000);
@@ -128,6 +138,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 		"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 		"/grpc.health.v1.Health/None",
+		"/grpc.channelz.v1.Channelz/GetServers",
+		"/grpc.channelz.v1.Channelz/GetServerSockets",
+		"/grpc.channelz.v1.Channelz/GetSocket",
 	};
 	const struct http2_out out = {out_reserve, out_commit, NULL, NULL};
 	struct grpc_connection *conn;
