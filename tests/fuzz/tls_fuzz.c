@@ -199,10 +199,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		size -= n;
 	}
 	tls_session_recv_end(s);
-	if (tls_session_open(s)) {
-		(void)tls_session_write(s, (const uint8_t *)"answer", 6, now_ns);
+	if (tls_session_open(s) && tls_session_write(s, (const uint8_t *)"answer", 6, now_ns) >= 0)
 		(void)tls_session_shutdown(s);
-	}
 	tls_session_destroy(s, TLS_END_CLOSED);
 	return 0;
 }
