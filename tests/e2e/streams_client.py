@@ -217,6 +217,43 @@ async def cancels(target, seconds, seed, connections):
     return wrong, counts
 
 
+async def line_of(reader):
+    return (await asyncio.get_running_loop().run_in_executor(None, reader.readline)).strip()
+
+
+async def until(target, streams, finish):
+    """Opens calls, says "open", and with `finish` goes on with them once a line comes on standard input. Says how they ended."""
+    channels, stub = stubs(target, 2)
+    calls, counts, wrong = [], {}, []
+    for s in range(streams):
+        call = stub[s % 2]["Bidi"](timeout=120)
+        calls.append(call)
+        await call.write(Echo(payload=body(100, s)))
+    for s, call in enumerate(calls):
+        if (await call.read()).payload != body(100, s):
+            wrong.append("other bytes")
+    print("open", flush=True)
+    if finish:
+        await line_of(sys.stdin)
+        for s, call in enumerate(calls):
+            await call.write(Echo(payload=body(30000, s)))
+            await call.done_writing()
+            answer = await call.read()
+            if answer == grpc.aio.EOF or answer.payload != body(30000, s):
+                wrong.append("a call that was open did not go on")
+    for call in calls:
+        try:
+            while await call.read() != grpc.aio.EOF:
+                pass
+        except grpc.RpcError:
+            pass
+        code = (await call.code()).name
+        counts[code] = counts.get(code, 0) + 1
+    for c in channels:
+        await c.close()
+    return wrong, counts
+
+
 async def main():
     target, what = sys.argv[1:3]
     args = [json.loads(a) for a in sys.argv[3:]]

@@ -7,6 +7,7 @@ Every byte that comes back is compared (streams_client.py). Meanwhile splitd's m
 side leaves lying, and at the end no call, page or token is left.
 """
 import json
+import signal
 import sys
 import time
 
@@ -32,6 +33,19 @@ def client(bed, what, *args, seconds=300):
     facts = json.loads(out)
     print(f"{what} {args}: {facts}", flush=True)
     return facts
+
+
+def open_streams(bed, finish):
+    process = bed.start([ROOT / "tests/e2e/streams_client.py", bed.target, "until", "40", json.dumps(finish)], stdin=-1, stdout=-1, text=True)
+    assert process.stdout.readline() == "open\n", "the streams did not open"
+    return process
+
+
+def ended(process, status):
+    out, _ = process.communicate(input="go\n", timeout=120)
+    facts = json.loads(out)
+    print(f"streams that were open: {facts}", flush=True)
+    assert facts["wrong_n"] == 0 and facts.get(status) == 40, f"not all ended with {status}"
 
 
 def main():
@@ -67,8 +81,21 @@ def main():
         for name in ("worker.stream_messages", "worker.stream_grants", "worker.stream_credit_waits", "grpc.calls_cancelled"):
             assert counters[name] > 0, f"{name} is 0: the test tested nothing"
         assert counters["worker.stream_overruns"] == 0 and counters["shepherd.faults"] == 0
+        # A host that dies takes its streams with it; one that comes has new ones.
+        process = open_streams(bed, False)
+        host.kill()
+        ended(process, "UNAVAILABLE")
+        bed.host_start("echo")
         assert bed.probe()
-        assert bed.splitd_stop() == 0
+        settled(bed, 60)
+        # A drain lets open streams go on to their end.
+        process = open_streams(bed, True)
+        bed.splitd.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert bed.splitd.poll() is None, "splitd did not wait for its streams"
+        ended(process, "OK")
+        assert bed.splitd.wait(60) == 0, "splitd did not end cleanly"
+        bed.splitd = None
 
 
 main()

@@ -18,7 +18,7 @@ static struct hcall call;
 static struct split_call *seen; /* the call of the last open or message */
 
 /* What the callbacks did, a letter each. */
-static char log_text[LOG_MAX];
+static _Atomic char log_text[LOG_MAX];
 static _Atomic unsigned log_n;
 
 static void note(char c)
@@ -30,12 +30,22 @@ static void note(char c)
 	log_n = n + 1;
 }
 
+static void log_equals(const char *wanted)
+{
+	char text[LOG_MAX];
+	unsigned n = log_n;
+
+	for (unsigned i = 0; i < n; i++)
+		text[i] = log_text[i];
+	text[n] = '\0';
+	ck_assert_str_eq(text, wanted);
+}
+
 static void log_check(const char *wanted)
 {
 	harness_spin(&h, 5000, &log_n, (unsigned)strlen(wanted));
 	harness_spin(&h, 5, NULL, 0); /* nothing more comes */
-	log_text[log_n] = '\0';
-	ck_assert_str_eq(log_text, wanted);
+	log_equals(wanted);
 }
 
 static Split__Test__Item item_of(int64_t number)
@@ -217,6 +227,7 @@ static void call_open(const char *method, bool many)
 	struct hsend s = {.method = method, .open = many, .message = &item.base};
 
 	item = item_of(5);
+	hcall_free(&call);
 	ck_assert_int_eq(harness_send(&h, &call, &s), 0);
 }
 
@@ -460,8 +471,7 @@ START_TEST(a_lost_daemon_cancels)
 	log_check("om");
 	harness_drop(&h, false);
 	harness_spin(&h, 5000, &log_n, 4);
-	log_text[log_n] = '\0';
-	ck_assert_str_eq(log_text, "omcx");
+	log_equals("omcx");
 	harness_accept(&h);
 	log_n = 0;
 	call_open("split.test.Stream/Bidi", true);
@@ -481,8 +491,7 @@ START_TEST(stop_cancels_what_does_not_end)
 	call_open("split.test.Stream/Bidi", true);
 	log_check("o");
 	harness_stop(&h);
-	log_text[log_n] = '\0';
-	ck_assert_str_eq(log_text, "ocx");
+	log_equals("ocx");
 }
 END_TEST
 
