@@ -175,9 +175,13 @@ async def cancels(target, seconds, seed, connections):
                         await call.write(Echo(payload=body(rand.choice([0, 64, 5000, 60000]), i)))
                         if what == "abandon" or rand.random() < 0.5:
                             await call.read()
+                else:
+                    # Not before its HEADERS are out: C-core may then send RST_STREAM on a stream that it never opens, for
+                    # which RFC 9113 s5.1 has the connection end, with the other calls on it.
+                    await call.write(Echo())
                 call.cancel()
             elif what == "deadline":
-                call = s["Bidi"](timeout=rand.random() * 0.05)
+                call = s["Bidi"](timeout=1 + rand.random())  # as above
                 while True:
                     await call.write(Echo(payload=body(3000, 1), busy_us=200))
                     if await call.read() == grpc.aio.EOF:
