@@ -106,7 +106,8 @@ struct flood_level {
 struct scan {
 	uint32_t skip; /* bytes until the next frame header: of the preface, then of a payload */
 	uint8_t head[9];
-	uint8_t head_len;
+	uint8_t head_len;  /* of a header that is cut off: so many bytes wait here, not fed yet */
+	uint8_t leave_out; /* bytes that nghttp2 does not get */
 	uint8_t priority_wanted; /* bytes of a PRIORITY's dependency still to come */
 	uint8_t priority[4];
 	bool stop;              /* feed nghttp2 up to the end of this frame before going on */
@@ -268,6 +269,9 @@ void http2_flood_earn(struct http2_session *s, enum flood_kind kind, uint32_t n)
  * before scanning goes on (all of them, most times). Finds errors: see s->error. */
 void http2_scan_init(struct http2_session *s);
 size_t http2_scan(struct http2_session *s, const uint8_t *p, size_t n);
+/* While scan.head_len > 0: take what is missing of a frame's header; returns how much that was.
+ * When it is whole and nghttp2 is to get it, it stands in scan.head. */
+size_t http2_scan_rest(struct http2_session *s, const uint8_t *p, size_t n, bool *whole_out);
 void http2_scan_stream_closed(struct http2_session *s, uint32_t id, bool by_us);
 /* End the session with a GOAWAY of `code`; `error` (negative, fatal) is what recv and send return.
  */

@@ -12,6 +12,12 @@
  *
  * Frames on streams that we reset are ignored, as s5.1 asks. What is on the way to nghttp2 when a
  * decision depends on its state (after RST_STREAM) is fed first: http2_scan stops there.
+ *
+ * One thing it lets pass that s5.1 forbids: RST_STREAM on a stream not yet opened, on a connection
+ * that has opened others. gRPC's C core sends it for a call that is cancelled before its HEADERS
+ * are out, and every other call of its connection would pay for that. Such a frame is left out of
+ * what nghttp2 gets; so that none of it has been fed by then, a header that is cut off waits in
+ * `head`.
  */
 #include "daemon/http2/http2_internal.h"
 
@@ -135,6 +141,12 @@ static bool scan_head(struct http2_session *s, bool all_fed)
 			http2_flood_exceeded(s, FLOOD_EMPTY);
 		break;
 	case NGHTTP2_RST_STREAM:
+		if (unlikely(id > scan->headers_max && scan->headers_max > 0 && id % 2 == 1 &&
+			     length == 4)) {
+			if (!all_fed)
+				return false;
+			scan->leave_out = HEAD_BYTES + 4;
+		}
 		http2_flood_spend(s, FLOOD_RESETS);
 		scan->stop = true;
 		break;
@@ -185,32 +197,53 @@ size_t http2_scan(struct http2_session *s, const uint8_t *p, size_t n)
 	size_t at = 0;
 
 	while (at < n && s->error == 0) {
-		size_t head_at = at;
-		size_t part;
-
 		if (scan->skip > 0) {
 			at += scan_payload(s, p + at, n - at);
 			if (scan->skip == 0 && unlikely(scan->stop))
 				break;
 			continue;
 		}
-		if (scan->head_len == 0 && !scan->list_open)
+		if (!scan->list_open)
 			scan->since_ns = s->now_ns;
-		part = HEAD_BYTES - scan->head_len;
-		part = part < n - at ? part : n - at;
-		memcpy(scan->head + scan->head_len, p + at, part);
-		scan->head_len += (uint8_t)part;
-		at += part;
-		if (scan->head_len < HEAD_BYTES)
-			break;
-		scan->head_len = 0;
-		if (unlikely(!scan_head(s, head_at == 0))) {
-			at = head_at;
+		if (unlikely(n - at < HEAD_BYTES)) {
+			memcpy(scan->head, p + at, n - at);
+			scan->head_len = (uint8_t)(n - at);
 			break;
 		}
+		memcpy(scan->head, p + at, HEAD_BYTES);
+		if (unlikely(!scan_head(s, at == 0)))
+			break;
+		if (unlikely(scan->leave_out > 0)) {
+			scan->skip = 0;
+			break;
+		}
+		at += HEAD_BYTES;
 	}
 	scan->stop = false;
 	return at;
+}
+
+size_t http2_scan_rest(struct http2_session *s, const uint8_t *p, size_t n, bool *whole_out)
+{
+	struct scan *scan = &s->scan;
+	size_t part = (size_t)HEAD_BYTES - scan->head_len;
+
+	*whole_out = false;
+	part = part < n ? part : n;
+	memcpy(scan->head + scan->head_len, p, part);
+	scan->head_len += (uint8_t)part;
+	if (scan->head_len < HEAD_BYTES)
+		return part;
+	scan->head_len = 0;
+	(void)scan_head(s, true);
+	if (scan->leave_out > 0) {
+		scan->skip = 0;
+		scan->leave_out -= HEAD_BYTES;
+		scan->stop = false;
+	} else {
+		*whole_out = true;
+	}
+	return part;
 }
 
 bool http2_session_check(struct http2_session *s, uint64_t now_ns)

@@ -707,6 +707,31 @@ static void recv_feed(struct http2_session *s, const uint8_t *p, size_t n)
 		http2_session_fail(s, HTTP2_PROTOCOL_ERROR, -SPLIT_E_HTTP2_PROTOCOL);
 }
 
+/* Take the next bytes; returns how many. */
+static size_t recv_step(struct http2_session *s, const uint8_t *p, size_t n)
+{
+	struct scan *scan = &s->scan;
+	size_t part;
+
+	if (unlikely(scan->leave_out > 0)) {
+		part = scan->leave_out < n ? scan->leave_out : n;
+		scan->leave_out -= (uint8_t)part;
+		return part;
+	}
+	if (unlikely(scan->head_len > 0)) {
+		bool whole;
+
+		part = http2_scan_rest(s, p, n, &whole);
+		if (whole && s->error == 0)
+			recv_feed(s, scan->head, sizeof(scan->head));
+		return part;
+	}
+	part = http2_scan(s, p, n);
+	if (likely(s->error == 0 && part > 0))
+		recv_feed(s, p, part);
+	return part + scan->head_len;
+}
+
 int http2_session_recv(struct http2_session *s, const uint8_t *p, size_t n, uint64_t now_ns)
 {
 	if (s->error != 0)
@@ -721,10 +746,8 @@ int http2_session_recv(struct http2_session *s, const uint8_t *p, size_t n, uint
 	s->in_io = true;
 	header_unspill(s);
 	while (n > 0 && s->error == 0) {
-		size_t part = http2_scan(s, p, n);
+		size_t part = recv_step(s, p, n);
 
-		if (likely(s->error == 0))
-			recv_feed(s, p, part);
 		p += part;
 		n -= part;
 	}

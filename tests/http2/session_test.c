@@ -526,6 +526,36 @@ START_TEST(sessions_interleave_their_headers)
 }
 END_TEST
 
+/* What gRPC's C core sends for a call that is cancelled before its HEADERS are out: the others of
+ * its connection go on, wherever the input is cut. On a connection without a stream it is an error.
+ */
+START_TEST(reset_of_a_stream_to_come)
+{
+	wire_preface(&in);
+	wire_headers(&in, 1, 0, post);
+	wire_u32(&in, NGHTTP2_RST_STREAM, 3, NGHTTP2_CANCEL);
+	wire_frame(&in, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, "body", 4);
+	wire_u32(&in, NGHTTP2_RST_STREAM, 7, NGHTTP2_CANCEL);
+	wire_headers(&in, 9, GET_END, get);
+	for (size_t cut = 0; cut <= in.n; cut++) {
+		reopen();
+		ck_assert_int_eq(feed(in.b, cut), 0);
+		ck_assert_int_eq(feed(in.b + cut, in.n - cut), 0);
+		ck_assert_int_eq(http2_session_send(session, SIZE_MAX), 0);
+		ck_assert_ptr_nonnull(memmem(trace, trace_n, "bodyE", 5));
+		ck_assert_ptr_nonnull(memmem(trace, trace_n, ":path=/a", 8));
+		ck_assert_uint_eq(closed_n, 2);
+	}
+	in.n = 0;
+	reopen();
+	wire_preface(&in);
+	wire_u32(&in, NGHTTP2_RST_STREAM, 1, NGHTTP2_CANCEL);
+	(void)!feed(in.b, in.n);
+	(void)!http2_session_send(session, SIZE_MAX);
+	ck_assert(http2_session_done(session));
+}
+END_TEST
+
 START_TEST(floods_refill_with_time)
 {
 	config.pings = (struct http2_budget){10, 5};
@@ -626,6 +656,7 @@ int main(void)
 	tcase_add_test(t, streams_run_out);
 	tcase_add_test(t, memory_runs_out_everywhere);
 	tcase_add_test(t, sessions_interleave_their_headers);
+	tcase_add_test(t, reset_of_a_stream_to_come);
 	tcase_add_test(t, floods_refill_with_time);
 	tcase_add_test(t, header_limits);
 	tcase_add_test(t, configs);
