@@ -111,6 +111,7 @@ struct scan {
 	uint8_t priority_wanted; /* bytes of a PRIORITY's dependency still to come */
 	uint8_t priority[4];
 	bool stop;              /* feed nghttp2 up to the end of this frame before going on */
+	bool pad_wanted;        /* the first byte of a DATA frame's payload: its padding */
 	bool list_open;         /* a header list whose CONTINUATIONs are still to come */
 	uint64_t since_ns;      /* when the frame or list that comes now began */
 	uint32_t continuations; /* of this header list */

@@ -115,6 +115,8 @@ static bool scan_head(struct http2_session *s, bool all_fed)
 	case NGHTTP2_DATA:
 		if (unlikely(length == 0 && !(flags & NGHTTP2_FLAG_END_STREAM)))
 			http2_flood_spend(s, FLOOD_EMPTY);
+		scan->pad_wanted = length != 0 && (flags & NGHTTP2_FLAG_PADDED) &&
+				   !(flags & NGHTTP2_FLAG_END_STREAM);
 		/* Behind a later stream's HEADERS: was it skipped? nghttp2 must know of that first.
 		 */
 		if (unlikely(id < scan->headers_max && id > s->last_stream_id && !all_fed))
@@ -173,12 +175,18 @@ static bool scan_head(struct http2_session *s, bool all_fed)
 	return true;
 }
 
-/* Bytes inside a frame: only PRIORITY's are of interest. */
+/* Bytes inside a frame: of interest are PRIORITY's, and how much of DATA is padding. */
 static size_t scan_payload(struct http2_session *s, const uint8_t *p, size_t n)
 {
 	struct scan *scan = &s->scan;
 
 	n = n < scan->skip ? n : scan->skip;
+	if (unlikely(scan->pad_wanted)) {
+		/* Nothing but padding is as empty as nothing. */
+		if (p[0] + 1u >= scan->skip)
+			http2_flood_spend(s, FLOOD_EMPTY);
+		scan->pad_wanted = false;
+	}
 	if (unlikely(scan->priority_wanted > 0)) {
 		n = n < scan->priority_wanted ? n : scan->priority_wanted;
 		memcpy(scan->priority + 4 - scan->priority_wanted, p, n);

@@ -250,8 +250,9 @@ int reply_encode(struct reply *r)
 	if (r->state == REPLY_RUNNING || !list_empty(&r->wait))
 		return SPLIT_AGAIN;
 	/* A client that does not read holds no more than its share of pages. */
-	if (c->encoded_bytes != 0 && c->encoded_bytes + r->msg_bytes > w->conn_pages_max) {
-		reader_wait(r);
+	if (reader_share_full(c, r->msg_bytes)) {
+		if (!reader_refuses(r))
+			reader_wait(r);
 		return SPLIT_AGAIN;
 	}
 	if (!list_empty(&w->reply_wait) && r->msg_bytes > REPLY_SMALL_BYTES) {

@@ -1,9 +1,9 @@
 /* Clients that do not read their answers.
  *
- * Encoded answers take pages, of which a connection has a share (conn_pages_max); what is past it
- * stays in the host's segment, where it keeps the host from answering others. So a connection whose
- * answers wait for its share gets nothing more done: its further calls are held here, before they
- * take memory or a handler, until it has read (connection.held_calls).
+ * Encoded answers take pages, of which a connection has a share (reader_share_full); what is past
+ * it stays in the host's segment, where it keeps the host from answering others. So a connection
+ * whose answers wait for its share gets nothing more done: its further calls are held here, before
+ * they take memory or a handler, until it has read (connection.held_calls).
  *
  * Who reads nothing for grpc.reader_timeout while answers of it wait loses these and the calls
  * held, and its new ones are refused until it reads again; for a quarter of that when the memory
@@ -14,6 +14,13 @@
 /* Calls of a connection that hosts may work on while others of it are held and answers lie here. */
 #define AT_HOST_MAX 8
 
+/* Beyond its first answer a connection has no more pages than this part of what is left, so that
+ * many that do not read leave some. */
+#define SHARE_PART 4
+
+/* So many answers left in a host's segment make it short. */
+#define UNREAD_MANY 4
+
 /* Under pressure patience is so much shorter. */
 #define HURRY_PART 4
 
@@ -21,20 +28,38 @@ static const char not_read[] = "the client does not read its answers";
 
 /* ---- answers that wait ---------------------------------------------------------------------- */
 
+bool reader_share_full(const struct connection *c, uint32_t bytes)
+{
+	const struct pool *pages = &c->w->large_pool;
+	uint64_t left = (uint64_t)(pool_size(pages) - pool_in_use(pages)) * PAGE_LARGE_BYTES;
+	uint64_t share = RTE_MIN(c->w->conn_pages_max, left / SHARE_PART);
+
+	return c->encoded_bytes != 0 && c->encoded_bytes + bytes > share;
+}
+
 void reader_wait(struct reply *r)
 {
 	counter_inc(&r->w->counters.encode_waits);
 	list_add_tail(&r->conn->encode_wait, &r->wait);
-	r->unread_bytes = r->msg_bytes;
-	r->call->ep->unread_bytes += r->unread_bytes;
+	r->unread = true;
+	r->call->ep->unread++;
+}
+
+bool reader_refuses(struct reply *r)
+{
+	if (!r->conn->reader_stalled)
+		return false;
+	counter_inc(&r->w->counters.readers_stalled);
+	call_fail(r->call, GRPC_RESOURCE_EXHAUSTED, not_read, 0);
+	return true;
 }
 
 void reader_unwait(struct reply *r)
 {
 	list_del(&r->wait);
-	if (r->unread_bytes != 0)
-		r->call->ep->unread_bytes -= r->unread_bytes;
-	r->unread_bytes = 0;
+	if (r->unread)
+		r->call->ep->unread--;
+	r->unread = false;
 	if (!list_empty(&r->conn->held_calls))
 		connection_due(r->conn);
 }
@@ -89,7 +114,7 @@ void connection_replies_retry(struct connection *c)
 	while ((node = list_first(&c->encode_wait)) != NULL) {
 		struct reply *r = list_entry(node, struct reply, wait);
 
-		if (c->encoded_bytes != 0 && c->encoded_bytes + r->msg_bytes > c->w->conn_pages_max)
+		if (reader_share_full(c, r->msg_bytes))
 			return;
 		reader_unwait(r);
 		reply_encode_again(r);
@@ -108,10 +133,7 @@ void connection_replies_retry(struct connection *c)
 /* What the host of this endpoint has for answers, or its part of requests, runs short. */
 static bool endpoint_short(const struct attached *ep)
 {
-	const struct geometry *g = endpoint_geometry(ep->we->endpoint);
-
-	return !list_empty(&ep->prepare_wait) ||
-	       ep->unread_bytes > g->to_daemon_arena_bytes / HURRY_PART;
+	return !list_empty(&ep->prepare_wait) || ep->unread >= UNREAD_MANY;
 }
 
 static bool hurry(const struct worker *w)

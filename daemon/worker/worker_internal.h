@@ -246,7 +246,7 @@ struct attached {
 	uint64_t room_front_ns;
 	uint64_t room_mark;          /* endpoint_bytes_used when a round last ended */
 	bool room_look;              /* wire room came back since */
-	uint64_t unread_bytes;       /* of its answers that wait on a connection.encode_wait */
+	unsigned unread;             /* of its answers that wait on a connection.encode_wait */
 	uint64_t prepare_mark;       /* endpoint_bytes_used when prepare_wait's head last failed */
 	uint64_t turn, turn_units;   /* of work begun in that turn */
 	uint64_t turn_quantum;       /* past it, new work goes to worker.jobs */
@@ -378,8 +378,8 @@ struct reply {
 	struct iovec *iov; /* chunks, while encoding in the order of getting */
 	uint8_t *last;     /* start of the chunk got last */
 	uint32_t iov_n, iov_max;
-	uint64_t charged;      /* of conn->encoded_bytes */
-	uint64_t unread_bytes; /* of ep->unread_bytes, while on conn->encode_wait */
+	uint64_t charged; /* of conn->encoded_bytes */
+	bool unread;      /* counts in ep->unread: on conn->encode_wait */
 	struct iovec iov_inline[REPLY_IOV_INLINE];
 	_Alignas(16) uint8_t copy[SLOT_INLINE_BYTES];
 	_Alignas(16) uint8_t small[REPLY_SMALL_BYTES]; /* first chunk, or the kept text */
@@ -674,8 +674,12 @@ unsigned replies_retry(struct worker *w);
 
 /* ---- readers.c ------------------------------------------------------------------------------ */
 
+/* Whether the connection has its share of pages with so many bytes more. */
+bool reader_share_full(const struct connection *c, uint32_t bytes);
 /* The reply waits until its connection's share of pages is less used; not any more. */
 void reader_wait(struct reply *r);
+/* Its client has not read for long and gets no more: the call was failed, the reply is gone. */
+bool reader_refuses(struct reply *r);
 void reader_unwait(struct reply *r);
 /* A call about to be prepared or published. True: its client has to read first; the call is held,
  * or was failed. */

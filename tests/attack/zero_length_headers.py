@@ -2,7 +2,7 @@
 """Header fields whose name and value have no length (CVE-2019-9516): they cost bookkeeping and no bytes."""
 from attacker import Peer, REQUEST, h2, headers, main
 
-MARK = ("http2.rx_malformed",)
+MARK = ("http2.rx_malformed", "http2.headers_bombs", "http2.headers_over")
 ENDED = True
 
 

@@ -1024,6 +1024,8 @@ class Floods(Case):
     def test_empty_data(self):
         self.flood(frame(DATA, 0, 1) * 2000,
                    frame(HEADERS, END_HEADERS, 1, block(*HANG)))
+        self.flood(frame(DATA, PADDED, 1, b"\x08" + bytes(8)) * 2000,
+                   frame(HEADERS, END_HEADERS, 1, block(*HANG)))
 
     def test_priority(self):
         self.flood(frame(PRIORITY, 0, 1, struct.pack(">IB", 0, 5)) * 2000)
