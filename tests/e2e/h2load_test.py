@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 
 from served import Served, need_kernel, skip
 
@@ -35,6 +36,17 @@ def call_file(folder, payload):
     return ["-d", path, "-H", "content-type: application/grpc", "-H", "te: trailers"]
 
 
+def settled(s):
+    """Counters once no call and no connection of the last load is left: what it broke off may still be ending."""
+    end = time.monotonic() + 60
+    while True:
+        stats = s.stats()
+        if stats["worker.gauge_calls"] == 0 and stats["worker.gauge_connections"] == 0:
+            return stats
+        assert time.monotonic() < end, f"{stats['worker.gauge_calls']} calls, {stats['worker.gauge_connections']} connections are left"
+        time.sleep(0.1)
+
+
 def main():
     build, seconds, port = sys.argv[1], sys.argv[2], (sys.argv[3:] or ["af_xdp"])[0]
     if shutil.which("h2load") is None:
@@ -52,9 +64,9 @@ def main():
         assert 0 <= open_now <= 8 * 16, "calls that h2load counted did not end OK"
         for n, shape, body in ((20000, ("-c", "64", "-m", "1"), small), (20000, ("-c", "1", "-m", "1000"), small),
                                (2000, ("-c", "16", "-m", "8"), call_file(folder, 16000))):
-            before = s.stats()
+            before = settled(s)
             h2load(s, "-n", str(n), *shape, *body, url)
-            after = s.stats()
+            after = settled(s)
             assert after["grpc.calls_ok"] - before["grpc.calls_ok"] == n, "not every call ended with status OK"
         h2load(s, "-n", "20000", "-c", "8", "-m", "100", f"http://{s.target}/healthz")
         after = s.stats()
