@@ -380,5 +380,6 @@ int main(int argc, char **argv)
 	       refused);
 	if (packed == 0 && set->messages_n > 0)
 		die("nothing was packed: this");
+	proto_set_destroy(set);
 	return 0;
 }
