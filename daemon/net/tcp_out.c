@@ -106,6 +106,18 @@ static bool sack_wanted(const struct tcp_conn *c)
 	return (c->ranges_n > 0 || c->dsack_start != c->dsack_end) && (c->flags & TCPF_SACK) != 0;
 }
 
+/* The blocks that go behind `payload` bytes: what was cut to a full segment before the peer's data
+ * had a hole (a retransmission) leaves no room for them, and the next bare ACK has it. */
+static unsigned sack_fill(const struct tcp_conn *c, struct tcp_sack_block *blocks, uint32_t payload)
+{
+	unsigned room = tcp_options_sack_room((c->flags & TCPF_TIMESTAMPS) != 0);
+	uint32_t spare = payload < c->mss ? c->mss - payload : 0;
+	uint32_t fit = spare > 4 ? (spare - 4) / 8 : 0;
+
+	room = fit < room ? fit : room;
+	return room == 0 ? 0 : tcp_sack_blocks(c, blocks, room);
+}
+
 /* As above for a connection past its handshake; every segment carries the newest ACK and window. */
 static void conn_segment_finish(struct tcp_conn *c, struct rte_mbuf *m, uint32_t seq, uint8_t flags,
 				bool again)
@@ -118,9 +130,9 @@ static void conn_segment_finish(struct tcp_conn *c, struct rte_mbuf *m, uint32_t
 	o.has_timestamp = (c->flags & TCPF_TIMESTAMPS) != 0;
 	o.ts_value = tcp_ts_now(c);
 	o.ts_echo = c->ts_recent;
-	if (unlikely(sack_wanted(c))) {
-		o.sack_n =
-			(uint8_t)tcp_sack_blocks(c, o.sack, tcp_options_sack_room(o.has_timestamp));
+	if (unlikely(sack_wanted(c)))
+		o.sack_n = (uint8_t)sack_fill(c, o.sack, m->pkt_len);
+	if (unlikely(o.sack_n > 0)) {
 		COUNT(c->stack, tcp_sack_sent);
 		if (c->dsack_start != c->dsack_end)
 			COUNT(c->stack, tcp_dsack_sent);

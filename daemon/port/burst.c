@@ -66,6 +66,10 @@ static uint16_t shape_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16
 	return kept;
 }
 
+/* Bursts in a row of which a device takes nothing: then the first frame is what it will not take.
+ */
+#define TX_STUCK_MAX 2000
+
 uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
 {
 	struct rte_mbuf *frames[PORT_BURST_MAX];
@@ -90,8 +94,17 @@ uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n
 		sent += took;
 		if (took < ready) {
 			counter_inc(&q->counters.tx_full);
+			/* net_tap takes nothing behind a frame that the kernel refuses, for ever.
+			 */
+			q->tx_stuck = took == 0 ? q->tx_stuck + 1 : 0;
+			if (unlikely(q->tx_stuck > TX_STUCK_MAX)) {
+				q->tx_stuck = 0;
+				rte_pktmbuf_free(frames[sent++]);
+				counter_inc(&q->counters.tx_stuck_drops);
+			}
 			break;
 		}
+		q->tx_stuck = 0;
 		if (sent < n) { /* prepare stopped here: no later try would be better */
 			rte_pktmbuf_free(frames[sent++]);
 			counter_inc(&q->counters.tx_prepare_drops);

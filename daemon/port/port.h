@@ -144,6 +144,7 @@ void port_link_get(const struct port_set *set, unsigned index, struct port_link 
 	X(tx_linearized, "chains copied into one mbuf for a device that takes none")               \
 	X(tx_linearize_drops, "chains dropped: larger than one mbuf, or no mbuf")                  \
 	X(tx_prepare_drops, "frames the driver refused to prepare")                                \
+	X(tx_stuck_drops, "frames dropped because the device would not take them for long")        \
 	X(tx_handed_over, "frames passed to the worker that has the transmit queue")
 
 COUNTER_DECLARE(port, PORT_COUNTERS);

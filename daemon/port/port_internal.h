@@ -33,6 +33,7 @@ struct port_queue {
 		*tx_ring; /* many producers (workers without a queue), one consumer: its owner */
 	struct port_counters counters;
 
+	unsigned tx_stuck; /* bursts in a row of which the device took nothing */
 	struct rte_mbuf *tx_held[PORT_BURST_MAX]; /* owner: taken from tx_ring, not yet sent */
 	uint16_t tx_held_n;
 
