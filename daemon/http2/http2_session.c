@@ -740,6 +740,7 @@ int http2_session_recv(struct http2_session *s, const uint8_t *p, size_t n, uint
 	s->now_ns = now_ns;
 	if (unlikely(!s->started)) {
 		s->started = true;
+		s->scan.since_ns = now_ns; /* the preface begins */
 		http2_flood_init(s);
 	}
 	counter_add(&s->engine->counters.rx_bytes, n);

@@ -157,6 +157,10 @@ class Bed:
     def __exit__(self, kind, value, trace):
         if kind is not None:
             print(self.log_text()[-8000:])
+            try:  # what went wrong on a machine one cannot look at
+                print("counters:", {k: v for k, v in self.counters().items() if v})
+            except Exception as e:
+                print(f"no counters: {e}")
         for process in self.others + self.hosts + ([self.splitd] if self.splitd else []):
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)

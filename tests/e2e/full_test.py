@@ -148,7 +148,10 @@ def bytewise(target, seconds, rng):
             s.sendall(SETTINGS + headers(1) + data(1, request(payload)))
         else:
             for i in range(len(wire)):
-                s.send(wire[i:i + 1])
+                try:
+                    s.send(wire[i:i + 1])
+                except OSError as e:
+                    raise AssertionError(f"ended at byte {i} of {len(wire)}; splitd had sent {s.recv(65536).hex()}") from e
         assert answer(s) == request(payload), "another answer than was sent"
         s.close()
         n += 1

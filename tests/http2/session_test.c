@@ -576,6 +576,34 @@ START_TEST(floods_refill_with_time)
 }
 END_TEST
 
+/* Each byte by itself, the session looked at before and after each: no frame is late before its
+ * time is over, whatever the clock shows, the preface included; each is late after it. */
+START_TEST(slow_frames)
+{
+	const uint64_t begin = UINT64_C(5000000000000), timeout = UINT64_C(20000000000);
+	bool late = true;
+
+	config.frame_timeout_ns = timeout;
+	engine_again();
+	script();
+	for (size_t late_at = 0; late_at < in.n; late_at++) {
+		reopen();
+		for (size_t i = 0; i <= late_at; i++) {
+			ck_assert(!http2_session_check(session, begin));
+			ck_assert_int_eq(http2_session_recv(session, in.b + i, 1, begin), 0);
+			ck_assert(!http2_session_check(session, begin + timeout - 1));
+		}
+		late = http2_session_check(session, begin + timeout);
+		/* Inside the preface's text, and inside its SETTINGS frame. */
+		if (late_at < 23 || (late_at >= 24 && late_at < 32))
+			ck_assert(late);
+		ck_assert_int_eq(http2_session_send(session, SIZE_MAX),
+				 late ? -SPLIT_E_HTTP2_FLOOD : 0);
+	}
+	ck_assert(!late); /* behind the last byte nothing is half here */
+}
+END_TEST
+
 START_TEST(header_limits)
 {
 	static char big[9000];
@@ -658,6 +686,7 @@ int main(void)
 	tcase_add_test(t, sessions_interleave_their_headers);
 	tcase_add_test(t, reset_of_a_stream_to_come);
 	tcase_add_test(t, floods_refill_with_time);
+	tcase_add_test(t, slow_frames);
 	tcase_add_test(t, header_limits);
 	tcase_add_test(t, configs);
 	tcase_add_test(t, sessions_run_out);
