@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -48,9 +49,12 @@ void config_free(struct config *cfg)
 		for (uint32_t j = 0; j < tls->certificates_n; j++)
 			free(tls->certificates[j].names);
 		free(tls->certificates);
+		free(cfg->listeners[i].authorities);
 	}
-	for (uint32_t i = 0; i < cfg->services_n; i++)
+	for (uint32_t i = 0; i < cfg->services_n; i++) {
 		free(cfg->services[i].allow);
+		free(cfg->services[i].authorities);
+	}
 	free(cfg->eal.devices);
 	free(cfg->eal.args);
 	free(cfg->workers);
@@ -192,6 +196,48 @@ bool config_listener_has_service(const struct config_listener *listener, uint32_
 {
 	return listener->all_services ||
 	       contains(listener->services, listener->services_n, service);
+}
+
+/* How many bytes of it are the host: what stands before ":port", with the brackets of an address.
+ */
+static size_t authority_host(const char *p, size_t n)
+{
+	const char *end = n > 0 && p[0] == '[' ? memchr(p, ']', n) : NULL;
+	size_t skip = end != NULL ? (size_t)(end - p) : 0;
+	const char *colon = n > 0 ? memchr(p + skip, ':', n - skip) : NULL;
+
+	return colon != NULL ? (size_t)(colon - p) : n;
+}
+
+static bool authority_is(const char *item, const char *p, size_t n)
+{
+	size_t item_n = strlen(item), item_host = authority_host(item, item_n);
+	size_t host = authority_host(p, n);
+
+	if (item_host != item_n &&
+	    (item_n - item_host != n - host || memcmp(item + item_host, p + host, n - host) != 0))
+		return false;
+	if (strncmp(item, "*.", 2) == 0) {
+		const char *dot = memchr(p, '.', host);
+		size_t label = dot != NULL ? (size_t)(dot - p) : 0;
+
+		if (label == 0)
+			return false;
+		p += label;
+		host -= label;
+		item++;
+		item_host--;
+	}
+	return host == item_host && strncasecmp(item, p, host) == 0;
+}
+
+bool config_authority_has(const struct config_item *items, uint32_t items_n, const char *authority,
+			  size_t len)
+{
+	for (uint32_t i = 0; i < items_n && len > 0; i++)
+		if (authority_is(items[i].text, authority, len))
+			return true;
+	return items_n == 0;
 }
 
 bool config_host_has_uid(const struct config_host *host, uint32_t uid)

@@ -43,6 +43,7 @@
 #define CONFIG_CERTIFICATES_MAX 64 /* of one listener */
 #define CONFIG_CERT_NAMES_MAX   64
 #define CONFIG_ALLOW_MAX        64 /* identities of one service */
+#define CONFIG_AUTHORITIES_MAX  64 /* of one listener or service */
 #define CONFIG_HELPERS_MAX      16
 
 #define CONFIG_NAME_MAX    63  /* ports, listeners, hosts */
@@ -228,6 +229,8 @@ struct config_listener {
 	bool all_services;                      /* "*" */
 	uint32_t services[CONFIG_SERVICES_MAX]; /* indices into config->services, else */
 	uint32_t services_n;
+	struct config_item *authorities; /* of calls that are taken; none: any */
+	uint32_t authorities_n;
 	struct config_listener_tls tls;
 };
 
@@ -353,6 +356,8 @@ struct config_service {
 	struct config_service_limits limits;
 	struct config_item *allow; /* identities of clients; none: everybody */
 	uint32_t allow_n;
+	struct config_item *authorities; /* of calls that are for it; none: any */
+	uint32_t authorities_n;
 	char manifest[CONFIG_MANIFEST_MAX + 1]; /* a file; "": none */
 };
 
@@ -451,6 +456,12 @@ int config_service_find(const struct config *cfg, const char *name);
 bool config_service_has_host(const struct config_service *service, uint32_t host);
 bool config_service_has_worker(const struct config_service *service, uint32_t worker);
 bool config_listener_has_service(const struct config_listener *listener, uint32_t service);
+
+/* Whether a request's :authority (`len` bytes, host and perhaps port) is one of `items`: a host in
+ * any case, "*.example" for one label more, with a port only if the item has it. Without items: any
+ * is. */
+bool config_authority_has(const struct config_item *items, uint32_t items_n, const char *authority,
+			  size_t len);
 
 /* Whether `uid` may attach as this host. */
 bool config_host_has_uid(const struct config_host *host, uint32_t uid);

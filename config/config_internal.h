@@ -97,10 +97,11 @@ enum field_type {
 };
 
 enum field_format {
-	FORMAT_ITEM,    /* printable, no blank */
-	FORMAT_NAME,    /* letters, digits, _ . - */
-	FORMAT_SERVICE, /* package.Service */
-	FORMAT_PATH,    /* absolute */
+	FORMAT_ITEM,      /* printable, no blank */
+	FORMAT_NAME,      /* letters, digits, _ . - */
+	FORMAT_SERVICE,   /* package.Service */
+	FORMAT_PATH,      /* absolute */
+	FORMAT_AUTHORITY, /* host, *.host or [address], with or without :port */
 };
 
 struct field_table;

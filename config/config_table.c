@@ -468,6 +468,17 @@ static const struct field listener_fields[] = {
 	 .max = CONFIG_SERVICE_MAX,
 	 .def_is = "[\"*\"]",
 	 .help = "Services offered here, by name; [\"*\"] offers all."},
+	{.key = "authorities",
+	 .type = FIELD_ITEMS,
+	 .format = FORMAT_AUTHORITY,
+	 AT(authorities),
+	 .count_offset = offsetof(STRUCT, authorities_n),
+	 .items_min = 1,
+	 .items_max = CONFIG_AUTHORITIES_MAX,
+	 .max = CONFIG_ITEM_MAX,
+	 .def_is = "any",
+	 .help = "Calls are taken with these in :authority only: a host in any case, \"*.example\" "
+		 "for one label more, with :port where the port counts. Others get UNIMPLEMENTED."},
 	{.key = "tls",
 	 .type = FIELD_OBJECT,
 	 AT(tls),
@@ -782,6 +793,16 @@ static const struct field service_fields[] = {
 	 .help = "Clients that may call it, by an alternative name or the common name of their "
 		 "certificate; \"*.example\" for host names with one label before. Others get "
 		 "PERMISSION_DENIED, those without a certificate UNAUTHENTICATED."},
+	{.key = "authorities",
+	 .type = FIELD_ITEMS,
+	 .format = FORMAT_AUTHORITY,
+	 AT(authorities),
+	 .count_offset = offsetof(STRUCT, authorities_n),
+	 .items_min = 1,
+	 .items_max = CONFIG_AUTHORITIES_MAX,
+	 .max = CONFIG_ITEM_MAX,
+	 .def_is = "any",
+	 .help = "The same for this service alone: with another :authority it is not here."},
 	STRING("manifest", manifest, FORMAT_PATH, NULL,
 	       "File that says what the service is: its methods, their kinds, messages and "
 	       "options. Of "

@@ -128,6 +128,31 @@ static bool fits_item(const char *s)
 	return true;
 }
 
+/* host, *.host or [address], then perhaps :port. */
+static bool fits_authority(const char *s)
+{
+	static const char host[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+	size_t n;
+
+	if (*s == '[') {
+		n = strspn(s + 1, "0123456789abcdefABCDEF:.");
+		if (n == 0 || s[1 + n] != ']')
+			return false;
+		s += n + 2;
+	} else {
+		s += strncmp(s, "*.", 2) == 0 ? 2 : 0;
+		n = strspn(s, host);
+		if (n == 0 || *s == '.' || *s == '-')
+			return false;
+		s += n;
+	}
+	if (*s == '\0')
+		return true;
+	n = strspn(s + 1, "0123456789");
+	return *s == ':' && n >= 1 && n <= 5 && s[1 + n] == '\0';
+}
+
 bool config_text_fits(const char *text, enum field_format format, size_t max)
 {
 	if (strlen(text) > max)
@@ -141,6 +166,8 @@ bool config_text_fits(const char *text, enum field_format format, size_t max)
 		return text[0] == '/' && text[1] != '\0' && fits_item(text);
 	case FORMAT_ITEM:
 		return fits_item(text);
+	case FORMAT_AUTHORITY:
+		return fits_authority(text);
 	}
 	return false;
 }
@@ -152,6 +179,7 @@ const char *config_format_expected(enum field_format format)
 		[FORMAT_NAME] = "letters, digits, '_', '.', '-', beginning with a letter or digit",
 		[FORMAT_SERVICE] = "a full service name as package.Service",
 		[FORMAT_PATH] = "an absolute path without blanks",
+		[FORMAT_AUTHORITY] = "a host, *.host or [address], with or without :port",
 	};
 
 	return texts[format];
@@ -164,6 +192,8 @@ const char *config_format_pattern(enum field_format format)
 		[FORMAT_NAME] = "^[A-Za-z0-9][A-Za-z0-9_.-]*$",
 		[FORMAT_SERVICE] = "^[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)*$",
 		[FORMAT_PATH] = "^/[!-~]+$",
+		[FORMAT_AUTHORITY] = "^((\\*\\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])"
+				     "(:[0-9]{1,5})?$",
 	};
 
 	return patterns[format];

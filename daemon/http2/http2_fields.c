@@ -109,10 +109,42 @@ static int64_t content_length(const struct http2_header *h)
 	return n;
 }
 
-/* RFC 9113 s8.3.1, s8.5; RFC 9112 s3.2.4: what a request's target may look like. */
-static bool target_valid(unsigned seen, const struct http2_header *method,
-			 const struct http2_header *scheme, const struct http2_header *path)
+/* Without the port that the scheme has anyway. */
+static size_t authority_length(const struct http2_header *h, const char *default_port)
 {
+	size_t n = strlen(default_port);
+
+	return h->value_len > n && memcmp(h->value + h->value_len - n, default_port, n) == 0
+		       ? h->value_len - n
+		       : h->value_len;
+}
+
+/* RFC 9113 s8.3.1: no user in front of a host, and "host", if it is there too, names the same. */
+static bool authority_valid(const struct http2_header *authority, const struct http2_header *host,
+			    const char *default_port)
+{
+	size_t n;
+
+	if (authority != NULL && memchr(authority->value, '@', authority->value_len) != NULL)
+		return false;
+	if (authority == NULL || host == NULL)
+		return true;
+	n = authority_length(authority, default_port);
+	return authority_length(host, default_port) == n &&
+	       strncasecmp(authority->value, host->value, n) == 0;
+}
+
+/* What of a list says what is asked for. */
+struct target {
+	const struct http2_header *method, *scheme, *path, *authority, *host;
+};
+
+/* RFC 9113 s8.3.1, s8.5; RFC 9112 s3.2.4: what a request's target may look like. */
+static bool target_valid(unsigned seen, const struct target *t)
+{
+	const struct http2_header *method = t->method, *scheme = t->scheme, *path = t->path;
+	bool http;
+
 	if (method == NULL)
 		return false;
 	if (IS(method->value, method->value_len, "CONNECT"))
@@ -120,9 +152,11 @@ static bool target_valid(unsigned seen, const struct http2_header *method,
 	if (scheme == NULL || path == NULL ||
 	    (seen & (TOKEN(FIELD_AUTHORITY) | TOKEN(FIELD_HOST))) == 0)
 		return false;
-	if (!IS(scheme->value, scheme->value_len, "http") &&
-	    !IS(scheme->value, scheme->value_len, "https"))
+	http = IS(scheme->value, scheme->value_len, "http");
+	if (!http && !IS(scheme->value, scheme->value_len, "https"))
 		return true;
+	if (!authority_valid(t->authority, t->host, http ? ":80" : ":443"))
+		return false;
 	return path->value[0] == '/' || (IS(path->value, path->value_len, "*") &&
 					 IS(method->value, method->value_len, "OPTIONS"));
 }
@@ -130,7 +164,7 @@ static bool target_valid(unsigned seen, const struct http2_header *method,
 /* The list in e->fields as a request. False: malformed. */
 static bool list_valid(const struct http2_engine *e, uint32_t n, int64_t *length_out)
 {
-	const struct http2_header *method = NULL, *scheme = NULL, *path = NULL;
+	struct target t = {NULL, NULL, NULL, NULL, NULL};
 	unsigned seen = 0;
 
 	*length_out = -1;
@@ -151,18 +185,22 @@ static bool list_valid(const struct http2_engine *e, uint32_t n, int64_t *length
 			return false;
 		seen |= TOKEN(token);
 		if (token == FIELD_METHOD)
-			method = h;
+			t.method = h;
 		else if (token == FIELD_SCHEME)
-			scheme = h;
+			t.scheme = h;
 		else if (token == FIELD_PATH)
-			path = h;
+			t.path = h;
+		else if (token == FIELD_AUTHORITY)
+			t.authority = h;
+		else if (token == FIELD_HOST)
+			t.host = h;
 		else if (token == FIELD_CONTENT_LENGTH) {
 			*length_out = content_length(h);
 			if (*length_out < 0)
 				return false;
 		}
 	}
-	return target_valid(seen, method, scheme, path);
+	return target_valid(seen, &t);
 }
 
 void http2_fields_drop(struct http2_session *s)

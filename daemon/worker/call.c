@@ -316,10 +316,42 @@ static int open_refused(struct worker *w, int code, struct grpc_accept *accept)
 	return (int)status;
 }
 
+/* As a server without that virtual host says it. */
+static int open_elsewhere(struct worker *w, struct grpc_accept *accept)
+{
+	counter_inc(&w->counters.calls_elsewhere);
+	accept->refusal = "not served under this authority";
+	return GRPC_UNIMPLEMENTED;
+}
+
 static void sought_put(struct worker *w, struct balance_method *sought)
 {
 	if (sought != NULL)
 		balance_method_put(w->balance, sought);
+}
+
+/* Whether the service is for this client here; else the status to end the call with. */
+static int open_allowed(struct worker *w, struct connection *c,
+			const struct grpc_request_head *head, size_t service,
+			struct grpc_accept *accept)
+{
+	const struct config_service *s = &w->cfg->services[service];
+	int err;
+
+	if (!config_listener_has_service(c->listener, (uint32_t)service))
+		return open_refused(w, -SPLIT_E_BALANCE_UNKNOWN, accept);
+	if (!config_authority_has(s->authorities, s->authorities_n, head->authority,
+				  head->authority_len))
+		return open_elsewhere(w, accept);
+	err = connection_allow(c, service);
+	if (err != 0) {
+		accept->refusal =
+			err == GRPC_UNAUTHENTICATED
+				? "the service asks for a client certificate"
+				: "the client's certificate is not one the service allows";
+		counter_inc(&w->counters.calls_denied);
+	}
+	return err;
 }
 
 static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_head *head,
@@ -334,6 +366,9 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 	int waits = -1;
 	int err;
 
+	if (!config_authority_has(c->listener->authorities, c->listener->authorities_n,
+				  head->authority, head->authority_len))
+		return open_elsewhere(w, accept);
 	err = services_open(w->services, grpc, head, accept);
 	if (unlikely(err != SPLIT_AGAIN))
 		return err;
@@ -345,18 +380,9 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 	if (err != 0)
 		sought = NULL;
 	service = sought != NULL ? balance_method_service(w->balance, sought) : (size_t)waits;
-	if (!config_listener_has_service(c->listener, (uint32_t)service)) {
-		sought_put(w, sought);
-		return open_refused(w, -SPLIT_E_BALANCE_UNKNOWN, accept);
-	}
-	err = connection_allow(c, service);
+	err = open_allowed(w, c, head, service, accept);
 	if (err != 0) {
 		sought_put(w, sought);
-		accept->refusal =
-			err == GRPC_UNAUTHENTICATED
-				? "the service asks for a client certificate"
-				: "the client's certificate is not one the service allows";
-		counter_inc(&w->counters.calls_denied);
 		return err;
 	}
 	call = call_new(w, c, grpc);

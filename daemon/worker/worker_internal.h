@@ -74,6 +74,7 @@
 	X(calls, "calls begun")                                                                    \
 	X(calls_refused, "calls refused: limit of calls")                                          \
 	X(calls_denied, "calls refused: the service does not allow the client (services[].allow)") \
+	X(calls_elsewhere, "calls refused: not an authority of the listener or the service")       \
 	X(host_waits, "calls that waited for a host to attach (wait_for_host)")                    \
 	X(host_waits_over, "of these, calls whose time was over")                                  \
 	X(calls_answered, "calls whose host gave a status")                                        \

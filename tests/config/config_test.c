@@ -294,6 +294,51 @@ START_TEST(values)
 }
 END_TEST
 
+START_TEST(authorities)
+{
+	static const struct {
+		const char *item, *authority;
+		bool good;
+	} cases[] = {
+		{"api.example", "api.example", true},
+		{"api.example", "API.example:8443", true},
+		{"api.example:8443", "api.Example:8443", true},
+		{"api.example:8443", "api.example", false},
+		{"api.example:8443", "api.example:443", false},
+		{"api.example", "api.example.", false},
+		{"api.example", "xapi.example", false},
+		{"api.example", "", false},
+		{"*.example", "a.example:1", true},
+		{"*.example", "a.b.example", false},
+		{"*.example", ".example", false},
+		{"*.example", "example", false},
+		{"[2001:db8::1]", "[2001:DB8::1]:50051", true},
+		{"[2001:db8::1]:50051", "[2001:db8::1]", false},
+		{"[2001:db8::1]", "[2001:db8::2]:50051", false},
+		{"198.18.0.2", "198.18.0.2:50051", true},
+		{"x", "[", false},
+		{"x", ":", false},
+	};
+	char *text;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct config_item item;
+
+		strcpy(item.text, cases[i].item);
+		ck_assert_msg(config_authority_has(&item, 1, cases[i].authority,
+						   strlen(cases[i].authority)) == cases[i].good,
+			      "%s for %s", cases[i].authority, cases[i].item);
+	}
+	ck_assert(config_authority_has(NULL, 0, NULL, 0));
+	text = changed("\"port\": 50051",
+		       "\"port\": 50051, \"authorities\": [\"*.example:1\", \"[::1]\"]");
+	ck_assert_int_eq(parse(text, NULL), 0);
+	ck_assert_uint_eq(cfg->listeners[0].authorities_n, 2);
+	ck_assert_str_eq(cfg->listeners[0].authorities[1].text, "[::1]");
+	free(text);
+}
+END_TEST
+
 /* ---- findings ------------------------------------------------------------------------------- */
 
 static const struct {
@@ -317,6 +362,10 @@ static const struct {
 	 "c.json:6: listeners[0].port: is 65536, expected 1 to 65535"},
 	{"\"port\": 50051", "\"port\": 1, \"address\": \"localhost\"",
 	 "c.json:6: listeners[0].address: is \"localhost\", expected an IPv4 or IPv6 address"},
+	{"\"port\": 50051", "\"port\": 1, \"authorities\": [\"a\", \"me@b\"]",
+	 "c.json:6: listeners[0].authorities[1]: is \"me@b\", expected a host"},
+	{"\"port\": 50051", "\"port\": 1, \"authorities\": []",
+	 "c.json:6: listeners[0].authorities: has 0 elements, expected 1 to 64"},
 	{"\"uids\": [0]", "\"uids\": []",
 	 "c.json:7: hosts[0].uids: has 0 elements, expected 1 to 32"},
 	{"\"uids\": [0]", "\"uids\": [0, \"root\"]",
@@ -592,6 +641,7 @@ int main(void)
 	tcase_add_test(tcase, addresses);
 	tcase_add_test(tcase, defaults);
 	tcase_add_test(tcase, values);
+	tcase_add_test(tcase, authorities);
 	tcase_add_loop_test(tcase, finding, 0, (int)ARRAY_LEN(findings));
 	tcase_add_test(tcase, all_at_once_in_order);
 	tcase_add_test(tcase, bounds);

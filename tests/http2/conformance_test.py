@@ -901,6 +901,16 @@ class Further(Case):
         self.answered(self.request(GET[:3] + (("host", "localhost"),)), 1)
         self.malformed(GET[:2] + GET[3:] + ((":protocol", "websocket"), (":path", "/")))
 
+    def test_8_3_1_authority_and_host(self):
+        for host in ("LOCALHOST", "localhost:80"):  # the same, said otherwise
+            self.answered(self.request(GET + (("host", host),)), 1)
+        for host in ("elsewhere", "localhost:81", "localhost.", "xlocalhost"):
+            self.malformed(GET + (("host", host),))
+        self.malformed(GET[:3] + ((":authority", "me@localhost"),))
+        self.malformed(GET[:3] + ((":authority", ""),))
+        self.malformed(GET[:3])  # and none at all
+        self.malformed(GET[:3] + (("host", "localhost"), ("host", "localhost")))
+
     def test_8_5_connect(self):
         self.malformed(((":method", "CONNECT"),), END_HEADERS)
         self.malformed(((":method", "CONNECT"), (":authority", "x"), (":scheme", "http")), END_HEADERS)

@@ -321,6 +321,36 @@ START_TEST(an_answer_over_the_limit_is_exhausted)
 }
 END_TEST
 
+static void authorities_set(struct config *cfg)
+{
+	struct config_service *s = &cfg->services[config_service_find(cfg, "split.examples.Echo")];
+
+	s->authorities = calloc(1, sizeof(*s->authorities));
+	strcpy(s->authorities[0].text, "api.example");
+	s->authorities_n = 1;
+}
+
+static void start_with_authorities(void)
+{
+	harness_start(authorities_set);
+}
+
+/* The harness' client says "test". */
+START_TEST(a_service_is_where_its_authority_is)
+{
+	static const uint8_t empty[5];
+	struct client *c;
+
+	(void)host_attach(HOST_ECHO, NULL);
+	c = client_open();
+	ck_assert_int_eq(call_status(c, ECHO_PATH, empty, 5), GRPC_UNIMPLEMENTED);
+	ck_assert_uint_eq(harness_counter("worker.calls_elsewhere"), 1);
+	ck_assert_int_eq(call_status(c, "/split.examples.Nobody/Unary", empty, 5),
+			 GRPC_UNAVAILABLE);
+	ck_assert_uint_eq(harness_counter("worker.calls_elsewhere"), 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("worker/calls");
@@ -342,5 +372,7 @@ int main(void)
 	tcase_add_test(tc, an_answer_that_points_elsewhere_is_no_answer);
 	tcase_add_test(tc, a_host_that_talks_nonsense_is_a_fault);
 	tcase_add_test(tc, an_answer_over_the_limit_is_exhausted);
+	tc = harness_case(s, "authorities", start_with_authorities);
+	tcase_add_test(tc, a_service_is_where_its_authority_is);
 	return harness_suite_run(s);
 }
