@@ -62,6 +62,7 @@ void config_free(struct config *cfg)
 	free(cfg->listeners);
 	free(cfg->hosts);
 	free(cfg->services);
+	free(cfg->channels);
 	free(cfg);
 }
 

@@ -39,6 +39,7 @@
 #define CONFIG_HOST_UIDS_MAX    32
 #define CONFIG_HOST_WORKERS_MAX 64
 #define CONFIG_SERVICES_MAX     256
+#define CONFIG_CHANNELS_MAX     64
 #define CONFIG_EAL_ITEMS_MAX    64
 #define CONFIG_CERTIFICATES_MAX 64 /* of one listener */
 #define CONFIG_CERT_NAMES_MAX   64
@@ -52,6 +53,7 @@
 #define CONFIG_PATH_MAX    107 /* sun_path */
 #define CONFIG_FILE_MAX    1023
 #define CONFIG_LIST_MAX    511 /* lists of ciphers and groups */
+#define CONFIG_TARGET_MAX  511 /* of a channel */
 
 /* "No node given" for numa_node members, "no core given" for eal.main_core. */
 #define CONFIG_NONE (-1)
@@ -361,6 +363,17 @@ struct config_service {
 	char manifest[CONFIG_MANIFEST_MAX + 1]; /* a file; "": none */
 };
 
+/* Where calls out of handlers go. */
+struct config_channel {
+	char name[CONFIG_NAME_MAX + 1];
+	char target[CONFIG_TARGET_MAX + 1]; /* "local", or an address that daemon/client reads */
+	uint32_t hosts[CONFIG_HOSTS_MAX];   /* indices into config->hosts; empty in the file: all */
+	uint32_t hosts_n;
+	uint32_t calls_max; /* by daemon worker */
+	uint64_t deadline_max_ns;
+	uint64_t room_timeout_ns;
+};
+
 struct config_shutdown {
 	uint64_t drain_timeout_ns;
 };
@@ -395,6 +408,8 @@ struct config {
 	uint32_t hosts_n;
 	struct config_service *services;
 	uint32_t services_n;
+	struct config_channel *channels;
+	uint32_t channels_n;
 	struct config_shutdown shutdown;
 	struct config_log log;
 	struct config_telemetry telemetry;
@@ -462,6 +477,12 @@ bool config_listener_has_service(const struct config_listener *listener, uint32_
  * is. */
 bool config_authority_has(const struct config_item *items, uint32_t items_n, const char *authority,
 			  size_t len);
+
+/* Index of a channel by name, or -1; whether `host` (index) may open it; whether it goes to the
+ * services of this configuration, through no network. */
+int config_channel_find(const struct config *cfg, const char *name);
+bool config_channel_has_host(const struct config_channel *channel, uint32_t host);
+bool config_channel_is_local(const struct config_channel *channel);
 
 /* Whether `uid` may attach as this host. */
 bool config_host_has_uid(const struct config_host *host, uint32_t uid);

@@ -658,4 +658,5 @@ void config_check(struct config *cfg, const struct doc_node *root,
 		check_host(&c, i);
 	for (uint32_t i = 0; i < cfg->services_n; i++)
 		check_service(&c, i);
+	config_check_channels(cfg, root, sink);
 }

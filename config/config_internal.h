@@ -146,6 +146,10 @@ int config_read(struct config *cfg, const struct doc_node *root,
 void config_check(struct config *cfg, const struct doc_node *root,
 		  const struct config_machine *machine, const struct config_sink *sink);
 
+/* The same for channels (config_channel.c), after the hosts. */
+void config_check_channels(struct config *cfg, const struct doc_node *root,
+			   const struct config_sink *sink);
+
 /* ---- values as text (config_units.c) -------------------------------------------------------- */
 
 bool config_text_fits(const char *text, enum field_format format, size_t max);

@@ -104,11 +104,14 @@ static size_t record_bytes(const uint8_t *p, size_t left, struct attach_method_r
 	if (left < bytes)
 		return 0;
 	memcpy(r, p, sizeof(*r));
-	bytes += (size_t)r->service_bytes + r->method_bytes + r->options_bytes;
+	bytes += (size_t)r->service_bytes + r->method_bytes + r->options_bytes + r->channel_bytes;
 	if (left < bytes || r->kind > ATTACH_BIDI ||
 	    !text_valid((const char *)p + sizeof(*r), r->service_bytes) ||
 	    !text_valid((const char *)p + sizeof(*r) + r->service_bytes, r->method_bytes) ||
 	    memchr(p + sizeof(*r), '/', (size_t)r->service_bytes + r->method_bytes) != NULL)
+		return 0;
+	if (r->channel_bytes != 0 &&
+	    !text_valid((const char *)p + bytes - r->channel_bytes, r->channel_bytes))
 		return 0;
 	return bytes;
 }
@@ -152,7 +155,7 @@ static int methods_parse(const uint8_t *p, size_t bytes, uint32_t n, struct atta
 		len = record_bytes(p + at, bytes - at, &r);
 		if (len == 0)
 			return -SPLIT_E_SHEPHERD_ATTACH_MALFORMED;
-		strings += (size_t)r.service_bytes + r.method_bytes + 2;
+		strings += (size_t)r.service_bytes + r.method_bytes + r.channel_bytes + 3;
 		at += len;
 	}
 	if (at != bytes)
@@ -175,8 +178,11 @@ static int methods_parse(const uint8_t *p, size_t bytes, uint32_t n, struct atta
 			.method = string_copy(&text, p + at + sizeof(r) + r.service_bytes,
 					      r.method_bytes),
 		};
-		if (options_parse(p + at + len - r.options_bytes, r.options_bytes, &m[i].options) !=
-		    0) {
+		if (r.channel_bytes != 0)
+			m[i].channel =
+				string_copy(&text, p + at + len - r.channel_bytes, r.channel_bytes);
+		if (options_parse(p + at + len - r.channel_bytes - r.options_bytes, r.options_bytes,
+				  &m[i].options) != 0) {
 			free(m);
 			return -SPLIT_E_SHEPHERD_ATTACH_MALFORMED;
 		}
@@ -242,6 +248,11 @@ static void options_make(const struct attach_method_options *o, uint8_t *at)
 	memcpy(at, &r, options_bytes(o));
 }
 
+static size_t channel_bytes(const struct attach_method *m)
+{
+	return m->channel != NULL ? strlen(m->channel) : 0;
+}
+
 int attach_blob_make(const struct attach_hello *hello, uint8_t **out, size_t *bytes_out)
 {
 	struct attach_blob_head head = {.methods_n = (uint32_t)hello->methods_n};
@@ -253,10 +264,11 @@ int attach_blob_make(const struct attach_hello *hello, uint8_t **out, size_t *by
 	for (size_t i = 0; i < hello->methods_n; i++) {
 		size_t service = strlen(hello->methods[i].service);
 		size_t method = strlen(hello->methods[i].method);
+		size_t channel = channel_bytes(&hello->methods[i]);
 
-		if (service > UINT8_MAX || method > UINT8_MAX)
+		if (service > UINT8_MAX || method > UINT8_MAX || channel > UINT8_MAX)
 			return -SPLIT_E_SHEPHERD_ATTACH_LIMIT;
-		methods_bytes += sizeof(struct attach_method_record) + service + method +
+		methods_bytes += sizeof(struct attach_method_record) + service + method + channel +
 				 options_bytes(&hello->methods[i].options);
 	}
 	if (methods_bytes + hello->schema_bytes + sizeof(head) > ATTACH_BLOB_MAX)
@@ -281,6 +293,7 @@ int attach_blob_make(const struct attach_hello *hello, uint8_t **out, size_t *by
 			.service_bytes = (uint8_t)strlen(m->service),
 			.method_bytes = (uint8_t)strlen(m->method),
 			.options_bytes = options_bytes(&m->options),
+			.channel_bytes = (uint8_t)channel_bytes(m),
 		};
 
 		memcpy(at, &r, sizeof(r));
@@ -291,6 +304,9 @@ int attach_blob_make(const struct attach_hello *hello, uint8_t **out, size_t *by
 		at += r.method_bytes;
 		options_make(&m->options, at);
 		at += r.options_bytes;
+		if (r.channel_bytes != 0)
+			memcpy(at, m->channel, r.channel_bytes);
+		at += r.channel_bytes;
 	}
 	if (hello->schema_bytes != 0)
 		memcpy(at, hello->schema, hello->schema_bytes);

@@ -16,7 +16,7 @@
 
 COUNTER_DEFINE(shepherd, SHEPHERD_COUNTERS);
 
-#define CALLS_LIMIT      (1u << 24) /* index bits of a call id */
+#define CALLS_LIMIT      SLOT_OUT   /* index bits of a call id */
 #define RELEASE_DELAY_NS 1000000ull /* tokens are worth a system call after 1 ms, not before */
 
 int futex_wake_shared(uint32_t *word)
@@ -45,7 +45,9 @@ static int port_tables(struct endpoint_port *p, const struct endpoint_config *co
 	p->calls_max = config->calls_max;
 	p->holds_max = config->holds_max != 0 ? config->holds_max : config->calls_max * 4;
 	p->tokens_max = p->geometry->tokens_max;
-	p->calls = calloc(p->calls_max, sizeof(*p->calls));
+	p->outs_max = config->outs_max;
+	p->refused_first = p->refused_last = INDEX_NONE;
+	p->calls = calloc((size_t)p->calls_max + p->outs_max, sizeof(*p->calls));
 	p->holds = calloc(p->holds_max, sizeof(*p->holds));
 	p->nodes = calloc(p->tokens_max, sizeof(*p->nodes));
 	if (p->calls == NULL || p->holds == NULL || p->nodes == NULL)
@@ -54,6 +56,8 @@ static int port_tables(struct endpoint_port *p, const struct endpoint_config *co
 		p->calls[i].generation = 1;
 		p->calls[i].holds = i + 1 < p->calls_max ? i + 1 : INDEX_NONE;
 	}
+	for (uint32_t i = 0; i < p->outs_max; i++)
+		p->calls[p->calls_max + i].out = true;
 	for (uint32_t i = 0; i < p->holds_max; i++) {
 		p->holds[i].generation = 1;
 		p->holds[i].next = i + 1 < p->holds_max ? i + 1 : INDEX_NONE;
@@ -212,6 +216,7 @@ static void endpoint_destroy(struct endpoint *e)
 		close(e->pidfd);
 	free(e->method_code);
 	free(e->method_data);
+	free(e->method_out);
 	free(e);
 }
 
@@ -240,6 +245,7 @@ static int endpoint_segments(struct endpoint *e, const struct endpoint_config *c
 		.tokens_max = c->tokens_max != 0 ? c->tokens_max : c->calls_max * 4,
 		.revocable = c->revocable,
 		.stream_window = SHEPHERD_STREAM_WINDOW,
+		.outs_max = c->outs_max,
 		.to_host_bytes = e->to_host.bytes,
 		.to_daemon_bytes = e->to_daemon.bytes,
 	};
@@ -260,11 +266,13 @@ static int endpoint_methods(struct endpoint *e, const struct attach_request *r)
 	e->methods_n = (uint32_t)r->methods_n;
 	e->method_code = calloc(r->methods_n + 1, sizeof(uint64_t));
 	e->method_data = calloc(r->methods_n + 1, sizeof(uint64_t));
-	if (e->method_code == NULL || e->method_data == NULL)
+	e->method_out = calloc(r->methods_n + 1, sizeof(bool));
+	if (e->method_code == NULL || e->method_data == NULL || e->method_out == NULL)
 		return -SPLIT_E_BASE_NOMEM;
 	for (size_t i = 0; i < r->methods_n; i++) {
 		e->method_code[i] = r->methods[i].code;
 		e->method_data[i] = r->methods[i].data;
+		e->method_out[i] = r->methods[i].channel != NULL;
 	}
 	return 0;
 }
@@ -277,7 +285,7 @@ int endpoint_create(const struct endpoint_config *c, const struct attach_request
 
 	if (c->calls_max < 1 || c->calls_max > CALLS_LIMIT || c->daemon_workers < 1 ||
 	    c->daemon_workers > SHEPHERD_DAEMON_WORKERS_MAX || c->tokens_max > CALLS_LIMIT * 4 ||
-	    c->holds_max > CALLS_LIMIT * 4)
+	    c->holds_max > CALLS_LIMIT * 4 || c->outs_max > SLOT_OUT_INDEX)
 		return -SPLIT_E_SHEPHERD_GEOMETRY;
 	e = calloc(1, sizeof(*e));
 	if (e == NULL)

@@ -9,7 +9,21 @@
 /* Call id: generation << 32 | worker << 24 | index. */
 static uint64_t call_id_of(const struct endpoint_port *p, const struct call *c)
 {
-	return (uint64_t)c->generation << 32 | (uint64_t)p->worker << 24 | (uint64_t)(c - p->calls);
+	uint64_t index = (uint64_t)(c - p->calls);
+
+	if (c->out)
+		index = SLOT_OUT | (index - p->calls_max);
+	return (uint64_t)c->generation << 32 | (uint64_t)p->worker << 24 | index;
+}
+
+struct call *call_out_at(struct endpoint_port *p, uint64_t id)
+{
+	uint32_t index = (uint32_t)id & SLOT_OUT_INDEX;
+
+	if (((uint32_t)id & SLOT_OUT) == 0 || (((uint32_t)id >> 24) != p->worker) ||
+	    index >= p->outs_max)
+		return NULL;
+	return &p->calls[p->calls_max + index];
 }
 
 struct call *call_find(struct endpoint_port *p, uint64_t id)
@@ -17,9 +31,15 @@ struct call *call_find(struct endpoint_port *p, uint64_t id)
 	uint32_t index = (uint32_t)id & 0xffffff;
 	struct call *c;
 
-	if (index >= p->calls_max || ((uint32_t)id >> 24) != p->worker)
+	if ((index & SLOT_OUT) != 0) {
+		c = call_out_at(p, id);
+	} else {
+		if (index >= p->calls_max || ((uint32_t)id >> 24) != p->worker)
+			return NULL;
+		c = &p->calls[index];
+	}
+	if (c == NULL)
 		return NULL;
-	c = &p->calls[index];
 	return c->state != CALL_FREE && c->generation == (uint32_t)(id >> 32) ? c : NULL;
 }
 
@@ -49,7 +69,7 @@ void call_end(struct endpoint_port *p, struct call *c)
 	if (c->state != CALL_OPEN)
 		return;
 	c->state = CALL_ENDED;
-	if (c->lane != INDEX_NONE)
+	if (c->lane != INDEX_NONE && !c->out)
 		p->lanes[c->lane].calls--;
 }
 
@@ -64,6 +84,58 @@ void endpoint_calls_each(struct endpoint_port *p,
 	for (uint32_t i = 0; i < p->calls_max && p->calls_open != 0; i++)
 		if (p->calls[i].state != CALL_FREE)
 			fn(ctx, call_id_of(p, &p->calls[i]), p->calls[i].user);
+}
+
+/* ---- calls out */
+
+struct call *call_out_open(struct endpoint_port *p, uint64_t id, uint32_t home)
+{
+	struct call *c = call_out_at(p, id);
+
+	if (c == NULL || c->state != CALL_FREE)
+		return NULL;
+	c->generation = (uint32_t)(id >> 32);
+	c->user = NULL;
+	c->holds = INDEX_NONE;
+	c->request_hold = INDEX_NONE;
+	c->lane = home;
+	c->state = CALL_OPEN;
+	counter_inc(&p->counters->outs);
+	return c;
+}
+
+void endpoint_out_accept(struct endpoint_port *p, uint64_t id, void *user)
+{
+	struct call *c = call_find(p, id);
+
+	if (c != NULL && c->out)
+		c->user = user;
+}
+
+void endpoint_out_refuse(struct endpoint_port *p, uint64_t id, uint32_t status)
+{
+	struct call *c = call_find(p, id);
+	uint32_t index;
+
+	if (c == NULL || !c->out || c->state != CALL_OPEN)
+		return;
+	index = (uint32_t)(c - p->calls);
+	c->state = CALL_REFUSED;
+	c->status = (uint8_t)status;
+	c->holds = INDEX_NONE;
+	if (p->refused_last != INDEX_NONE)
+		p->calls[p->refused_last].holds = index;
+	else
+		p->refused_first = index;
+	p->refused_last = index;
+	counter_inc(&p->counters->outs_refused);
+}
+
+void *endpoint_call_user(struct endpoint_port *p, uint64_t id)
+{
+	struct call *c = call_find(p, id);
+
+	return c != NULL && !c->out && c->state == CALL_OPEN ? c->user : NULL;
 }
 
 /* ---- holds */
@@ -159,6 +231,8 @@ void endpoint_call_close(struct endpoint_port *p, uint64_t id, uint64_t now_ns)
 	}
 	c->state = CALL_FREE;
 	c->user = NULL;
+	if (c->out)
+		return; /* the host names the next one */
 	c->generation = c->generation + 1 != 0 ? c->generation + 1 : 1;
 	c->holds = p->calls_free;
 	p->calls_free = (uint32_t)(c - p->calls);

@@ -15,8 +15,9 @@ struct taken {
 	uint8_t flags;
 	uint16_t inline_bytes;
 	uint64_t call_id, release, token, msg, info;
-	uint32_t msg_seq;
-	uint64_t metadata, text;
+	uint32_t msg_seq, method;
+	uint64_t deadline_ns;
+	uint64_t metadata, text, out_code, out_data;
 	uint32_t msg_bytes, text_bytes;
 	uint64_t peer_inline; /* where the host has the slot's inline area */
 	uint64_t area[SLOT_INLINE_BYTES / 8] __attribute__((aligned(16)));
@@ -33,6 +34,10 @@ static const uint8_t flags_allowed[TO_DAEMON_KINDS] = {
 	[TO_DAEMON_REFUSE] = SLOT_RELEASE_REQUEST,
 	[TO_DAEMON_CREDIT] = SLOT_RELEASE_REQUEST,
 	[TO_DAEMON_WANT] = 0,
+	[TO_DAEMON_CALL] = SLOT_END_STREAM | SLOT_INLINE | SLOT_EXTRA | SLOT_HAS_TOKEN |
+			   SLOT_HAS_MESSAGE | SLOT_COMPRESSED,
+	[TO_DAEMON_HALF_CLOSE] = SLOT_END_STREAM,
+	[TO_DAEMON_ABANDON] = 0,
 };
 
 static void slot_take(const struct slot *s, uint64_t peer, struct taken *t)
@@ -50,11 +55,15 @@ static void slot_take(const struct slot *s, uint64_t peer, struct taken *t)
 	t->msg = load_relaxed(&s->msg);
 	t->msg_seq = load_relaxed(&s->msg_seq);
 	t->info = load_relaxed(&s->info);
-	t->metadata = t->text = 0;
+	t->method = load_relaxed(&s->method);
+	t->deadline_ns = load_relaxed(&s->deadline_ns);
+	t->metadata = t->text = t->out_code = t->out_data = 0;
 	t->msg_bytes = t->text_bytes = 0;
 	if (t->flags & SLOT_EXTRA) {
 		t->metadata = load_relaxed(&s->metadata);
 		t->text = load_relaxed(&s->text);
+		t->out_code = load_relaxed(&s->out_code);
+		t->out_data = load_relaxed(&s->out_data);
 		t->msg_bytes = load_relaxed(&s->msg_bytes);
 		t->text_bytes = load_relaxed(&s->text_bytes);
 	}
@@ -115,6 +124,36 @@ static int taken_check(struct endpoint_port *p, unsigned lane, const struct take
 	return 0;
 }
 
+/* Whether a slot may speak of a call out; of a call of the daemon's. */
+static bool kind_of_out(uint8_t kind)
+{
+	return kind == TO_DAEMON_MESSAGE || kind == TO_DAEMON_CREDIT || kind == TO_DAEMON_WANT ||
+	       kind == TO_DAEMON_HALF_CLOSE || kind == TO_DAEMON_ABANDON;
+}
+
+static bool kind_of_call(uint8_t kind)
+{
+	return kind != TO_DAEMON_HALF_CLOSE && kind != TO_DAEMON_ABANDON;
+}
+
+static int out_check(struct endpoint_port *p, unsigned lane, const struct taken *t)
+{
+	if (t->kind == TO_DAEMON_CALL) {
+		if (t->method >= p->endpoint->methods_n || !p->endpoint->method_out[t->method])
+			return nonsense(p, lane, "method of a call out", t->method);
+		if (t->msg_seq >= p->lanes_n)
+			return nonsense(p, lane, "worker of a call out", t->msg_seq);
+		return 0;
+	}
+	if (call_out_at(p, t->call_id) != NULL) {
+		if (!kind_of_out(t->kind) || (t->flags & (SLOT_HAS_STATUS | SLOT_RELEASE_REQUEST)))
+			return nonsense(p, lane, "of a call out: kind", t->kind);
+	} else if (!kind_of_call(t->kind)) {
+		return nonsense(p, lane, "of no call out: kind", t->kind);
+	}
+	return 0;
+}
+
 static void deliver(struct endpoint_port *p, unsigned lane, const struct taken *t, struct call *c,
 		    const struct endpoint_events *events, void *ctx)
 {
@@ -125,6 +164,10 @@ static void deliver(struct endpoint_port *p, unsigned lane, const struct taken *
 		.lane = lane,
 		.call_id = t->call_id,
 		.user = c->user,
+		.method = t->method,
+		.home = t->msg_seq,
+		.parent = t->kind == TO_DAEMON_CALL ? t->info : 0,
+		.deadline_ns = t->deadline_ns,
 		.msg_seq = t->msg_seq,
 		.msg_bytes = t->msg_bytes,
 		.msg = t->msg,
@@ -155,6 +198,8 @@ static int taken_handle(struct endpoint_port *p, unsigned lane, const struct tak
 	struct call *c;
 	int rc = taken_check(p, lane, t);
 
+	if (rc == 0)
+		rc = t->kind == TO_DAEMON_RELEASE ? 0 : out_check(p, lane, t);
 	if (rc < 0)
 		return rc;
 	if (t->flags & SLOT_RELEASE_REQUEST)
@@ -166,7 +211,15 @@ static int taken_handle(struct endpoint_port *p, unsigned lane, const struct tak
 	}
 	if (t->flags & SLOT_HAS_TOKEN)
 		p->tokens_out++;
-	c = call_find(p, t->call_id);
+	if (t->kind == TO_DAEMON_CALL) {
+		c = call_out_open(p, t->call_id, t->msg_seq);
+		if (c == NULL)
+			return nonsense(p, lane, "id of a call out", t->call_id);
+		c->code = t->out_code;
+		c->data = t->out_data;
+	} else {
+		c = call_find(p, t->call_id);
+	}
 	if (c == NULL || c->state != CALL_OPEN || c->lane == INDEX_NONE) {
 		counter_inc(&p->counters->stale_calls);
 		if (t->flags & SLOT_HAS_TOKEN)

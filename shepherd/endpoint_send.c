@@ -144,7 +144,14 @@ int endpoint_inline_area(struct endpoint_port *p, unsigned lane, struct shepherd
 static bool kind_of_call(enum slot_kind kind)
 {
 	return kind == TO_HOST_REQUEST || kind == TO_HOST_MESSAGE || kind == TO_HOST_HALF_CLOSE ||
-	       kind == TO_HOST_CANCEL || kind == TO_HOST_WRITABLE;
+	       kind == TO_HOST_CANCEL || kind == TO_HOST_WRITABLE || kind == TO_HOST_STATUS ||
+	       kind == TO_HOST_INITIAL_METADATA;
+}
+
+static bool kind_of_out(enum slot_kind kind)
+{
+	return kind == TO_HOST_MESSAGE || kind == TO_HOST_WRITABLE || kind == TO_HOST_STATUS ||
+	       kind == TO_HOST_INITIAL_METADATA;
 }
 
 /* The call the slot is about (NULL: none), or why it can't be published. */
@@ -166,6 +173,9 @@ static int submit_check(struct endpoint_port *p, unsigned lane, const struct end
 			return -SPLIT_E_SHEPHERD_STALE;
 		if (r->kind == TO_HOST_REQUEST ? c->lane != INDEX_NONE : c->lane != lane)
 			return -SPLIT_E_BASE_INVALID;
+		if (c->out ? !kind_of_out(r->kind)
+			   : r->kind == TO_HOST_STATUS || r->kind == TO_HOST_INITIAL_METADATA)
+			return -SPLIT_E_BASE_INVALID;
 	} else if (r->blocks != NULL && r->blocks->head != 0) {
 		return -SPLIT_E_BASE_INVALID;
 	}
@@ -182,9 +192,9 @@ static uint8_t slot_fill_extra(struct slot *s, const struct endpoint_request *r)
 	s->metadata = r->metadata;
 	s->peer = r->peer;
 	s->trace = r->trace;
-	s->text = 0;
+	s->text = r->text;
 	s->msg_bytes = r->msg_bytes;
-	s->text_bytes = 0;
+	s->text_bytes = r->text_bytes;
 	store_relaxed(&s->revoke, 0);
 	s->peer_port = r->peer_port;
 	s->peer_family = r->peer_family;
@@ -200,7 +210,7 @@ int endpoint_submit(struct endpoint_port *p, unsigned lane, const struct endpoin
 	struct call *c;
 	struct slot *s;
 	uint32_t hold = INDEX_NONE;
-	uint8_t flags = r->flags & (SLOT_END_STREAM | SLOT_COMPRESSED);
+	uint8_t flags = r->flags & (SLOT_END_STREAM | SLOT_COMPRESSED | SLOT_HAS_STATUS);
 	int rc = submit_check(p, lane, r, &c);
 
 	if (rc < 0)
@@ -224,6 +234,11 @@ int endpoint_submit(struct endpoint_port *p, unsigned lane, const struct endpoin
 	s->deadline_ns = r->deadline_ns;
 	s->msg = r->has_message ? r->msg : 0;
 	s->code = s->data = 0;
+	if (c != NULL && c->out) {
+		s->code = c->code;
+		s->data = c->data;
+		s->status = r->status;
+	}
 	if (r->has_message)
 		flags |= SLOT_HAS_MESSAGE | (r->inline_bytes != 0 ? SLOT_INLINE : 0);
 	if (r->kind == TO_HOST_REQUEST) {
@@ -240,6 +255,35 @@ int endpoint_submit(struct endpoint_port *p, unsigned lane, const struct endpoin
 	s->flags = flags | slot_fill_extra(s, r);
 	lane_publish(p, l, s, now_ns);
 	return 0;
+}
+
+/* Each was opened by its host and stays until it is told: none is forgotten, and they are no more
+ * than the port has places. */
+void refusals_publish(struct endpoint_port *p, uint64_t now_ns)
+{
+	while (p->refused_first != INDEX_NONE) {
+		struct call *c = &p->calls[p->refused_first];
+		const struct endpoint_request r = {
+			.kind = TO_HOST_STATUS,
+			.flags = SLOT_END_STREAM | SLOT_HAS_STATUS,
+			.status = c->status,
+			.call_id = (uint64_t)c->generation << 32 | (uint64_t)p->worker << 24 |
+				   SLOT_OUT | (p->refused_first - p->calls_max),
+		};
+		uint32_t next = c->holds;
+
+		c->state = CALL_OPEN;
+		c->holds = INDEX_NONE;
+		if (endpoint_submit(p, c->lane, &r, now_ns) != 0) {
+			c->state = CALL_REFUSED;
+			c->holds = next;
+			return; /* at a later flush */
+		}
+		c->state = CALL_FREE;
+		p->refused_first = next;
+		if (next == INDEX_NONE)
+			p->refused_last = INDEX_NONE;
+	}
 }
 
 int endpoint_revoke(struct endpoint_port *p, uint64_t call_id, uint64_t now_ns,
@@ -430,6 +474,8 @@ void endpoint_flush(struct endpoint_port *p, uint64_t now_ns)
 {
 	if (p->fault != 0)
 		return;
+	if (unlikely(p->refused_first != INDEX_NONE))
+		refusals_publish(p, now_ns);
 	if (p->tokens_pending != 0)
 		for (unsigned i = 0; i <= p->lanes_n; i++)
 			if (p->lanes[i].tokens_n != 0)

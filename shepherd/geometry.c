@@ -25,7 +25,8 @@ int geometry_lay_out(struct geometry *g)
 	    !slots_valid(g->request_slots) || !slots_valid(g->completion_slots) ||
 	    !slots_valid(g->foreign_slots) || g->to_host_bytes > SHEPHERD_SEGMENT_MAX ||
 	    g->to_daemon_bytes > SHEPHERD_SEGMENT_MAX || g->tokens_max < 1 ||
-	    g->stream_window < 1 || g->stream_window > SHEPHERD_STREAM_WINDOW_MAX)
+	    g->stream_window < 1 || g->stream_window > SHEPHERD_STREAM_WINDOW_MAX ||
+	    g->outs_max > SLOT_OUT_INDEX)
 		return -SPLIT_E_SHEPHERD_GEOMETRY;
 	pairs = (uint64_t)g->daemon_workers * g->host_workers;
 

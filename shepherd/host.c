@@ -143,6 +143,11 @@ uint32_t attachment_stream_window(const struct attachment *a)
 	return a->geometry.stream_window;
 }
 
+uint32_t attachment_outs_max(const struct attachment *a)
+{
+	return a->geometry.outs_max;
+}
+
 unsigned attachment_call_worker(uint64_t call_id)
 {
 	return (unsigned)(call_id >> 24) & 0xff;

@@ -1,4 +1,4 @@
-/* The format of the two shared segments, version 3. docs/SHARED-MEMORY.md is its prose.
+/* The format of the two shared segments, version 4. docs/SHARED-MEMORY.md is its prose.
  *
  * Everything here is memory that two processes see: any change of a size, an offset or a meaning
  * bumps SHEPHERD_VERSION. Little endian, 64-bit pointers; a host of another layout is refused at
@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SHEPHERD_VERSION 3
+#define SHEPHERD_VERSION 4
 #define SHEPHERD_MAGIC   0x31646c6f46706853ULL /* "ShpFold1" */
 #define SHEPHERD_LINE    64
 
@@ -58,6 +58,9 @@ enum slot_kind {
 	TO_HOST_TRYAGAIN = 7,   /* nothing to do; the worker may look elsewhere */
 	TO_HOST_YIELDNOW = 8,   /* give up the core */
 	TO_HOST_RETIRE = 9,     /* this worker is not needed any more */
+	/* Of calls out (an id of the host's own), as are MESSAGE and WRITABLE with such an id. */
+	TO_HOST_STATUS = 10,           /* ends it; status, text, trailing metadata */
+	TO_HOST_INITIAL_METADATA = 11, /* metadata of the answer */
 	TO_HOST_KINDS,
 
 	/* to the daemon */
@@ -68,6 +71,10 @@ enum slot_kind {
 	TO_DAEMON_REFUSE = 0x45,  /* the call was not begun; it may go elsewhere */
 	TO_DAEMON_CREDIT = 0x46,  /* the handler takes `info` more messages of the call */
 	TO_DAEMON_WANT = 0x47,    /* WRITABLE is wanted as soon as a message of the call was sent */
+	/* Of calls out, as are MESSAGE, CREDIT and WANT with an id of the host's own. */
+	TO_DAEMON_CALL = 0x48,       /* opens one, of slot.method; info: the call it is made for */
+	TO_DAEMON_HALF_CLOSE = 0x49, /* no more requests, and none comes with it */
+	TO_DAEMON_ABANDON = 0x4a,    /* nobody waits for the answer; STATUS follows all the same */
 	TO_DAEMON_KINDS,
 };
 
@@ -87,12 +94,18 @@ enum cancel_cause {
 /* Flags of a slot. */
 #define SLOT_END_STREAM      0x01 /* no message follows in this direction */
 #define SLOT_INLINE          0x02 /* the message lies in the slot's inline area */
-#define SLOT_HAS_STATUS      0x04 /* to daemon: info is the status; the call ends */
+#define SLOT_HAS_STATUS      0x04 /* to daemon: info is the status; to host: slot.status; the end */
 #define SLOT_RELEASE_REQUEST 0x08 /* to daemon: `release` is a token given back */
 #define SLOT_EXTRA           0x10 /* line 1 counts; else the receiver does not read it */
 #define SLOT_HAS_TOKEN       0x20 /* a token must be given back: info (to host), token (to daemon) */
 #define SLOT_HAS_MESSAGE     0x40 /* `msg` is a message (it may be at any address, even inline) */
 #define SLOT_COMPRESSED      0x80 /* to host: the client sent it compressed; to daemon: compress it */
+
+/* A call out is named by its host: generation << 32 | daemon worker << 24 | SLOT_OUT | index, the
+ * index below geometry.outs_max, for each daemon worker. It may be used again once STATUS (or a
+ * MESSAGE with HAS_STATUS) was taken, with another generation. */
+#define SLOT_OUT       0x800000u
+#define SLOT_OUT_INDEX 0x7fffffu
 
 /* Of slot.peer_flags: the connection is one of TLS. */
 #define SLOT_PEER_TLS 0x01
@@ -106,27 +119,41 @@ struct slot {
 	uint8_t kind;
 	uint8_t flags;
 	uint16_t inline_bytes; /* of the inline area that count; <= SLOT_INLINE_BYTES */
-	uint64_t call_id;      /* made by the daemon; generation << 32 | worker << 24 | index */
+	uint64_t call_id;      /* generation << 32 | daemon worker << 24 | index; the daemon's, or
+				  SLOT_OUT */
 	union {
-		uint64_t code; /* to host: code pointer registered for the method (0 by socket) */
+		uint64_t code;    /* to host: code pointer of the method, or of a call out (0 by
+				     socket) */
 		uint64_t release; /* to daemon: with SLOT_RELEASE_REQUEST */
 	};
 	union {
-		uint64_t data;  /* to host: data pointer registered for the method */
+		uint64_t data;  /* to host: data pointer of the method, or of a call out */
 		uint64_t token; /* to daemon: with SLOT_HAS_TOKEN, names the blocks behind the slot
 				 */
 	};
-	uint64_t msg;         /* the message, in the host's address space, both ways */
-	uint32_t method;      /* index in the attach's method table */
-	uint32_t msg_seq;     /* 0, 1, … within the call and direction */
-	uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
-	uint64_t info;        /* the kind's argument */
+	uint64_t msg;    /* the message, in the host's address space, both ways */
+	uint32_t method; /* index in the attach's method table */
+	union {
+		uint32_t msg_seq; /* 0, 1, … within the call and direction */
+		uint32_t home;    /* CALL: the host worker that the answer goes to */
+	};
+	union {
+		uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
+		uint64_t status;      /* to host, with SLOT_HAS_STATUS */
+	};
+	uint64_t info; /* the kind's argument */
 
 	/* line 1: SLOT_EXTRA */
 	uint64_t metadata; /* struct metadata_block, or 0 */
-	uint64_t peer;     /* struct metadata_block: the client certificate's names; or 0 */
-	uint64_t trace;    /* NUL-terminated traceparent, or 0 */
-	uint64_t text;     /* status message: text_bytes bytes, or 0 */
+	union {
+		uint64_t peer;     /* struct metadata_block: the client certificate's names; or 0 */
+		uint64_t out_code; /* CALL: given back as `code` with all that answers it, */
+	};
+	union {
+		uint64_t trace;    /* NUL-terminated traceparent, or 0 */
+		uint64_t out_data; /* and as `data` */
+	};
+	uint64_t text; /* status message: text_bytes bytes, or 0 */
 	uint32_t msg_bytes;
 	uint32_t text_bytes;
 	uint32_t revoke;
@@ -261,7 +288,8 @@ struct geometry {
 	uint64_t to_host_arena_offset;
 	uint64_t to_host_partition_bytes; /* the arena is daemon_workers of these */
 	uint32_t stream_window;           /* messages of a call that may be out at its beginning */
-	uint32_t reserved1[3];
+	uint32_t outs_max;                /* calls out that may be open at one daemon worker */
+	uint32_t reserved1[2];
 	/* line 2: to-daemon offsets */
 	uint64_t control_offset;
 	uint64_t host_line_offset;

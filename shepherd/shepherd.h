@@ -51,6 +51,8 @@
 	X(sleeps, "times the worker was allowed to sleep")                                         \
 	X(sleeps_refused, "times work was found at the last look before sleep")                    \
 	X(revoked, "requests taken back from a stuck worker")                                      \
+	X(outs, "calls out that hosts have opened")                                                \
+	X(outs_refused, "of these, refused at once: no room for them")                             \
 	X(faults, "endpoints found to talk nonsense")
 
 COUNTER_DECLARE(shepherd, SHEPHERD_COUNTERS);
@@ -140,6 +142,9 @@ struct attach_method {
 	uint64_t data;
 	uint8_t read_ahead; /* messages of a call handed over before its first CREDIT; 0: 1 */
 	struct attach_method_options options;
+	/* NULL: the host serves it. Else it calls it, over this channel: `input` is what it sends
+	 * and `output` what it gets, code and data are 0 (each call out brings its own). */
+	const char *channel;
 };
 
 /* What a host says of itself. All memory stays the caller's. */
@@ -172,6 +177,7 @@ struct endpoint_config {
 	uint64_t release_timeout_ns; /* for giving back blocks of an ended call; 0: none */
 	uint64_t release_delay_ns;   /* how long tokens for a parked worker may gather; 0: 1 ms */
 	bool revocable;              /* requests may be taken back; costs the host a fence each */
+	uint32_t outs_max;           /* calls out at once, by daemon worker; 0: none */
 };
 
 /* Daemon's end: one for each connection on the attach socket. Control thread. */
@@ -300,11 +306,24 @@ unsigned endpoint_calls_open(const struct endpoint_port *port);
 void endpoint_calls_each(struct endpoint_port *port,
 			 void (*fn)(void *ctx, uint64_t call_id, void *user), void *ctx);
 
+/* Calls out: the host made their id. One whose id the host may not use yet, or whose words fit no
+ * call out, ends the endpoint; what the receiver gets is sound in form.
+ *
+ * Take the call of a TO_DAEMON_CALL: submits to its home lane name it by its id, `user` comes with
+ * what the host says of it further; it ends with a STATUS, or a MESSAGE with SLOT_HAS_STATUS,
+ * after which the receiver says endpoint_call_close. */
+void endpoint_out_accept(struct endpoint_port *port, uint64_t call_id, void *user);
+/* End it at once; the host hears `status` at a flush, when its ring has room. */
+void endpoint_out_refuse(struct endpoint_port *port, uint64_t call_id, uint32_t status);
+/* `user` of the daemon's own call of that id while it is open; NULL: no such. */
+void *endpoint_call_user(struct endpoint_port *port, uint64_t call_id);
+
 /* What to publish. Zero-initialise; unused fields stay 0. */
 struct endpoint_request {
 	enum slot_kind kind; /* TO_HOST_REQUEST, _MESSAGE, _HALF_CLOSE, _CANCEL, _WRITABLE,
-				_TRYAGAIN, _YIELDNOW, _RETIRE */
-	uint8_t flags;       /* SLOT_END_STREAM, SLOT_COMPRESSED; the others are set by submit */
+				_STATUS, _INITIAL_METADATA, _TRYAGAIN, _YIELDNOW, _RETIRE */
+	uint8_t flags; /* SLOT_END_STREAM, SLOT_COMPRESSED, SLOT_HAS_STATUS (calls out); the others
+			  are set by submit */
 	bool has_message;
 	uint16_t inline_bytes; /* of endpoint_inline_area that the message uses; 0: it is in blocks
 				*/
@@ -316,8 +335,11 @@ struct endpoint_request {
 	uint64_t info;                 /* CANCEL: cause; WRITABLE: WRITABLE_INFO */
 	uint64_t msg, metadata, trace; /* host addresses */
 	uint64_t peer;                 /* the same: metadata_block of the client's names */
-	uint8_t peer_family;           /* 0: not told */
-	uint8_t peer_flags;            /* SLOT_PEER_* */
+	uint32_t status;               /* of a call out, with SLOT_HAS_STATUS */
+	uint64_t text;                 /* its message, a host address: */
+	uint32_t text_bytes;
+	uint8_t peer_family; /* 0: not told */
+	uint8_t peer_flags;  /* SLOT_PEER_* */
 	uint16_t peer_port;
 	uint8_t peer_address[16];
 	struct endpoint_blocks *blocks; /* everything msg, metadata, trace lie in; NULL: none */
@@ -359,7 +381,7 @@ unsigned endpoint_lanes(const struct endpoint_port *port); /* host workers */
  * at their start (msg only, and inline ones in the copy); what is behind them is still hostile. */
 struct endpoint_completion {
 	enum slot_kind kind; /* TO_DAEMON_INITIAL_METADATA, _MESSAGE, _STATUS, _REFUSE, _CREDIT,
-				_WANT */
+				_WANT, _CALL, _HALF_CLOSE, _ABANDON */
 	uint8_t flags;       /* SLOT_END_STREAM, SLOT_HAS_STATUS, SLOT_COMPRESSED */
 	bool has_message;
 	unsigned lane; /* host_workers for the foreign lane */
@@ -369,6 +391,13 @@ struct endpoint_completion {
 	uint32_t msg_bytes; /* as claimed */
 	uint32_t status;    /* gRPC status 0..16 when SLOT_HAS_STATUS or STATUS */
 	uint32_t credit;
+	/* CALL: method of the attach's table (one with a channel), lane of the answer, the call it
+	 * is made for (0: none; may be anything), deadline (0: none). `user` is NULL: the receiver
+	 * says endpoint_out_accept or _refuse before it returns. */
+	uint32_t method;
+	unsigned home;
+	uint64_t parent;
+	uint64_t deadline_ns;
 	uint64_t msg;
 	uint64_t metadata,
 		text; /* read with endpoint_metadata_read / endpoint_text_read; 0: none */
@@ -470,6 +499,8 @@ struct host_lane *attachment_lane(struct attachment *attachment, unsigned d, uns
 struct host_lane *attachment_foreign(struct attachment *attachment, unsigned d);
 /* Messages of a call that may be with the daemon before its first WRITABLE. */
 uint32_t attachment_stream_window(const struct attachment *attachment);
+/* Calls out that may be open at each daemon worker. */
+uint32_t attachment_outs_max(const struct attachment *attachment);
 /* The daemon worker that made a call id, and so whose lane its answer takes. */
 unsigned attachment_call_worker(uint64_t call_id);
 

@@ -166,6 +166,7 @@ struct attach_method_record {
 	uint8_t method_bytes;
 	uint8_t read_ahead;
 	uint8_t options_bytes; /* of an attach_options_record, behind the names */
+	uint8_t channel_bytes; /* the channel's name, behind these; 0: the method is served */
 } __attribute__((packed));
 
 /* Header of a received packet of `bytes`: magic, version, layout, length, type and its size. Copies
@@ -230,7 +231,7 @@ struct hold {
 	uint32_t call; /* whose list it is in; INDEX_NONE: the overdue list */
 };
 
-enum call_state { CALL_FREE, CALL_OPEN, CALL_ENDED };
+enum call_state { CALL_FREE, CALL_OPEN, CALL_ENDED, CALL_REFUSED };
 
 struct call {
 	void *user;
@@ -240,6 +241,9 @@ struct call {
 	uint32_t ticket;
 	uint32_t request_hold; /* of the REQUEST, INDEX_NONE: none (or given back) */
 	uint8_t state;
+	uint8_t status;      /* of a call out that was refused */
+	bool out;            /* the host made its id */
+	uint64_t code, data; /* of a call out */
 };
 
 /* A response token on its way back. */
@@ -293,7 +297,9 @@ struct endpoint_port {
 	size_t block_max;
 	/* calls and holds */
 	struct call *calls;
-	uint32_t calls_max, calls_free, calls_open;
+	uint32_t calls_max, calls_free, calls_open; /* behind the calls come outs_max calls out */
+	uint32_t outs_max;
+	uint32_t refused_first, refused_last; /* calls out whose STATUS is due, by call.holds */
 	struct hold *holds;
 	uint32_t holds_max, holds_free;
 	uint32_t overdue_first, overdue_last;
@@ -328,6 +334,7 @@ struct endpoint {
 	bool mapped;
 	uint32_t methods_n;
 	uint64_t *method_code, *method_data;
+	bool *method_out; /* called over a channel, not served */
 	struct endpoint_port **ports;
 };
 
@@ -344,6 +351,10 @@ int port_fault(struct endpoint_port *port, int code, const char *format, ...)
 /* endpoint_calls.c */
 struct call *call_find(struct endpoint_port *port, uint64_t call_id); /* NULL: stale */
 void call_end(struct endpoint_port *port, struct call *call);
+/* The place of a call out; NULL: an id that none can have. */
+struct call *call_out_at(struct endpoint_port *port, uint64_t call_id);
+/* Open it there; NULL: its place is taken, or there is none. */
+struct call *call_out_open(struct endpoint_port *port, uint64_t call_id, uint32_t home);
 /* A hold for the list of blocks, in the call's list; INDEX_NONE: none is free. */
 uint32_t hold_take(struct endpoint_port *port, struct call *call, uint32_t blocks);
 uint64_t hold_token(const struct endpoint_port *port, uint32_t hold);
@@ -354,6 +365,8 @@ uint32_t hold_dissolve(struct endpoint_port *port, uint32_t hold);
 
 /* endpoint_send.c */
 void blocks_free(struct endpoint_port *port, uint32_t head);
+/* Say their status to the calls out that were refused, as far as rings have room. */
+void refusals_publish(struct endpoint_port *port, uint64_t now_ns);
 /* Slots that could be published; looks at the host's head when there seem to be none. */
 uint32_t lane_room(struct endpoint_port *port, struct lane *lane);
 /* Load and check the host's head. */

@@ -103,7 +103,12 @@ START_TEST(good)
 	r = attach_server_request(p.server);
 	ck_assert_str_eq(r->name, "test");
 	ck_assert_uint_eq(r->workers, 2);
-	ck_assert_uint_eq(r->methods_n, 2);
+	ck_assert_uint_eq(r->methods_n, 3);
+	ck_assert_ptr_null(r->methods[0].channel);
+	ck_assert_ptr_null(r->methods[1].channel);
+	ck_assert_str_eq(r->methods[2].channel, "back");
+	ck_assert_str_eq(r->methods[2].method, "Ask");
+	ck_assert_uint_eq(r->methods[2].read_ahead, 7);
 	ck_assert_str_eq(r->methods[1].service, "test.Pair");
 	ck_assert_str_eq(r->methods[1].method, "Two");
 	ck_assert_int_eq(r->methods[1].kind, ATTACH_BIDI);

@@ -38,7 +38,7 @@ struct endpoint_config pair_config(void)
 const struct attach_hello *pair_hello(void)
 {
 	static const struct attach_method methods[] = {
-		{"test.Pair", "One", ATTACH_UNARY, 0, 1, 0x1000, 0x2000, 0, {0}},
+		{"test.Pair", "One", ATTACH_UNARY, 0, 1, 0x1000, 0x2000, 0, {0}, NULL},
 		{"test.Pair",
 		 "Two",
 		 ATTACH_BIDI,
@@ -47,10 +47,12 @@ const struct attach_hello *pair_hello(void)
 		 0x3000,
 		 0x4000,
 		 5,
-		 {4096, 0, 250000000, 1, 0, 2}},
+		 {4096, 0, 250000000, 1, 0, 2},
+		 NULL},
+		{"far.Service", "Ask", ATTACH_SERVER_STREAM, 4, 5, 0, 0, 7, {0}, "back"},
 	};
 	static uint8_t schema[100000];
-	static struct attach_hello hello = {"test", 2, methods, 2, schema, sizeof(schema)};
+	static struct attach_hello hello = {"test", 2, methods, 3, schema, sizeof(schema)};
 
 	for (size_t i = 0; i < sizeof(schema); i++)
 		schema[i] = (uint8_t)(i * 7);
