@@ -206,8 +206,8 @@ static int attaches_in_turn(const struct attach_hello *hello, bool keep, int max
  * detach, else the refusal's code below 200. */
 static void host_main(const struct host_kind *kind, int ready_fd)
 {
-	struct attach_method method = {
-		kind->service, "Call", ATTACH_UNARY, kind->input, 0, 1, 2, 0, {0}};
+	struct attach_method method = {kind->service, "Call", ATTACH_UNARY, kind->input, 0, 1, 2, 0,
+				       {0},           NULL};
 	struct attach_hello hello = {
 		.name = kind->name, .workers = 4, .methods = &method, .methods_n = 1};
 	struct attach_refusal why = {0, ""};
