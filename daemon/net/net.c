@@ -398,16 +398,44 @@ struct rte_mbuf *net_mbuf_skip(struct rte_mbuf *m, uint32_t len)
 
 /* ---- steering ------------------------------------------------------------------------------- */
 
+#define STEER_MIX UINT64_C(0x9e3779b97f4a7c15)
+
+/* `h` stands for the addresses, `ports` for the source's and the destination's. */
+static uint32_t steer_finish(uint64_t h, uint32_t ports)
+{
+	h = (h ^ ports) * STEER_MIX;
+	h = (h ^ (h >> 29)) * UINT64_C(0xbf58476d1ce4e5b9);
+	return (uint32_t)(h >> 32);
+}
+
+static uint64_t steer_addresses4(const uint8_t src[4], const uint8_t dst[4])
+{
+	return (uint64_t)be32_load(src) << 32 | be32_load(dst);
+}
+
+static uint64_t steer_address6(uint64_t h, const uint8_t bytes[16])
+{
+	for (unsigned i = 0; i < 16; i += 4)
+		h = (h ^ be32_load(bytes + i)) * STEER_MIX;
+	return h;
+}
+
+uint32_t net_steer_hash(const struct net_addr *local, const struct net_addr *remote)
+{
+	uint32_t ports = (uint32_t)remote->port << 16 | local->port;
+
+	if (local->family == NET_FAMILY_IPV4)
+		return steer_finish(steer_addresses4(remote->bytes, local->bytes), ports);
+	return steer_finish(steer_address6(steer_address6(0, remote->bytes), local->bytes), ports);
+}
+
 /* Ports of a flow at `at`, the ends' words in `h` already. */
 static enum net_steer steer_flow(const struct rte_mbuf *pkt, uint32_t at, uint64_t h,
 				 uint32_t *hash_out)
 {
-	if (pkt->data_len < at + 4)
-		return NET_STEER_FLOW;
-	h = (h ^ be32_load(rte_pktmbuf_mtod_offset(pkt, const uint8_t *, at))) *
-	    UINT64_C(0x9e3779b97f4a7c15);
-	h = (h ^ (h >> 29)) * UINT64_C(0xbf58476d1ce4e5b9);
-	*hash_out = (uint32_t)(h >> 32);
+	if (pkt->data_len >= at + 4)
+		*hash_out = steer_finish(
+			h, be32_load(rte_pktmbuf_mtod_offset(pkt, const uint8_t *, at)));
 	return NET_STEER_FLOW;
 }
 
@@ -424,21 +452,19 @@ static enum net_steer steer4(const struct rte_mbuf *pkt, uint32_t at, uint32_t *
 	/* Fragments too: ip_reassembly.c. */
 	if (ip->protocol == IP_PROTO_ICMP || (be16_get(ip->fragment) & IP4_MORE_OR_OFFSET) != 0)
 		return NET_STEER_ALL;
-	return steer_flow(pkt, at + header, (uint64_t)be32_load(ip->src) << 32 | be32_load(ip->dst),
-			  hash_out);
+	return steer_flow(pkt, at + header, steer_addresses4(ip->src, ip->dst), hash_out);
 }
 
 static enum net_steer steer6(const struct rte_mbuf *pkt, uint32_t at, uint32_t *hash_out)
 {
 	const struct ip6_header *ip = rte_pktmbuf_mtod_offset(pkt, const struct ip6_header *, at);
-	uint64_t h = 0;
+	uint64_t h;
 	uint8_t next;
 
 	if (pkt->data_len < at + sizeof(*ip))
 		return NET_STEER_FLOW;
 	next = ip->next;
-	for (unsigned i = 0; i < 32; i += 4)
-		h = (h ^ be32_load(ip->src + i)) * UINT64_C(0x9e3779b97f4a7c15);
+	h = steer_address6(steer_address6(0, ip->src), ip->dst);
 	at += (uint32_t)sizeof(*ip);
 	/* Hop-by-hop, routing, destination: the flow is the same behind them. */
 	while ((next == 0 || next == 43 || next == 60) && pkt->data_len >= at + 8) {

@@ -150,6 +150,9 @@ struct net_ops {
 	uint16_t (*tx)(void *ctx, struct rte_mbuf **pkts, uint16_t n);
 	uint64_t (*random)(void *ctx); /* 64 unpredictable bits */
 	void *ctx;
+	/* Whether frames from `remote` to `local` reach this stack, where several share a port.
+	 * NULL: all do. tcp_connect() asks it to choose a port; pure. */
+	bool (*reached)(void *ctx, const struct net_addr *local, const struct net_addr *remote);
 };
 
 /* ---- the stack ------------------------------------------------------------------------------ */
@@ -176,10 +179,12 @@ bool net_flush_pending(const struct net_stack *stack);
 
 /* Where frames belong when the device cannot spread them (no RSS): every worker that shares a port
  * gets NET_STEER_ALL frames (ARP), a NET_STEER_FLOW frame belongs to worker `hash % workers`. The
- * hash is symmetric in nothing and keyed by nothing: the same for each worker. Reads headers only.
- * Stacks that share a port must not open connections actively. */
+ * hash is keyed by nothing: the same for each worker. Reads headers only. */
 enum net_steer { NET_STEER_ALL, NET_STEER_FLOW };
 enum net_steer net_steer(const struct rte_mbuf *pkt, uint32_t *hash_out);
+/* The hash that net_steer() gives for TCP from `remote` to `local`: who opens a connection chooses
+ * its port by it, so that the answers reach the worker that opened. */
+uint32_t net_steer_hash(const struct net_addr *local, const struct net_addr *remote);
 
 /* ---- UDP ------------------------------------------------------------------------------------ */
 
@@ -249,12 +254,20 @@ COUNTER_DECLARE(listener, LISTENER_COUNTERS);
 void tcp_listener_limit(struct tcp_listener *listener, uint32_t half_open_max,
 			uint32_t connections_max, struct listener_counters *counters);
 
-/* Open actively. `local` may be NULL, or have an any-address or port 0. The outcome is `connected`
- * or `closed`. 0, or -SPLIT_E_NET_IN_USE, -SPLIT_E_NET_NO_ROUTE, -SPLIT_E_NET_LIMIT,
- * -SPLIT_E_BASE_INVALID. RFC 9293 s3.10.1. */
+/* Open actively, IPv4 or IPv6; never blocks. `local` may be NULL, or have an any-address or port 0:
+ * then one is chosen at random for which net_ops.reached says that the answers come here. The
+ * outcome is one event, later: `connected`, or `closed` with -SPLIT_E_NET_REFUSED (RST, or ICMP
+ * port unreachable), _UNREACHABLE (ICMP) or _TIMEOUT (tcp_set_connect_timeout(), half_open_ns or
+ * syn_retries). tcp_send() before `connected` queues; tcp_close() and tcp_abort() give up in
+ * silence.
+ * 0, or -SPLIT_E_NET_IN_USE (no port is left, or the one given is taken), -SPLIT_E_NET_NO_ROUTE,
+ * -SPLIT_E_NET_LIMIT (connections_max), -SPLIT_E_BASE_INVALID. RFC 9293 s3.10.1, RFC 6056. */
 SPLIT_MUST_USE int tcp_connect(struct net_stack *stack, const struct net_addr *local,
 			       const struct net_addr *remote, const struct tcp_events *events,
 			       void *conn_ctx, struct tcp_conn **out);
+/* After tcp_connect(), before its outcome: how long the handshake may take, from now, in place of
+ * half_open_ns. */
+void tcp_set_connect_timeout(struct tcp_conn *conn, uint64_t timeout_ns);
 
 /* Bytes that tcp_send() takes now. 0 after shutdown, or while the queue pins too much. */
 size_t tcp_send_room(const struct tcp_conn *conn);

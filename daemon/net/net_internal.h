@@ -404,7 +404,7 @@ struct tcp_conn {
 	struct tcp_listener *listener; /* that it came from */
 	struct tcp_source *source;     /* NULL: nobody counts */
 	struct list half_link;         /* stack->half_open while half open */
-	int close_reason;
+	uint64_t connect_ns; /* active open: the handshake's time limit; 0: half_open_ns */
 } cache_aligned;
 
 _Static_assert(offsetof(struct tcp_conn, rcv_nxt) == 64, "line 1 begins at rcv_nxt");

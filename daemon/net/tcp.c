@@ -295,6 +295,13 @@ static bool flow_in_use(struct net_stack *s, const struct net_addr *local,
 	return tcp_table_find(s, &k) != NULL || tcp_time_wait_find(s, &k) != NULL;
 }
 
+/* Do the answers come here? */
+static bool flow_reaches(struct net_stack *s, const struct net_addr *local,
+			 const struct net_addr *remote)
+{
+	return s->ops.reached == NULL || s->ops.reached(s->ops.ctx, local, remote);
+}
+
 /* RFC 6056 s3.3.1, simple port randomisation. */
 static bool port_choose(struct net_stack *s, struct net_addr *local, const struct net_addr *remote)
 {
@@ -302,7 +309,7 @@ static bool port_choose(struct net_stack *s, struct net_addr *local, const struc
 
 	for (uint32_t i = 0; i < PORT_COUNT; i++) {
 		local->port = (uint16_t)(PORT_FIRST + (start + i) % PORT_COUNT);
-		if (!flow_in_use(s, local, remote))
+		if (flow_reaches(s, local, remote) && !flow_in_use(s, local, remote))
 			return true;
 	}
 	return false;
@@ -343,6 +350,14 @@ int tcp_connect(struct net_stack *s, const struct net_addr *local, const struct 
 	tcp_life_update(c);
 	*out = c;
 	return 0;
+}
+
+void tcp_set_connect_timeout(struct tcp_conn *c, uint64_t timeout_ns)
+{
+	if (c->state != TCP_SYN_SENT || (c->flags & TCPF_DEAD) != 0)
+		return;
+	c->connect_ns = c->stack->now_ns - c->progress_ns + timeout_ns;
+	tcp_life_update(c);
 }
 
 /* ---- sending -------------------------------------------------------------------------------- */

@@ -182,7 +182,7 @@ static uint64_t life_deadline(const struct tcp_conn *c)
 	switch (c->state) {
 	case TCP_SYN_SENT:
 	case TCP_SYN_RECEIVED:
-		return c->progress_ns + t->half_open_ns;
+		return c->progress_ns + (c->connect_ns != 0 ? c->connect_ns : t->half_open_ns);
 	case TCP_ESTABLISHED:
 	case TCP_CLOSE_WAIT:
 		break;

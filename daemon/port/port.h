@@ -164,6 +164,17 @@ uint16_t port_rx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
  * Note: a taken mbuf may be read by the device until it is freed; don't write into it. */
 uint16_t port_tx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
 
+/* A TCP flow as its arriving frames show it. IPv4 addresses take the first four bytes. */
+struct port_flow {
+	bool ipv6;
+	uint8_t src[16], dst[16];    /* network order */
+	uint16_t src_port, dst_port; /* host order */
+};
+
+/* Whether such frames come to this end: by the device's RSS, or else by `steer_hash`, which is what
+ * the function of port_set_steer gives for them. Of a started port; that worker only. */
+bool port_queue_gets(const struct port_queue *q, const struct port_flow *flow, uint32_t steer_hash);
+
 /* The pool for frames and payload this worker makes: on the worker's NUMA node, separate from the
  * receive pool, so that unacknowledged data can't starve reception. data_room as in port_info. */
 struct rte_mempool *port_queue_pool(const struct port_queue *q);

@@ -13,6 +13,17 @@
 /* Frames a worker may be behind in taking what others hand over to it. Power of two. */
 #define PORT_HANDOVER_SLOTS 1024
 
+#define PORT_RSS_KEY_MAX 52
+#define PORT_RETA_MAX    RTE_ETH_RSS_RETA_SIZE_512
+
+/* How the device spreads flows, as it was read back from it. */
+struct port_rss {
+	uint8_t key[PORT_RSS_KEY_MAX];
+	bool ports;       /* TCP's ports count too */
+	uint16_t entries; /* of the table: hash % entries is the index */
+	uint16_t table[PORT_RETA_MAX];
+};
+
 struct port_dev;
 
 /* One worker's end. Grouped by use: the first lines are all that a burst touches. */
@@ -50,7 +61,8 @@ struct port_dev {
 	uint64_t link_timeout_ns;
 	bool configured; /* has to be closed */
 	bool started;
-	bool spreads; /* the device spreads flows over its queues itself (RSS) */
+	bool spreads;        /* the device spreads flows over its queues itself (RSS) */
+	struct port_rss rss; /* when it does */
 	struct rte_ether_addr mac;
 	char name[64];
 	char device[256];
@@ -74,6 +86,14 @@ struct rte_mbuf *port_linearize(struct rte_mempool *pool, struct rte_mbuf *pkt);
 uint16_t port_steer_rx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
 uint16_t port_steer_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
 void port_steer_tx_drain(struct port_queue *q);
+
+/* rss.c. Ask for a symmetric key; then, of a started device, what it does. A device that does not
+ * tell has `spreads` taken away. */
+void port_rss_request(struct port_dev *dev, const struct rte_eth_dev_info *info,
+		      struct rte_eth_conf *conf);
+void port_rss_learn(struct port_dev *dev);
+/* Toeplitz of the addresses, and of the ports. `key` has 40 bytes at least. */
+uint32_t port_rss_hash(const uint8_t *key, const struct port_flow *flow, bool ports);
 
 /* burst.c: straight to the device, with its counters. */
 uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);

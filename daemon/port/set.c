@@ -124,6 +124,7 @@ static void dev_other_offloads(struct port_dev *dev, const struct config_port *c
 		conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf->rx_adv_conf.rss_conf.rss_hf = rss;
 		dev->spreads = true;
+		port_rss_request(dev, info, conf);
 	}
 	if (driver_is(dev, "net_tap"))
 		conf->intr_conf.rxq = 1;
@@ -507,6 +508,7 @@ int port_set_start(struct port_set *set, struct port_error *err)
 			return result;
 		}
 		dev->started = true;
+		port_rss_learn(dev);
 		for (unsigned w = 0; w < dev->workers_n; w++) {
 			struct port_queue *q = dev->queues[w];
 

@@ -120,6 +120,19 @@ static uint64_t net_random(void *ctx)
 	return siphash24(&w->random_key, &w->random_count, sizeof(w->random_count));
 }
 
+/* Where workers share a port: do the answers to what is opened from `local` come here? */
+static bool net_reached(void *ctx, const struct net_addr *local, const struct net_addr *remote)
+{
+	const struct worker_port *p = ctx;
+	struct port_flow flow = {.ipv6 = local->family == NET_FAMILY_IPV6,
+				 .src_port = remote->port,
+				 .dst_port = local->port};
+
+	memcpy(flow.src, remote->bytes, sizeof(flow.src));
+	memcpy(flow.dst, local->bytes, sizeof(flow.dst));
+	return port_queue_gets(p->queue, &flow, net_steer_hash(local, remote));
+}
+
 /* Where the device takes no chains each would be copied together in the end: then TCP had better
  * copy at once, as much as a segment holds. */
 static void copy_bytes_fill(const struct worker_port *p, const struct port_info *info,
@@ -138,7 +151,8 @@ static int port_setup(struct worker *w, unsigned index)
 {
 	const struct config_port *cfg = &w->cfg->ports[index];
 	struct worker_port *p = &w->ports[index];
-	const struct net_ops ops = {.tx = net_tx, .random = net_random, .ctx = p};
+	const struct net_ops ops = {
+		.tx = net_tx, .random = net_random, .ctx = p, .reached = net_reached};
 	struct net_config net;
 	struct port_info info;
 	uint32_t ooo_max;

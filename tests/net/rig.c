@@ -199,7 +199,8 @@ void rig_defaults(struct rig *r)
 
 struct net_ops rig_ops(struct rig *r)
 {
-	return (struct net_ops){.tx = rig_tx, .random = rig_random, .ctx = r};
+	return (struct net_ops){
+		.tx = rig_tx, .random = rig_random, .ctx = r, .reached = r->reached};
 }
 
 void rig_start(struct rig *r)

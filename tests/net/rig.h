@@ -57,6 +57,8 @@ struct rig {
 	bool device_full;
 	unsigned device_room; /* frames taken at each rig_flush(); 0: all */
 	unsigned device_took;
+	/* net_ops.reached */
+	bool (*reached)(void *ctx, const struct net_addr *local, const struct net_addr *remote);
 	bool no_arp;  /* do not answer ARP requests */
 	bool arp_all; /* answer for every address, not only the peer's */
 	struct random random;

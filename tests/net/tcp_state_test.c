@@ -220,6 +220,69 @@ START_TEST(test_active_open_retries)
 }
 END_TEST
 
+START_TEST(test_connect_timeout)
+{
+	struct rig_segment s;
+
+	start();
+	client_connect();
+	rig_wait(&r, 1 * RIG_S);
+	tcp_set_connect_timeout(r.app.conn, 3 * RIG_S); /* from now */
+	rig_wait(&r, 2990 * RIG_MS);
+	ck_assert_uint_eq(r.app.closeds, 0);
+	rig_wait(&r, 20 * RIG_MS);
+	ck_assert_uint_eq(r.app.closeds, 1);
+	ck_assert_int_eq(r.app.reason, -SPLIT_E_NET_TIMEOUT);
+	ck_assert_uint_eq(net_gauges_of(r.stack).timers, 0);
+	while (rig_take_tcp(&r, &s))
+		;
+	stop();
+}
+END_TEST
+
+/* One of four workers: the answers come here if the port's number says so. */
+static bool reached_here(void *ctx, const struct net_addr *local, const struct net_addr *remote)
+{
+	(void)ctx;
+	return net_steer_hash(local, remote) % 4 == 3;
+}
+
+START_TEST(test_ports_bring_the_answers_here)
+{
+	static struct rig_segment answer, s;
+	struct net_addr remote = rig_remote(90);
+	struct tcp_conn *conns[16];
+	uint8_t frame[200];
+	uint32_t hash;
+
+	rig_defaults(&r);
+	r.config.tcp.connections_max = 32;
+	r.reached = reached_here;
+	rig_start(&r);
+	for (unsigned i = 0; i < 16; i++) {
+		struct rte_mbuf *m = rte_pktmbuf_alloc(r.pool);
+		size_t len;
+
+		ck_assert_int_eq(tcp_connect(r.stack, NULL, &remote, &rig_events, &r, &conns[i]),
+				 0);
+		rig_flush(&r);
+		s = rig_expect(&r, SYN);
+		answer.src_port = s.dst_port;
+		answer.dst_port = s.src_port;
+		answer.flags = SYN | ACK;
+		len = rig_build_tcp(frame, &answer);
+		memcpy(rte_pktmbuf_append(m, (uint16_t)len), frame, len);
+		ck_assert_int_eq(net_steer(m, &hash), NET_STEER_FLOW);
+		ck_assert_uint_eq(hash % 4, 3);
+		rte_pktmbuf_free(m);
+	}
+	for (unsigned i = 0; i < 16; i++)
+		tcp_abort(conns[i]);
+	rig_flush(&r);
+	stop();
+}
+END_TEST
+
 START_TEST(test_simultaneous_open)
 {
 	struct rig_segment s, t;
@@ -754,12 +817,12 @@ END_TEST
 
 RIG_MAIN("tcp_state", test_passive_open_and_close, test_close_first_and_time_wait,
 	 test_simultaneous_close, test_fin_with_ack_of_ours, test_active_open,
-	 test_active_open_refused, test_active_open_retries, test_simultaneous_open,
-	 test_icmp_refuses_only_syn, test_closed_port, test_half_open_times_out,
-	 test_backlog_gives_way, test_syn_ack_again_and_bad_ack, test_accept_refuses,
-	 test_connections_max, test_listener_close, test_isn, test_reset_exact,
-	 test_syn_in_connection, test_ack_out_of_range, test_no_ack_flag_and_odd_flags,
-	 test_malformed_headers, test_close_with_unread_resets, test_data_for_orphan_resets,
-	 test_orphan_in_fin_wait_2, test_orphan_never_acked, test_time_wait_reused_by_syn,
-	 test_time_wait_is_bounded, test_abort_in_callback, test_fin_out_of_order,
-	 test_connect_errors)
+	 test_active_open_refused, test_active_open_retries, test_connect_timeout,
+	 test_ports_bring_the_answers_here, test_simultaneous_open, test_icmp_refuses_only_syn,
+	 test_closed_port, test_half_open_times_out, test_backlog_gives_way,
+	 test_syn_ack_again_and_bad_ack, test_accept_refuses, test_connections_max,
+	 test_listener_close, test_isn, test_reset_exact, test_syn_in_connection,
+	 test_ack_out_of_range, test_no_ack_flag_and_odd_flags, test_malformed_headers,
+	 test_close_with_unread_resets, test_data_for_orphan_resets, test_orphan_in_fin_wait_2,
+	 test_orphan_never_acked, test_time_wait_reused_by_syn, test_time_wait_is_bounded,
+	 test_abort_in_callback, test_fin_out_of_order, test_connect_errors)

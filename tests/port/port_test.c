@@ -304,6 +304,102 @@ static bool steer_by_first_byte(const struct rte_mbuf *pkt, uint32_t *hash_out)
 	return first != 'A';
 }
 
+/* "Verifying the RSS Hash Calculation", Microsoft's NDIS documentation. */
+START_TEST(toeplitz_hashes_as_published)
+{
+	static const uint8_t key[PORT_RSS_KEY_MAX] = {
+		0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3,
+		0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3,
+		0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa};
+	const struct port_flow v4 = {.src = {66, 9, 149, 187},
+				     .dst = {161, 142, 100, 80},
+				     .src_port = 2794,
+				     .dst_port = 1766};
+	const struct port_flow v6 = {
+		.ipv6 = true,
+		.src = {0x3f, 0xfe, 0x25, 0x01, 0x02, 0x00, 0x1f, 0xff, [15] = 7},
+		.dst = {0x3f, 0xfe, 0x25, 0x01, 0x02, 0x00, 0x00, 0x03, [15] = 1},
+		.src_port = 2794,
+		.dst_port = 1766};
+
+	ck_assert_uint_eq(port_rss_hash(key, &v4, true), 0x51ccc178);
+	ck_assert_uint_eq(port_rss_hash(key, &v4, false), 0x323e8fc2);
+	ck_assert_uint_eq(port_rss_hash(key, &v6, true), 0x40207d3d);
+	ck_assert_uint_eq(port_rss_hash(key, &v6, false), 0x2cc18cd5);
+}
+END_TEST
+
+START_TEST(a_symmetric_key_hashes_both_ways_alike)
+{
+	struct rte_eth_dev_info info = {.hash_key_size = 40};
+	struct port_flow to = {.src_port = 50000, .dst_port = 80}, back = to;
+	struct rte_eth_conf conf = {0};
+	static struct port_dev dev;
+
+	port_rss_request(&dev, &info, &conf);
+	ck_assert_ptr_eq(conf.rx_adv_conf.rss_conf.rss_key, dev.rss.key);
+	for (unsigned i = 0; i < 64; i++) {
+		to.ipv6 = i % 2 != 0;
+		for (unsigned b = 0; b < 16; b++) {
+			to.src[b] = (uint8_t)(i * 31 + b * 7);
+			to.dst[b] = (uint8_t)(i * 17 + b * 3 + 1);
+		}
+		to.src_port = (uint16_t)(1000 + i * 977);
+		back = (struct port_flow){
+			.ipv6 = to.ipv6, .src_port = to.dst_port, .dst_port = to.src_port};
+		memcpy(back.src, to.dst, sizeof(to.dst));
+		memcpy(back.dst, to.src, sizeof(to.src));
+		ck_assert_uint_eq(port_rss_hash(dev.rss.key, &to, true),
+				  port_rss_hash(dev.rss.key, &back, true));
+	}
+	info.hash_key_size = 16; /* too short to hold IPv6: the driver's own */
+	conf.rx_adv_conf.rss_conf.rss_key = NULL;
+	port_rss_request(&dev, &info, &conf);
+	ck_assert_ptr_null(conf.rx_adv_conf.rss_conf.rss_key);
+}
+END_TEST
+
+/* Where the device spreads, its table says whose a flow is; where it does not, the steering hash
+ * does; and exactly one worker has each. */
+START_TEST(a_flow_belongs_to_one_worker)
+{
+	struct port_flow flow = {.src = {198, 18, 0, 9}, .dst = {198, 18, 0, 2}, .dst_port = 80};
+	static struct port_dev dev;
+	struct port_queue q[3];
+	unsigned had[3] = {0};
+
+	dev.workers_n = 3;
+	dev.steer = steer_by_first_byte;
+	for (unsigned w = 0; w < 3; w++)
+		q[w] = (struct port_queue){
+			.dev = &dev, .worker = (uint16_t)w, .rx_queue = (uint16_t)(2 - w)};
+	for (uint32_t hash = 0; hash < 6; hash++) {
+		for (unsigned w = 0; w < 3; w++)
+			ck_assert_int_eq(port_queue_gets(&q[w], &flow, hash), hash % 3 == w);
+	}
+	dev.spreads = dev.rss.ports = true;
+	dev.rss.entries = 128;
+	for (unsigned i = 0; i < 128; i++)
+		dev.rss.table[i] = (uint16_t)(i % 3);
+	for (unsigned i = 0; i < sizeof(dev.rss.key); i++)
+		dev.rss.key[i] = i % 2 == 0 ? 0x6d : 0x5a;
+	for (uint16_t from = 50000; from < 50300; from++) {
+		unsigned owners = 0;
+
+		flow.src_port = from;
+		for (unsigned w = 0; w < 3; w++) {
+			bool gets = port_queue_gets(&q[w], &flow, 0);
+
+			owners += gets;
+			had[w] += gets;
+		}
+		ck_assert_uint_eq(owners, 1);
+	}
+	for (unsigned w = 0; w < 3; w++)
+		ck_assert_uint_gt(had[w], 30);
+}
+END_TEST
+
 START_TEST(frames_reach_the_worker_that_owns_them)
 {
 	struct rte_mbuf *pkts[3], *got[8];
@@ -520,6 +616,9 @@ static Suite *port_suite(void)
 	tcase_add_test(tc, a_worker_that_is_behind_loses_frames_not_the_others);
 	tcase_add_test(tc, destroy_frees_what_is_in_the_rings);
 	tcase_add_test(tc, bad_ports_are_refused_in_one_line);
+	tcase_add_test(tc, toeplitz_hashes_as_published);
+	tcase_add_test(tc, a_symmetric_key_hashes_both_ways_alike);
+	tcase_add_test(tc, a_flow_belongs_to_one_worker);
 	tcase_add_test(tc, free_mbufs_are_poisoned);
 	tcase_add_test(tc, a_write_past_a_room_is_reported);
 	suite_add_tcase(suite, tc);
