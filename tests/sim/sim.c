@@ -452,7 +452,7 @@ static bool stack_draw(struct sim *sim, int side)
 {
 	static const uint64_t mtus[] = {576, 1280, 1500, 1500, 1500, 9000};
 	static const uint64_t buffers[] = {2048, 8192, 65536, 262144, 1u << 20};
-	struct net_ops ops = {stack_tx, stack_random, &sim->links[!side]};
+	struct net_ops ops = {.tx = stack_tx, .random = stack_random, .ctx = &sim->links[!side]};
 	struct net_config c;
 
 	net_config_default(&c);
