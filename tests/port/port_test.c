@@ -295,6 +295,44 @@ START_TEST(a_full_device_leaves_the_rest_behind_the_count)
 }
 END_TEST
 
+/* net_tap once stood still for ever behind a frame larger than the kernel takes. */
+START_TEST(a_frame_that_no_device_takes_gives_way)
+{
+	struct rte_mbuf *pkts[2], *second, *got[PORT_BURST_MAX];
+	const struct port_counters *counters;
+	unsigned tries = 0;
+	struct port_queue *q;
+	uint16_t n;
+
+	config_reset();
+	port.mbufs = 2047;
+	set_make("net_ring");
+	q = port_queue_of(set, 0, 0);
+	counters = port_queue_counters(q);
+	for (int i = 0; i < 1023; i++) { /* a full ring takes nothing */
+		pkts[0] = frame_make(port_queue_pool(q), 1, 60, 0);
+		ck_assert_uint_eq(port_tx_burst(q, pkts, 1), 1);
+	}
+	pkts[0] = frame_make(port_queue_pool(q), 1, 60, 1);
+	pkts[1] = second = frame_make(port_queue_pool(q), 1, 60, 2);
+	while (port_tx_burst(q, pkts, 2) == 0)
+		ck_assert_uint_lt(++tries, 100000);
+	ck_assert_uint_ge(tries, 1000); /* a device that is busy for a while loses nothing */
+	ck_assert_uint_eq(counter_get(&counters->tx_stuck_drops), 1);
+	ck_assert_uint_eq(counter_get(&counters->tx_frames), 1023);
+	ck_assert_ptr_eq(pkts[1], second);
+	while ((n = port_rx_burst(q, got, PORT_BURST_MAX)) != 0)
+		rte_pktmbuf_free_bulk(got, n);
+	ck_assert_uint_eq(port_tx_burst(q, pkts + 1, 1), 1);
+	ck_assert_uint_eq(port_rx_burst(q, got, PORT_BURST_MAX), 1);
+	ck_assert_ptr_eq(got[0], second);
+	rte_pktmbuf_free(got[0]);
+	ck_assert_uint_eq(counter_get(&counters->tx_stuck_drops), 1);
+	ck_assert_uint_eq(rte_mempool_in_use_count(port_queue_pool(q)), 0);
+	set_end();
+}
+END_TEST
+
 /* First byte: 'A' for everybody, else the worker. */
 static bool steer_by_first_byte(const struct rte_mbuf *pkt, uint32_t *hash_out)
 {
@@ -611,6 +649,7 @@ static Suite *port_suite(void)
 	tcase_add_test(tc, chains_are_copied_for_a_device_that_takes_none);
 	tcase_add_test(tc, chains_pass_a_device_that_takes_them);
 	tcase_add_test(tc, a_full_device_leaves_the_rest_behind_the_count);
+	tcase_add_test(tc, a_frame_that_no_device_takes_gives_way);
 	tcase_add_test(tc, frames_reach_the_worker_that_owns_them);
 	tcase_add_test(tc, a_worker_without_a_queue_sends_through_the_owner);
 	tcase_add_test(tc, a_worker_that_is_behind_loses_frames_not_the_others);
