@@ -102,6 +102,13 @@ enum config_checksum {
 	CONFIG_CHECKSUM_UNVERIFIED, /* as auto, but received sums are not verified */
 };
 
+enum config_tso {
+	CONFIG_TSO_AUTO,     /* by a device that cuts segments itself */
+	CONFIG_TSO_OFF,      /* each segment is built by the stack */
+	CONFIG_TSO_SOFTWARE, /* large ones, cut in front of the device */
+	CONFIG_TSO_DEVICE,   /* by device or start fails */
+};
+
 struct config_port {
 	char name[CONFIG_NAME_MAX + 1];
 	char device[CONFIG_ITEM_MAX + 1];
@@ -113,6 +120,8 @@ struct config_port {
 	uint32_t mbufs;     /* of each pool: a worker's for sending, and its queue's */
 	uint64_t mbuf_room; /* data room of one mbuf, headroom included */
 	int checksum;       /* enum config_checksum */
+	int tso;            /* enum config_tso */
+	bool gro;           /* received segments are joined */
 	bool promiscuous;
 	uint64_t link_timeout_ns; /* start waits so long for the link; 0: does not wait */
 	struct config_address addresses[CONFIG_ADDRESSES_MAX]; /* with prefix */

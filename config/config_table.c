@@ -66,6 +66,7 @@ TABLE(idle, "Idle", "What a worker does when there is nothing to do.");
 #undef STRUCT
 
 /* ---- ports ---------------------------------------------------------------------------------- */
+static const char *const tso_modes[] = {"auto", "off", "software", "device", NULL};
 static const char *const checksum_modes[] = {"auto", "software", "device", "unverified", NULL};
 #define STRUCT struct config_port
 static const struct field port_fields[] = {
@@ -79,8 +80,8 @@ static const struct field port_fields[] = {
 	 .help = "DPDK's name of the device: \"net_tap0\", or a PCI address. A net_* device must "
 		 "stand in eal.devices."},
 	INT("mtu", mtu, "1500", 576, 9216,
-	    "Largest IP packet. With its frame and headroom it must fit into mbuf_room, where that "
-	    "is given."),
+	    "Largest IP packet. Where its frame does not fit into the mbuf_room that is given, the "
+	    "device must fill several buffers with one packet (TAP, ring)."),
 	{.key = "rx_queues",
 	 .type = FIELD_INT,
 	 AT(rx_queues),
@@ -126,6 +127,13 @@ static const struct field port_fields[] = {
 	     "auto: by the device where it can, else by software. software: never by the device. "
 	     "device: by the device, or the port does not start. unverified: as auto, but received "
 	     "sums are not looked at (peers on the same kernel that leave them to a device)."),
+	ENUM("tso", tso, "auto", tso_modes,
+	     "Whether TCP builds large segments that are cut before they leave. auto: where the "
+	     "device cuts them. off: never. software: by splitd, in front of the device. device: by "
+	     "the device, or the port does not start."),
+	BOOL("gro", gro, "false",
+	     "TCP segments that follow each other in a burst of received packets are joined into "
+	     "one."),
 	BOOL("promiscuous", promiscuous, "false", "Receive frames for other MAC addresses too."),
 	DURATION("link_timeout", link_timeout_ns, "5s", 0, 300 * SEC,
 		 "Start waits so long for the link to come up, then goes on without. 0 does not "

@@ -211,9 +211,16 @@ uint64_t net_pseudo_sum(const struct net_addr *src, const struct net_addr *dst, 
 void net_l4_checksum(struct net_stack *s, struct rte_mbuf *m, uint16_t *field,
 		     const struct net_addr *src, const struct net_addr *dst, uint8_t protocol)
 {
-	uint64_t sum = net_pseudo_sum(src, dst, protocol, m->pkt_len);
+	uint64_t sum;
 
 	*field = 0;
+	if (m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) {
+		/* Each piece has a length of its own, which whoever cuts adds. */
+		*field = cksum_reduce(net_pseudo_sum(src, dst, protocol, 0));
+		m->ol_flags |= RTE_MBUF_F_TX_TCP_CKSUM;
+		return;
+	}
+	sum = net_pseudo_sum(src, dst, protocol, m->pkt_len);
 	if (s->config.flags & NET_TX_CSUM_L4) {
 		/* The device adds the rest to the pseudo-header's sum. */
 		*field = cksum_reduce(sum);
@@ -279,7 +286,13 @@ void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_add
 		m->ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
 	else
 		ip->checksum = cksum_fold(cksum_add(0, ip, sizeof(*ip)));
-	if (s->config.flags & (NET_TX_CSUM_IPV4 | NET_TX_CSUM_L4)) {
+	if (m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) {
+		uint32_t payload = m->pkt_len - (uint32_t)sizeof(*ip) - m->l4_len;
+
+		s->ip_id = (uint16_t)(s->ip_id + net_tso_pieces(m, payload) - 1);
+	}
+	if ((s->config.flags & (NET_TX_CSUM_IPV4 | NET_TX_CSUM_L4)) != 0 ||
+	    (m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0) {
 		m->ol_flags |= RTE_MBUF_F_TX_IPV4;
 		m->l2_len = net_eth_bytes(s) & 0x7f;
 		m->l3_len = sizeof(*ip);

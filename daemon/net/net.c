@@ -207,7 +207,8 @@ static void eth_rx(struct net_stack *s, struct rte_mbuf *m)
 		}
 		eth = rte_pktmbuf_mtod(m, const struct eth_header *);
 	}
-	if (unlikely(m->pkt_len > sizeof(*eth) + s->config.mtu)) {
+	if (unlikely(m->pkt_len > sizeof(*eth) + s->config.mtu &&
+		     (m->ol_flags & RTE_MBUF_F_RX_LRO) == 0)) {
 		COUNT(s, rx_drop_eth_long);
 		goto drop;
 	}

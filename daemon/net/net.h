@@ -73,6 +73,11 @@ bool net_addr_equal(const struct net_addr *a, const struct net_addr *b);
 	(1u << 3) /* this stack answers ARP and ICMP echo for its addresses and                    \
 		   * announces them; set it on exactly one stack of a port */
 
+/* Frames of several full TCP segments may be given to `tx`, to be cut on the way:
+ * RTE_MBUF_F_TX_TCP_SEG, tso_segsz, l2_len, l3_len and l4_len say how; at most NET_TSO_SEGMENTS. */
+#define NET_TX_TSO       (1u << 4)
+#define NET_TSO_SEGMENTS 64
+
 struct net_prefix {
 	struct net_addr addr;
 	uint8_t prefix_len;
@@ -166,7 +171,8 @@ SPLIT_MUST_USE int net_stack_create(const struct net_config *config, const struc
 /* Frees everything, without sending and without events. Frames given to ops.tx are the device's. */
 void net_stack_destroy(struct net_stack *stack);
 
-/* Take `n` received frames, owns them all. Frames begin with the Ethernet header. */
+/* Take `n` received frames, owns them all. Frames begin with the Ethernet header. One with
+ * RTE_MBUF_F_RX_LRO is several TCP segments that were joined, and may be larger than the MTU. */
 void net_rx(struct net_stack *stack, struct rte_mbuf **pkts, uint16_t n, uint64_t now_ns);
 /* Run what is due, a bounded number at a time; returns how many fired. */
 unsigned net_timers_run(struct net_stack *stack, uint64_t now_ns);

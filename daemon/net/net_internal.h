@@ -577,6 +577,14 @@ static inline bool net_tx_full(const struct net_stack *s)
 	return s->txq_n >= NET_TX_QUEUE - 8; /* a few are kept for ACKs and ARP */
 }
 
+/* Into how many segments `m` with `payload` bytes is cut. */
+static inline uint32_t net_tso_pieces(const struct rte_mbuf *m, uint32_t payload)
+{
+	if (likely((m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) == 0))
+		return 1;
+	return (payload + m->tso_segsz - 1) / m->tso_segsz;
+}
+
 /* Ethernet's header, with the port's VLAN tag if it has one, in front of `m`; dst stays open. */
 void net_eth_push(struct net_stack *s, struct rte_mbuf *m, uint16_t type);
 static inline uint32_t net_eth_bytes(const struct net_stack *s)

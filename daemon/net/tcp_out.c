@@ -13,8 +13,13 @@
 
 #include "daemon/net/cksum.h"
 
-/* More pieces than this in one segment are copied together, or the segment ends there. */
-#define PIECES_MAX 6
+/* More pieces than this in one segment are copied together, or the segment ends there. A jumbo
+ * segment, which no mbuf may hold, has more. */
+#define PIECES_MAX   6
+#define PIECE_USEFUL 512
+/* Of a large segment, which is cut on the way (NET_TX_TSO): its mbufs and its bytes. */
+#define BULK_PIECES_MAX 64
+#define BULK_BYTES_MAX  (UINT16_MAX - 40 - 60)
 
 /* ---- window --------------------------------------------------------------------------------- */
 
@@ -85,6 +90,7 @@ static void segment_finish(struct net_stack *s, struct rte_mbuf *m, const struct
 	size_t options_len = tcp_options_write(options, o);
 	struct tcp_header *th;
 
+	COUNT_N(s, tx_tcp_segments, net_tso_pieces(m, m->pkt_len));
 	th = net_mbuf_prepend(m, (uint16_t)(sizeof(*th) + options_len));
 	th->src = be16_make(local->port);
 	th->dst = be16_make(remote->port);
@@ -97,7 +103,6 @@ static void segment_finish(struct net_stack *s, struct rte_mbuf *m, const struct
 	memcpy(th + 1, options, options_len);
 	m->l4_len = (sizeof(*th) + options_len) & 0xff;
 	net_l4_checksum(s, m, &th->checksum, local, remote, IP_PROTO_TCP);
-	COUNT(s, tx_tcp_segments);
 	net_ip_output(s, m, local, remote, IP_PROTO_TCP, w->ecn, path);
 }
 
@@ -376,10 +381,12 @@ static uint32_t payload_attach(struct tcp_conn *c, struct rte_mbuf *head,
 			       const struct tcp_cursor *cur, uint32_t off, uint32_t len)
 {
 	struct rte_mbuf *from = cur->m, *tail = head;
+	unsigned pieces = 0, pieces_max = RTE_MAX(PIECES_MAX, (unsigned)c->mss / PIECE_USEFUL);
 	uint32_t done = 0;
-	unsigned pieces = 0;
 
-	while (done < len && pieces < PIECES_MAX) {
+	if (len > c->mss)
+		pieces_max = BULK_PIECES_MAX;
+	while (done < len && pieces < pieces_max) {
 		uint32_t n = from->data_len - off < len - done ? from->data_len - off : len - done;
 		struct rte_mbuf *m = piece_attach(c->stack, from, off, (uint16_t)n);
 
@@ -393,6 +400,10 @@ static uint32_t payload_attach(struct tcp_conn *c, struct rte_mbuf *head,
 		pieces++;
 		off = 0;
 		from = from->next;
+	}
+	if (unlikely(done < len && done > c->mss)) { /* in full segments */
+		done -= done % c->mss;
+		net_mbuf_cut(head, done);
 	}
 	return done;
 }
@@ -456,6 +467,10 @@ uint32_t tcp_segment_send(struct tcp_conn *c, uint32_t seq, uint32_t len)
 				rte_pktmbuf_free(m);
 				return 0;
 			}
+		}
+		if (len > c->mss) {
+			m->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
+			m->tso_segsz = (uint16_t)c->mss;
 		}
 	}
 	if (seq + len == c->snd_end) {
@@ -572,6 +587,20 @@ static enum stop output_lost(struct tcp_conn *c, uint32_t mss, uint32_t *pipe)
 	return STOP_DONE;
 }
 
+/* How much goes as one where full segments of `mss` are cut on the way: of new bytes that carry
+ * nothing a piece must not repeat (CWR) or has no room for (SACK). */
+static uint32_t segment_bulk(const struct tcp_conn *c, uint32_t mss, uint32_t bytes)
+{
+	uint32_t most = mss * NET_TSO_SEGMENTS;
+
+	if ((c->stack->config.flags & NET_TX_TSO) == 0 || bytes < 2 * mss || mss != c->mss ||
+	    (c->flags & TCPF_CWR) != 0 || seq_lt(c->snd_nxt, c->snd_max))
+		return mss;
+	most = most < BULK_BYTES_MAX ? most : BULK_BYTES_MAX;
+	bytes = bytes < most ? bytes : most;
+	return bytes - bytes % mss;
+}
+
 /* Send from snd_nxt on, as far as both windows go. `inflight` counts against cwnd. */
 static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
 {
@@ -601,6 +630,9 @@ static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
 			return STOP_NAGLE;
 		if (net_tx_full(c->stack))
 			return STOP_DEVICE;
+		if (len == mss)
+			len = segment_bulk(c, mss,
+					   RTE_MIN(RTE_MIN(available, window), cwnd - inflight));
 		sent = tcp_segment_send(c, c->snd_nxt, len);
 		if (sent == 0)
 			return STOP_DEVICE;

@@ -28,6 +28,8 @@ uint16_t port_rx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
 	}
 	counter_add(&q->counters.rx_frames, got);
 	counter_add(&q->counters.rx_bytes, frames_bytes(pkts, got));
+	if (q->joins && got > 1)
+		got = port_join(q, pkts, got);
 	return got;
 }
 
@@ -37,12 +39,24 @@ static inline bool must_copy(const struct port_queue *q, const struct rte_mbuf *
 	       (q->copies_clones && !RTE_MBUF_DIRECT(pkt));
 }
 
-/* Put one frame into a shape the device takes. False: it can't be sent, and is gone. */
-static bool shape_frame(struct port_queue *q, struct rte_mbuf **pkt)
+/* A chain of mbufs with bytes of their own, for a device that takes chains but no clones. */
+static struct rte_mbuf *copy_chain(struct rte_mempool *pool, struct rte_mbuf *pkt)
+{
+	struct rte_mbuf *copy = rte_pktmbuf_copy(pkt, pool, 0, UINT32_MAX);
+
+	rte_pktmbuf_free(pkt);
+	return copy;
+}
+
+bool port_shape_frame(struct port_queue *q, struct rte_mbuf **pkt)
 {
 	if (!must_copy(q, *pkt))
 		return true;
-	*pkt = port_linearize(q->linear_pool, *pkt);
+	if (!q->copies_chains &&
+	    (*pkt)->pkt_len + RTE_PKTMBUF_HEADROOM > rte_pktmbuf_data_room_size(q->linear_pool))
+		*pkt = copy_chain(q->linear_pool, *pkt);
+	else
+		*pkt = port_linearize(q->linear_pool, *pkt);
 	if (*pkt == NULL) {
 		counter_inc(&q->counters.tx_linearize_drops);
 		return false;
@@ -60,7 +74,7 @@ static uint16_t shape_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16
 	for (uint16_t i = 0; i < n; i++) {
 		struct rte_mbuf *pkt = pkts[i];
 
-		if (shape_frame(q, &pkt))
+		if (port_shape_frame(q, &pkt))
 			pkts[kept++] = pkt;
 	}
 	return kept;
@@ -113,26 +127,80 @@ uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n
 	return sent;
 }
 
-uint16_t port_tx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
+/* Frames in the shape that the device takes: to it, or to the worker that has its queue. */
+static uint16_t shaped_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
 {
-	uint16_t kept, gone, sent;
+	if (__builtin_expect(q->tx_queue == PORT_QUEUE_NONE, 0))
+		return port_steer_tx(q, pkts, n);
+	return port_device_tx(q, pkts, n);
+}
 
-	if (n > PORT_BURST_MAX)
-		n = PORT_BURST_MAX;
-	if (n == 0)
-		return 0;
-	kept = n;
+/* As port_tx_burst, with nothing to cut. */
+static uint16_t whole_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	uint16_t kept = n, gone, sent;
+
 	if (q->copies_chains || q->copies_clones)
 		kept = shape_burst(q, pkts, n);
 	gone = n - kept;
-	if (__builtin_expect(q->tx_queue == PORT_QUEUE_NONE, 0))
-		sent = port_steer_tx(q, pkts, kept);
-	else
-		sent = port_device_tx(q, pkts, kept);
+	sent = shaped_tx(q, pkts, kept);
 	/* Frames that are gone count as taken: move what is left to the array's end, so that the
 	 * caller finds it behind the number returned. */
 	if (gone != 0)
 		for (uint16_t i = kept; i > sent; i--)
 			pkts[i - 1 + gone] = pkts[i - 1];
 	return sent + gone;
+}
+
+static inline bool must_cut(const struct port_queue *q, const struct rte_mbuf *pkt)
+{
+	if ((pkt->ol_flags & RTE_MBUF_F_TX_TCP_SEG) == 0)
+		return false;
+	return pkt->ol_flags & RTE_MBUF_F_TX_IPV4 ? q->cuts4 : q->cuts6;
+}
+
+/* One large segment. True: taken, all of it. */
+static bool cut_tx(struct port_queue *q, struct rte_mbuf *pkt)
+{
+	if (q->cut_of != pkt) {
+		q->cut_n = port_cut(q, pkt, q->cut);
+		q->cut_at = 0;
+		q->cut_of = pkt;
+		if (q->cut_n == 0)
+			counter_inc(&q->counters.tx_cut_drops);
+	}
+	if (q->cut_at < q->cut_n)
+		q->cut_at += shaped_tx(q, q->cut + q->cut_at, q->cut_n - q->cut_at);
+	if (q->cut_at < q->cut_n)
+		return false;
+	q->cut_of = NULL;
+	rte_pktmbuf_free(pkt);
+	return true;
+}
+
+uint16_t port_tx_burst(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n)
+{
+	uint16_t done = 0;
+
+	if (n > PORT_BURST_MAX)
+		n = PORT_BURST_MAX;
+	if (!q->cuts4 && !q->cuts6)
+		return n == 0 ? 0 : whole_tx(q, pkts, n);
+	while (done < n) {
+		uint16_t run = 0, sent;
+
+		if (must_cut(q, pkts[done])) {
+			if (!cut_tx(q, pkts[done]))
+				break;
+			done++;
+			continue;
+		}
+		while (done + run < n && !must_cut(q, pkts[done + run]))
+			run++;
+		sent = whole_tx(q, pkts + done, run);
+		done += sent;
+		if (sent < run)
+			break;
+	}
+	return done;
 }

@@ -21,6 +21,11 @@
  * mbuf (counter tx_linearized). The same goes for AF_XDP and cloned or external mbufs, which that
  * driver would misread.
  *
+ * Large TCP segments (ports[].tso, ports[].gro). Where PORT_TX_TSO is set port_tx_burst takes
+ * segments of several times the link's size and cuts them for a device that can't. With
+ * ports[].gro port_rx_burst joins segments that follow each other in its burst into one
+ * (RTE_MBUF_F_RX_LRO, checksums verified and called good); rx_frames counts what the device gave.
+ *
  * docs/PORTS.md: the settings that work for each driver, and their limits.
  */
 #ifndef SPLITD_DAEMON_PORT_PORT_H
@@ -42,6 +47,9 @@ struct port_queue; /* one worker's end of one port */
 
 /* Largest bursts the two wrappers accept in one call. */
 #define PORT_BURST_MAX 64
+
+/* Into so many a large TCP segment is cut at most. */
+#define PORT_CUT_MAX 64
 
 /* One line of text for each failure goes here; always NUL-terminated, empty when all went well. */
 struct port_error {
@@ -100,7 +108,9 @@ void port_set_steer(struct port_set *set, port_steer_fn steer);
 		   */
 #define PORT_TX_UDP_CKSUM  (1u << 4)
 #define PORT_TX_MULTI_SEGS (1u << 5) /* takes chains; else port_tx_burst copies them together */
-#define PORT_TX_TSO        (1u << 6) /* could cut TCP segments */
+#define PORT_TX_TSO                                                                                \
+	(1u << 6) /* large TCP segments (RTE_MBUF_F_TX_TCP_SEG, l2_len, l3_len, l4_len,            \
+		   * tso_segsz, at most PORT_CUT_MAX of these) are cut, by device or here */
 #define PORT_RX_NO_CKSUM                                                                           \
 	(1u << 7) /* config says: don't verify (kernel peers' partial checksums)                   \
 		   */
@@ -136,6 +146,7 @@ void port_link_get(const struct port_set *set, unsigned index, struct port_link 
 	X(rx_frames, "frames received")                                                            \
 	X(rx_bytes, "bytes received")                                                              \
 	X(rx_polls_empty, "receive polls that found nothing")                                      \
+	X(rx_joined, "TCP segments joined to the one before them (ports[].gro)")                   \
 	X(rx_handed_over, "frames passed to the worker that owns their flow")                      \
 	X(rx_handover_drops, "frames dropped because another worker's ring was full")              \
 	X(tx_frames, "frames sent")                                                                \
@@ -144,6 +155,8 @@ void port_link_get(const struct port_set *set, unsigned index, struct port_link 
 	X(tx_linearized, "chains copied into one mbuf for a device that takes none")               \
 	X(tx_linearize_drops, "chains dropped: larger than one mbuf, or no mbuf")                  \
 	X(tx_prepare_drops, "frames the driver refused to prepare")                                \
+	X(tx_cut, "TCP segments cut from larger ones for the device (ports[].tso)")                \
+	X(tx_cut_drops, "large TCP segments dropped: no mbufs to cut them")                        \
 	X(tx_stuck_drops, "frames dropped because the device would not take them for long")        \
 	X(tx_handed_over, "frames passed to the worker that has the transmit queue")
 

@@ -35,6 +35,8 @@ struct port_queue {
 	bool steers;        /* this port spreads in software: not the plain way */
 	bool prepares;      /* the driver must see frames before they are sent (checksums) */
 	bool copies_chains; /* the driver takes one segment only */
+	bool cuts4, cuts6;  /* large segments are cut here, not by the device */
+	bool joins;         /* received segments are joined here */
 	bool copies_clones; /* the driver takes only mbufs that hold their own data */
 	struct port_dev *dev;
 	struct rte_mempool *tx_pool;
@@ -47,6 +49,11 @@ struct port_queue {
 	unsigned tx_stuck; /* bursts in a row of which the device took nothing */
 	struct rte_mbuf *tx_held[PORT_BURST_MAX]; /* owner: taken from tx_ring, not yet sent */
 	uint16_t tx_held_n;
+
+	/* The pieces of cut_of, of which the device has taken the first cut_at. */
+	struct rte_mbuf *cut_of; /* NULL: none */
+	struct rte_mbuf *cut[PORT_CUT_MAX];
+	uint16_t cut_n, cut_at;
 
 	struct rte_mempool *rx_pool; /* NULL without an rx queue */
 	int rx_fd;                   /* started and the driver has one; else -1 */
@@ -63,6 +70,7 @@ struct port_dev {
 	bool started;
 	bool spreads;        /* the device spreads flows over its queues itself (RSS) */
 	struct port_rss rss; /* when it does */
+	bool cuts4, cuts6;   /* as in struct port_queue */
 	struct rte_ether_addr mac;
 	char name[64];
 	char device[256];
@@ -95,6 +103,18 @@ void port_rss_learn(struct port_dev *dev);
 /* Toeplitz of the addresses, and of the ports. `key` has 40 bytes at least. */
 uint32_t port_rss_hash(const uint8_t *key, const struct port_flow *flow, bool ports);
 
+/* gso.c: cut a large segment, which stays the caller's, into out[PORT_CUT_MAX]; how many, in the
+ * shape the device takes. 0: it can't be. */
+uint16_t port_cut(struct port_queue *q, struct rte_mbuf *pkt, struct rte_mbuf **out);
+
+/* gso.c: the sum that a right TCP or UDP checksum makes 0xffff, pseudo header of `ip` included. */
+uint16_t port_l4_sum(const struct rte_mbuf *m, const void *ip, bool ipv4, uint32_t l4_off);
+
+/* gro.c: join what follows each other, closing the gaps; how many are left. */
+uint16_t port_join(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
+
+/* burst.c: put one frame into a shape the device takes. False: it can't be sent, and is gone. */
+bool port_shape_frame(struct port_queue *q, struct rte_mbuf **pkt);
 /* burst.c: straight to the device, with its counters. */
 uint16_t port_device_tx(struct port_queue *q, struct rte_mbuf **pkts, uint16_t n);
 

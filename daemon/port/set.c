@@ -20,6 +20,9 @@
 /* net_af_xdp fills its rings of 2,048 descriptors from the receive pool, and sends from it too. */
 #define AF_XDP_MBUFS_MIN 8192
 
+/* What "tso": "auto" means where the device cuts nothing; docs/PORTS.md has the figures. */
+#define TSO_AUTO_SOFTWARE false
+
 #define RX_CHECKSUMS                                                                               \
 	(RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM |                            \
 	 RTE_ETH_RX_OFFLOAD_UDP_CKSUM)
@@ -102,8 +105,56 @@ static int dev_checksums(const struct config_port *cp, struct port_dev *dev,
 	return 0;
 }
 
-static void dev_other_offloads(struct port_dev *dev, const struct config_port *cp,
-			       const struct rte_eth_dev_info *info, struct rte_eth_conf *conf)
+/* Who cuts large TCP segments. TAP's "TSO" is rte_gso inside the driver: IPv4 alone, and no faster
+ * than here. */
+static int dev_tso(const struct config_port *cp, struct port_dev *dev,
+		   const struct rte_eth_dev_info *info, struct rte_eth_conf *conf,
+		   struct port_error *err)
+{
+	bool able = (info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0 &&
+		    (dev->flags & PORT_TX_TCP_CKSUM) != 0;
+
+	if (cp->tso == CONFIG_TSO_DEVICE && !able) {
+		port_error_set(err,
+			       "port %s: tso is \"device\", but %s cuts no segments (with checksum "
+			       "as it is)",
+			       cp->name, dev->driver);
+		return -SPLIT_E_PORT_DEVICE;
+	}
+	if (cp->tso == CONFIG_TSO_OFF || (cp->tso == CONFIG_TSO_AUTO && !TSO_AUTO_SOFTWARE &&
+					  (!able || driver_is(dev, "net_tap"))))
+		return 0;
+	dev->flags |= PORT_TX_TSO;
+	dev->cuts4 = dev->cuts6 = true;
+	if (able && cp->tso != CONFIG_TSO_SOFTWARE) {
+		conf->txmode.offloads |= RTE_ETH_TX_OFFLOAD_TCP_TSO;
+		dev->cuts4 = false;
+		dev->cuts6 = driver_is(dev, "net_tap");
+	}
+	return 0;
+}
+
+/* A frame that needs several mbufs: where the driver fills chains, or (ring) passes on what it is
+ * given. */
+static int dev_scatter(const struct config_port *cp, const struct port_dev *dev,
+		       const struct rte_eth_dev_info *info, struct rte_eth_conf *conf,
+		       struct port_error *err)
+{
+	if (cp->mtu + RTE_ETHER_HDR_LEN + RTE_PKTMBUF_HEADROOM <= cp->mbuf_room)
+		return 0;
+	if (info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) {
+		conf->rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER;
+		return 0;
+	}
+	if (driver_is(dev, "net_ring"))
+		return 0;
+	port_error_set(err, "port %s: mtu %u needs more than mbuf_room, and %s takes no chains of mbufs",
+		       cp->name, cp->mtu, dev->driver);
+	return -SPLIT_E_PORT_DEVICE;
+}
+
+static void dev_other_offloads(struct port_dev *dev, const struct rte_eth_dev_info *info,
+			       struct rte_eth_conf *conf)
 {
 	uint64_t rss =
 		info->flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP);
@@ -114,11 +165,6 @@ static void dev_other_offloads(struct port_dev *dev, const struct config_port *c
 		conf->txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 		dev->flags |= PORT_TX_MULTI_SEGS;
 	}
-	if (info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_TCP_TSO)
-		dev->flags |= PORT_TX_TSO;
-	if (cp->mtu + RTE_ETHER_HDR_LEN + RTE_PKTMBUF_HEADROOM > cp->mbuf_room &&
-	    (info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER))
-		conf->rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER;
 	/* Software drivers claim RSS that they don't have on this kernel (TAP needs rte_flow). */
 	if (!software && dev->rx_queues > 1 && rss != 0) {
 		conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
@@ -309,6 +355,9 @@ static int queue_create(struct port_dev *dev, const struct config *cfg,
 		q->linear_pool = q->rx_pool;
 	q->copies_chains = !(dev->flags & PORT_TX_MULTI_SEGS);
 	q->copies_clones = driver_is(dev, "net_af_xdp") || driver_is(dev, "net_ring");
+	q->cuts4 = dev->cuts4;
+	q->cuts6 = dev->cuts6;
+	q->joins = cp->gro;
 	q->prepares = dev->flags & (PORT_TX_IP_CKSUM | PORT_TX_TCP_CKSUM | PORT_TX_UDP_CKSUM);
 	q->steers = dev->workers_n > 1;
 	if (q->steers) {
@@ -391,9 +440,13 @@ static int dev_create(struct port_dev *dev, const struct config *cfg, const stru
 	result = dev_find(cp, dev, &info, err);
 	if (result == 0)
 		result = dev_checksums(cp, dev, &info, &conf, err);
+	if (result == 0)
+		result = dev_tso(cp, dev, &info, &conf, err);
+	if (result == 0)
+		result = dev_scatter(cp, dev, &info, &conf, err);
 	if (result != 0)
 		return result;
-	dev_other_offloads(dev, cp, &info, &conf);
+	dev_other_offloads(dev, &info, &conf);
 	dev->queues = calloc(cfg->workers_n, sizeof(struct port_queue *));
 	if (dev->queues == NULL)
 		return -SPLIT_E_PORT_MEMORY;
@@ -551,6 +604,8 @@ static void queue_destroy(struct port_queue *q)
 		return;
 	for (uint16_t i = 0; i < q->tx_held_n; i++)
 		rte_pktmbuf_free(q->tx_held[i]);
+	if (q->cut_of != NULL)
+		rte_pktmbuf_free_bulk(q->cut + q->cut_at, q->cut_n - q->cut_at);
 	port_poison_forget(q->rx_pool);
 	port_poison_forget(q->tx_pool);
 	rte_mempool_free(q->rx_pool);

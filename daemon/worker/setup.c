@@ -88,6 +88,8 @@ static uint32_t net_flags(const struct worker *w, const struct port_info *info)
 		flags |= NET_TX_CSUM_IPV4;
 	if ((info->flags & PORT_TX_TCP_CKSUM) && (info->flags & PORT_TX_UDP_CKSUM))
 		flags |= NET_TX_CSUM_L4;
+	if (info->flags & PORT_TX_TSO)
+		flags |= NET_TX_TSO;
 	if (w->params.index == 0)
 		flags |= NET_PRIMARY;
 	return flags;
