@@ -232,9 +232,9 @@ static void check_port_room(const struct check *c, struct config_port *p,
 			    const struct doc_node *node)
 {
 	bool xdp = strncmp(p->device, "net_af_xdp", strlen("net_af_xdp")) == 0;
-	/* One frame, one buffer: of others the device's driver has the word. */
-	bool whole = xdp || strncmp(p->device, "net_af_packet", strlen("net_af_packet")) == 0 ||
-		     strncmp(p->device, "net_null", strlen("net_null")) == 0;
+	/* One frame, one buffer; of others the driver has the word. */
+	bool whole = strncmp(p->device, "net_", strlen("net_")) == 0 &&
+		     strncmp(p->device, "net_ring", strlen("net_ring")) != 0;
 	uint32_t need = p->mtu + FRAME_OVERHEAD + MBUF_HEADROOM + (xdp ? AF_XDP_OVERHEAD : 0);
 
 	if (p->mbuf_room == 0)

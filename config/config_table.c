@@ -81,7 +81,7 @@ static const struct field port_fields[] = {
 		 "stand in eal.devices."},
 	INT("mtu", mtu, "1500", 576, 9216,
 	    "Largest IP packet. Where its frame does not fit into the mbuf_room that is given, the "
-	    "device must fill several buffers with one packet (TAP, ring)."),
+	    "device must fill several buffers with one packet (net_ring, most PCI devices)."),
 	{.key = "rx_queues",
 	 .type = FIELD_INT,
 	 AT(rx_queues),
@@ -129,7 +129,8 @@ static const struct field port_fields[] = {
 	     "sums are not looked at (peers on the same kernel that leave them to a device)."),
 	ENUM("tso", tso, "auto", tso_modes,
 	     "Whether TCP builds large segments that are cut before they leave. auto: where the "
-	     "device cuts them. off: never. software: by splitd, in front of the device. device: by "
+	     "device cuts them. off: never. software: by splitd, in front of the device. device: "
+	     "by "
 	     "the device, or the port does not start."),
 	BOOL("gro", gro, "false",
 	     "TCP segments that follow each other in a burst of received packets are joined into "

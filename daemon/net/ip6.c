@@ -243,8 +243,7 @@ void ip6_output(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *
 		return;
 	}
 	ip6_push(m, src, dst, protocol, ecn, s->hop_limit6);
-	if ((s->config.flags & NET_TX_CSUM_L4) != 0 ||
-	    (m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0) {
+	if ((s->config.flags & NET_TX_CSUM_L4) != 0 || (m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0) {
 		m->ol_flags |= RTE_MBUF_F_TX_IPV6;
 		m->l2_len = net_eth_bytes(s) & 0x7f;
 		m->l3_len = sizeof(struct ip6_header);

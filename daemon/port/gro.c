@@ -45,8 +45,8 @@ static bool ipv4_read(const struct rte_mbuf *m, struct part *out, uint32_t *tota
 	out->l4_off = out->l3_off + sizeof(*ip);
 	*total = rte_be_to_cpu_16(ip->total_length);
 	return ip->version_ihl == RTE_IPV4_VHL_DEF && ip->next_proto_id == IPPROTO_TCP &&
-	       (ip->fragment_offset & rte_cpu_to_be_16(RTE_IPV4_HDR_OFFSET_MASK |
-						       RTE_IPV4_HDR_MF_FLAG)) == 0;
+	       (ip->fragment_offset &
+		rte_cpu_to_be_16(RTE_IPV4_HDR_OFFSET_MASK | RTE_IPV4_HDR_MF_FLAG)) == 0;
 }
 
 static bool ipv6_read(const struct rte_mbuf *m, struct part *out, uint32_t *total)

@@ -148,7 +148,8 @@ static int dev_scatter(const struct config_port *cp, const struct port_dev *dev,
 	}
 	if (driver_is(dev, "net_ring"))
 		return 0;
-	port_error_set(err, "port %s: mtu %u needs more than mbuf_room, and %s takes no chains of mbufs",
+	port_error_set(err,
+		       "port %s: mtu %u needs more than mbuf_room, and %s takes no chains of mbufs",
 		       cp->name, cp->mtu, dev->driver);
 	return -SPLIT_E_PORT_DEVICE;
 }

@@ -78,8 +78,8 @@ static void send_more(struct end *e)
 
 			ck_assert_ptr_nonnull(m);
 			for (uint16_t i = 0; i < n; i++)
-				rte_pktmbuf_mtod(m, uint8_t *)
-				[i] = pattern(e->sent + done + i, e->salt);
+				rte_pktmbuf_mtod(m, uint8_t *)[i] =
+					pattern(e->sent + done + i, e->salt);
 			m->data_len = n;
 			if (head == NULL)
 				head = m;
@@ -197,7 +197,8 @@ static void devices_make(void)
 
 	for (unsigned i = 0; i < 2; i++) {
 		snprintf(name, sizeof(name), "o%u_%u", devices_made, i);
-		rings[i] = rte_ring_create(name, 2048, SOCKET_ID_ANY, RING_F_SP_ENQ | RING_F_SC_DEQ);
+		rings[i] =
+			rte_ring_create(name, 2048, SOCKET_ID_ANY, RING_F_SP_ENQ | RING_F_SC_DEQ);
 		ck_assert_ptr_nonnull(rings[i]);
 	}
 	for (unsigned i = 0; i < 2; i++) {
