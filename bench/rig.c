@@ -36,6 +36,7 @@ struct rig {
 	pid_t host;
 	struct config *config;
 	struct port_set *ports;
+	struct services_board *board;
 	struct worker *worker;
 	struct control *control;
 	struct control_tls *tls;
@@ -189,7 +190,10 @@ static int daemon_make(struct rig *rig)
 	wp.wake_fd = rig->wake_fd;
 	wp.report_fd = rig->report_fd;
 	cp.report_fd = rig->report_fd;
-	err = worker_create(&wp, &rig->worker);
+	err = worker_board_create(rig->config, &rig->board);
+	wp.board = rig->board;
+	if (err == 0)
+		err = worker_create(&wp, &rig->worker);
 	if (err == 0)
 		err = control_create(&cp, &rig->control);
 	if (err != 0)
@@ -303,6 +307,7 @@ void rig_stop(struct rig *rig)
 	if (!rig->control_runs)
 		control_destroy(rig->control);
 	worker_destroy(rig->worker);
+	worker_board_destroy(rig->board);
 	if (rig->control_runs)
 		control_destroy(rig->control);
 	if (rig->ports != NULL) {

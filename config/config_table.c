@@ -575,7 +575,7 @@ static const struct field grpc_fields[] = {
 	     "is attached and takes calls, the empty name while any is. A service of that name in "
 	     "services has precedence."),
 	BOOL("channelz", channelz, "true",
-	     "Answer grpc.channelz.v1.Channelz: this worker's calls and connections, with their "
+	     "Answer grpc.channelz.v1.Channelz: calls and connections of all workers, with the "
 	     "clients' addresses. A service of that name in services has precedence."),
 	BOOL("reflection", reflection, "true",
 	     "Answer server reflection (grpc.reflection.v1 and v1alpha) from the descriptors of "

@@ -43,6 +43,7 @@ struct splitd {
 	const struct config *config;
 	cpu_set_t cores; /* before DPDK pins threads */
 	struct port_set *ports;
+	struct services_board *board;
 	struct worker *workers[CONFIG_WORKERS_MAX];
 	int wake_fds[CONFIG_WORKERS_MAX];
 	unsigned launched; /* workers in their loops */
@@ -147,6 +148,7 @@ static int worker_start(struct splitd *d, unsigned index)
 		.ports = d->ports,
 		.index = index,
 		.workers_n = d->config->workers_n,
+		.board = d->board,
 		.report_fd = d->report_fd,
 		.tls_contexts = control_tls_contexts(d->tls),
 		.tls_helpers = control_tls_helpers(d->tls),
@@ -170,7 +172,7 @@ static int worker_start(struct splitd *d, unsigned index)
 
 static int workers_start(struct splitd *d)
 {
-	int result = 0;
+	int result = worker_board_create(d->config, &d->board);
 
 	d->report_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (d->report_fd < 0) {
@@ -254,6 +256,7 @@ static void daemon_free(struct splitd *d)
 		if (d->wake_fds[i] >= 0)
 			close(d->wake_fds[i]);
 	}
+	worker_board_destroy(d->board);
 	control_destroy(d->control);
 	if (d->ports != NULL) {
 		port_set_stop(d->ports);

@@ -281,15 +281,18 @@ unsigned grpc_connection_streams(const struct grpc_connection *conn);
 /* Graceful: no new calls, running ones go on (GOAWAY in two steps). Else at once. */
 void grpc_connection_goaway(struct grpc_connection *conn, bool graceful);
 
-/* Ids count up from 1 within a server. */
+/* What one connection has done. Written by its worker, 8-byte words, each of which any thread may
+ * read by counter_get. */
 struct grpc_connection_stats {
-	uint64_t id;
 	uint64_t streams_started, streams_succeeded, streams_failed;
 	uint64_t messages_sent, messages_received, keepalives_sent;
+	/* When the last of each began or came, on the clock of now_ns; 0: none has. */
+	uint64_t stream_ns, sent_ns, received_ns;
 };
-void grpc_connection_stats(const struct grpc_connection *conn, struct grpc_connection_stats *out);
-/* The connection with the smallest id from `id` on; NULL: none. */
-struct grpc_connection *grpc_connection_from(struct grpc_server *server, uint64_t id);
+/* Count there from now on: before the first recv, until grpc_connection_destroy has returned. */
+void grpc_connection_count(struct grpc_connection *conn, struct grpc_connection_stats *stats);
+/* When its last call began; 0: none has. Any thread. */
+uint64_t grpc_server_call_ns(const struct grpc_server *server);
 
 void *grpc_call_user(const struct grpc_call *call);
 void grpc_call_user_set(struct grpc_call *call, void *user);

@@ -407,7 +407,8 @@ int grpc_send_message(struct grpc_call *call, struct grpc_chain *chain)
 	counter_inc(&server->counters.tx_messages);
 	counter_add(&server->counters.tx_message_bytes, chain->bytes);
 	call->messages_out++;
-	call->conn->stats.messages_sent++;
+	counter_inc(&call->conn->stats->messages_sent);
+	counter_set(&call->conn->stats->sent_ns, server->now_ns);
 	if (!(call->flags & CALL_RESPONDED))
 		call_respond(call, chain);
 	chain->state = CHAIN_PLAIN;
@@ -636,9 +637,9 @@ void grpc_on_closed(struct http2_stream *stream, uint32_t error_code, bool by_pe
 	enum grpc_closed why = closed_why(call, error_code, by_peer);
 
 	if (error_code == HTTP2_NO_ERROR && !by_peer)
-		call->conn->stats.streams_succeeded++;
+		counter_inc(&call->conn->stats->streams_succeeded);
 	else
-		call->conn->stats.streams_failed++;
+		counter_inc(&call->conn->stats->streams_failed);
 
 	chains_release(call);
 	wheel_cancel(server->wheel, &call->deadline);

@@ -107,8 +107,7 @@ struct grpc_connection {
 	struct list writable;
 	uint64_t hold_bytes;      /* of server->hold_bytes */
 	unsigned calls_n, idle_n; /* of server->calls_open; of them, on server->idle */
-	struct list link;         /* server.all */
-	struct grpc_connection_stats stats;
+	struct grpc_connection_stats *stats;
 	/* grpc_life.c */
 	struct wheel_timer life;
 	uint64_t active_ns; /* when it was last seen to have a stream or to say something */
@@ -150,8 +149,8 @@ struct grpc_server {
 	uint32_t quantum_left;
 	uint64_t now_ns;
 	uint64_t jitter;
-	struct list all; /* struct grpc_connection, by id */
-	uint64_t connections_made;
+	uint64_t call_ns;                       /* when the last call began */
+	struct grpc_connection_stats uncounted; /* of connections that nobody asked about */
 	struct grpc_counters counters;
 };
 

@@ -59,7 +59,7 @@ static void life_keepalive(struct grpc_connection *conn, uint64_t now_ns)
 	    http2_session_ping(conn->session) == 0) {
 		counter_inc(&server->counters.keepalive_pings);
 		conn->ping_ns = now_ns;
-		conn->stats.keepalives_sent++;
+		counter_inc(&conn->stats->keepalives_sent);
 	}
 }
 

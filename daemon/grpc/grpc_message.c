@@ -126,7 +126,8 @@ void grpc_message_whole(struct grpc_call *call)
 	call->prefix_len = 0;
 	grpc_idle_leave(call);
 	counter_inc(&server->counters.rx_messages);
-	call->conn->stats.messages_received++;
+	counter_inc(&call->conn->stats->messages_received);
+	counter_set(&call->conn->stats->received_ns, call->conn->now_ns);
 	counter_add(&server->counters.rx_message_bytes, call->message_bytes);
 	call->buf = NULL;
 	call->backend->message(call->ctx, call, buf, call->message_bytes, last);

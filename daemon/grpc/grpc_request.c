@@ -327,6 +327,7 @@ static void call_begin(struct grpc_call *call, struct head *head, bool end)
 		return;
 	}
 	counter_inc(&server->counters.calls);
+	counter_set(&server->call_ns, call->conn->now_ns);
 	server->calls_open++;
 	call->conn->calls_n++;
 	call->flags |= CALL_OPEN | (accept.wait ? CALL_PAUSED : 0);
@@ -361,7 +362,8 @@ int grpc_on_headers(void *session_user, struct http2_stream *stream, const struc
 	memset(&head, 0, sizeof(head));
 	head.request.metadata = server->metadata;
 	call->conn = conn;
-	conn->stats.streams_started++;
+	counter_inc(&conn->stats->streams_started);
+	counter_set(&conn->stats->stream_ns, conn->now_ns);
 	wheel_timer_init(&call->deadline, grpc_deadline_fire);
 	list_init(&call->writable_link);
 	list_init(&call->idle_link);

@@ -65,7 +65,6 @@ int grpc_server_create(const struct grpc_config *config, const struct grpc_backe
 	s->backend = backend;
 	s->ctx = ctx;
 	s->wheel = wheel;
-	list_init(&s->all);
 	list_init(&s->idle);
 	http2.stream_user_bytes = sizeof(struct grpc_call);
 	http2.memory_bytes += config->hold_bytes_max + config->compress_memory;
@@ -136,7 +135,7 @@ int grpc_connection_create(struct grpc_server *server, const struct http2_out *o
 	conn->server = server;
 	conn->user = user;
 	grpc_life_init(conn);
-	list_init(&conn->link);
+	conn->stats = &server->uncounted;
 	list_init(&conn->writable);
 	error = http2_session_create(server->engine, out, conn, &conn->session);
 	if (error != 0) {
@@ -144,8 +143,6 @@ int grpc_connection_create(struct grpc_server *server, const struct http2_out *o
 		return error;
 	}
 	counter_inc(&server->counters.connections);
-	conn->stats.id = ++server->connections_made;
-	list_add_tail(&server->all, &conn->link);
 	*conn_out = conn;
 	return 0;
 }
@@ -155,26 +152,19 @@ void grpc_connection_destroy(struct grpc_connection *conn)
 	if (conn == NULL)
 		return;
 	conn->destroying = true;
-	list_del(&conn->link);
 	wheel_cancel(conn->server->wheel, &conn->life);
 	http2_session_destroy(conn->session);
 	pool_put(&conn->server->connections, conn);
 }
 
-void grpc_connection_stats(const struct grpc_connection *conn, struct grpc_connection_stats *out)
+void grpc_connection_count(struct grpc_connection *conn, struct grpc_connection_stats *stats)
 {
-	*out = conn->stats;
+	conn->stats = stats;
 }
 
-struct grpc_connection *grpc_connection_from(struct grpc_server *server, uint64_t id)
+uint64_t grpc_server_call_ns(const struct grpc_server *s)
 {
-	list_for_each (pos, &server->all) {
-		struct grpc_connection *conn = list_entry(pos, struct grpc_connection, link);
-
-		if (conn->stats.id >= id)
-			return conn;
-	}
-	return NULL;
+	return counter_get(&s->call_ns);
 }
 
 void *grpc_connection_user(const struct grpc_connection *conn)

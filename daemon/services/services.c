@@ -345,6 +345,7 @@ int services_create(const struct services_config *config, const struct services_
 		services_destroy(s);
 		return err;
 	}
+	board_worker_set(config->board, config->worker, grpc);
 	*services_out = s;
 	return 0;
 }
@@ -353,6 +354,7 @@ void services_destroy(struct services *s)
 {
 	if (s == NULL)
 		return;
+	board_worker_set(s->config.board, s->config.worker, NULL);
 	services_catalog_destroy(s->own);
 	pool_fini(&s->calls);
 	free(s->scratch);

@@ -6,8 +6,8 @@
  * hosts' methods only for what is not theirs. What they tell comes from a `services_source`, which
  * the worker gives: nothing here knows endpoints.
  *
- * Threads: a struct services belongs to one worker's thread. A catalog is made once for a host, by
- * the control thread, never changes, and is read by every worker.
+ * Threads: a struct services belongs to one worker's thread. The board is shared (below). A catalog
+ * is made once for a host, by the control thread, never changes, and is read by every worker.
  *
  * Bounds: calls at once, bytes of a request, bytes of all answers under way (services_internal.h).
  */
@@ -48,18 +48,53 @@ int services_catalog_create(const uint8_t *set, size_t bytes,
 /* NULL is fine. */
 void services_catalog_destroy(struct services_catalog *catalog);
 
+/* ---- the board ------------------------------------------------------------------------------
+ *
+ * What channelz of any worker tells of all workers: each has a part of it that only it writes, and
+ * reads those of the others. Nobody waits for anybody: an entry that changes while it is read was
+ * another connection a moment ago, and is left out. */
+
+struct services_board;
+
+struct services_address {
+	uint8_t family; /* 4 or 6 */
+	uint16_t port;
+	uint8_t bytes[16]; /* IPv4 in the first four */
+};
+
+/* A listener, as a socket that listens. */
+struct services_listener {
+	const char *name; /* outlives the board */
+	struct services_address local;
+};
+
+struct services_board_config {
+	unsigned workers_n;                        /* 1 to 64 */
+	uint32_t sockets_max;                      /* connections of each worker, at most 2^20 */
+	const struct services_listener *listeners; /* copied */
+	uint32_t listeners_n;
+};
+
+/* One connection on the board. Its worker's. */
+struct services_socket {
+	struct grpc_connection_stats stats; /* for grpc_connection_count */
+	const char *cipher;                 /* TLS, static; NULL: plain */
+	struct services_address local, remote;
+};
+
+/* Control thread, before the first worker is made and after the last is gone. 0,
+ * -SPLIT_E_BASE_NOMEM or -SPLIT_E_BASE_INVALID. */
+int services_board_create(const struct services_board_config *config,
+			  struct services_board **board_out) SPLIT_MUST_USE;
+/* NULL is fine. */
+void services_board_destroy(struct services_board *board);
+
 /* ---- a worker's ----------------------------------------------------------------------------- */
 
 enum services_health {
 	SERVICES_UNKNOWN, /* there is no such service */
 	SERVICES_SERVING,
 	SERVICES_NOT_SERVING,
-};
-
-struct services_address {
-	uint8_t family; /* 4 or 6 */
-	uint16_t port;
-	uint8_t bytes[16]; /* IPv4 in the first four */
 };
 
 /* What the worker says of itself. */
@@ -70,9 +105,6 @@ struct services_source {
 	const char *(*service)(void *ctx, size_t i);
 	/* Catalogs of what is attached now, 0, 1, ...; NULL behind the last. */
 	const struct services_catalog *(*catalog)(void *ctx, size_t i);
-	/* Of a connection of `grpc`'s. */
-	void (*addresses)(void *ctx, struct grpc_connection *conn, struct services_address *local,
-			  struct services_address *remote);
 	void *ctx;
 };
 
@@ -80,7 +112,8 @@ struct services_config {
 	bool health;
 	bool reflection;
 	bool channelz;
-	unsigned worker; /* index of the worker, below 512: part of channelz's ids */
+	unsigned worker;              /* index of the worker */
+	struct services_board *board; /* outlives the services */
 };
 
 struct services;
@@ -99,6 +132,15 @@ int services_open(struct services *services, struct grpc_call *call,
 		  const struct grpc_request_head *head, struct grpc_accept *accept) SPLIT_MUST_USE;
 /* Whether a service of this full name is answered here. */
 bool services_has(const struct services *services, const char *name, size_t name_len);
+
+/* A connection begins: it stands on the board, counted from nothing, until services_socket_close,
+ * which comes after grpc_connection_destroy. NULL: the board is full. `cipher`: static or NULL. */
+struct services_socket *services_socket_open(struct services *services,
+					     const struct services_address *local,
+					     const struct services_address *remote,
+					     const char *cipher);
+/* NULL is fine. */
+void services_socket_close(struct services *services, struct services_socket *socket);
 
 /* What source.health says may have changed: tell those who watch. */
 void services_changed(struct services *services);

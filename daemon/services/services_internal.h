@@ -65,6 +65,7 @@ struct services {
 	struct list watches;
 	bool draining;
 	uint64_t answer_bytes;
+	uint64_t sockets_made;
 	struct services_catalog *own; /* of these services themselves */
 	uint8_t *scratch;
 	size_t scratch_used;
@@ -87,6 +88,27 @@ void health_watch(struct services_call *call, const uint8_t *p, uint32_t n);
 /* Tell one watch what it does not know yet. */
 void health_update(struct services_call *call);
 void reflection_info(struct services_call *call, const uint8_t *p, uint32_t n);
+
+/* ---- board.c -------------------------------------------------------------------------------- */
+
+/* The worker's part tells of `grpc` from now on; NULL: of nobody. */
+void board_worker_set(struct services_board *board, unsigned worker,
+		      const struct grpc_server *grpc);
+/* Sums over all workers. */
+struct board_calls {
+	uint64_t started, succeeded, failed;
+	uint64_t last_ns; /* 0: none */
+};
+void board_calls(const struct services_board *board, struct board_calls *out);
+/* The first socket whose id is at least `from`: its id; 0: there is none. */
+uint64_t board_socket_from(const struct services_board *board, uint64_t from);
+/* A copy of that socket. False: it is gone. */
+bool board_socket_read(const struct services_board *board, uint64_t id,
+		       struct services_socket *out);
+size_t board_listeners(const struct services_board *board,
+		       const struct services_listener **list_out);
+/* When the board was made, on CLOCK_MONOTONIC. */
+uint64_t board_created_ns(const struct services_board *board);
 
 /* ---- channelz.c ----------------------------------------------------------------------------- */
 

@@ -312,7 +312,7 @@ const struct tls_identity *tls_session_identity(const struct tls_session *sessio
 
 struct tls_info {
 	const char *version; /* "TLSv1.3"; static */
-	const char *cipher;  /* "TLS_AES_128_GCM_SHA256"; static */
+	const char *cipher;  /* "TLS_AES_128_GCM_SHA256", IANA's name; static */
 	bool resumed;
 };
 /* Of an open session. */

@@ -114,7 +114,7 @@ const struct tls_identity *tls_session_identity(const struct tls_session *s)
 void tls_session_info(const struct tls_session *s, struct tls_info *out)
 {
 	out->version = SSL_get_version(s->ssl);
-	out->cipher = SSL_CIPHER_get_name(SSL_get_current_cipher(s->ssl));
+	out->cipher = SSL_CIPHER_standard_name(SSL_get_current_cipher(s->ssl));
 	out->resumed = SSL_session_reused(s->ssl) == 1;
 }
 

@@ -24,6 +24,7 @@ static void connection_free(struct connection *c)
 	c->tcp = NULL;
 	wheel_cancel(&w->wheel, &c->idle);
 	grpc_connection_destroy(c->grpc);
+	services_socket_close(w->services, c->socket);
 	connection_tls_free(c);
 	out_free(c);
 	list_del(&c->due);
@@ -245,6 +246,7 @@ int connection_serve(struct connection *c)
 	}
 	if (grpc_connection_create(w->grpc, &out, c, &c->grpc) != 0)
 		return -SPLIT_E_BASE_NOMEM;
+	connection_board_enter(c);
 	wheel_cancel(&w->wheel, &c->idle);
 	if (cfg->settings_timeout_ns != 0)
 		wheel_arm(&w->wheel, &c->idle, w->now_ns + cfg->settings_timeout_ns);

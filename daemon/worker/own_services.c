@@ -66,16 +66,20 @@ static void address_fill(struct services_address *to, const struct net_addr *fro
 	memcpy(to->bytes, from->bytes, sizeof(to->bytes));
 }
 
-static void source_addresses(void *ctx, struct grpc_connection *grpc,
-			     struct services_address *local, struct services_address *remote)
+void connection_board_enter(struct connection *c)
 {
-	const struct connection *c = grpc_connection_user(grpc);
+	struct services_address local = {0}, remote = {0};
+	struct tls_info tls = {0};
 	struct net_addr addr;
 
-	(void)ctx;
 	tcp_local(c->tcp, &addr);
-	address_fill(local, &addr);
-	address_fill(remote, &c->peer);
+	address_fill(&local, &addr);
+	address_fill(&remote, &c->peer);
+	if (c->tls != NULL)
+		tls_session_info(c->tls, &tls);
+	c->socket = services_socket_open(c->w->services, &local, &remote, tls.cipher);
+	if (c->socket != NULL)
+		grpc_connection_count(c->grpc, &c->socket->stats);
 }
 
 static bool configured(const struct worker *w, const char *name)
@@ -83,11 +87,39 @@ static bool configured(const struct worker *w, const char *name)
 	return config_service_find(w->cfg, name) >= 0;
 }
 
+int worker_board_create(const struct config *cfg, struct services_board **board_out)
+{
+	struct services_listener listeners[CONFIG_LISTENERS_MAX] = {0};
+	const struct services_board_config board = {
+		.workers_n = cfg->workers_n,
+		.sockets_max = cfg->tcp.connections_max,
+		.listeners = listeners,
+		.listeners_n = cfg->listeners_n,
+	};
+
+	for (uint32_t i = 0; i < cfg->listeners_n; i++) {
+		const struct config_listener *l = &cfg->listeners[i];
+
+		listeners[i].name = l->name;
+		listeners[i].local.family = l->address.family;
+		listeners[i].local.port = (uint16_t)l->port;
+		memcpy(listeners[i].local.bytes, l->address.bytes,
+		       sizeof(listeners[i].local.bytes));
+	}
+	return services_board_create(&board, board_out);
+}
+
+void worker_board_destroy(struct services_board *board)
+{
+	services_board_destroy(board);
+}
+
 int own_services_setup(struct worker *w)
 {
 	const struct config_grpc *g = &w->cfg->grpc;
 	const struct services_config cfg = {
 		.worker = w->params.index,
+		.board = w->params.board,
 		.channelz = g->channelz && !configured(w, "grpc.channelz.v1.Channelz"),
 		.health = g->health && !configured(w, "grpc.health.v1.Health"),
 		.reflection = g->reflection &&
@@ -95,7 +127,6 @@ int own_services_setup(struct worker *w)
 			      !configured(w, "grpc.reflection.v1alpha.ServerReflection"),
 	};
 	const struct services_source source = {
-		.addresses = source_addresses,
 		.health = source_health,
 		.service = source_service,
 		.catalog = source_catalog,

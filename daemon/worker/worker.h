@@ -35,6 +35,7 @@ struct config_host;
 struct endpoint;
 struct log_ring;
 struct schema;
+struct services_board;
 struct services_catalog;
 struct port_set;
 struct tls_context;
@@ -47,6 +48,9 @@ struct worker_params {
 	struct port_set *ports; /* started; the worker takes its queue of each */
 	unsigned index;     /* in config->workers; it will run on lcore port_worker_lcore(index) */
 	unsigned workers_n; /* all workers of this splitd */
+	/* Of all workers (daemon/services): made from the configuration by worker_board_create,
+	 * destroyed after the last worker. */
+	struct services_board *board;
 	/* Hosts write it to wake a sleeping worker (handed over at attach), worker_post does too.
 	 * Made by the control thread: eventfd(0, EFD_NONBLOCK|EFD_CLOEXEC), closed by it after
 	 * worker_destroy. */
@@ -100,6 +104,12 @@ struct worker_report {
 	const struct worker_endpoint *endpoint;
 	int cause; /* negative code or 0 */
 };
+
+/* The board that the workers of one configuration share. 0 or -SPLIT_E_BASE_NOMEM. */
+int worker_board_create(const struct config *config,
+			struct services_board **board_out) SPLIT_MUST_USE;
+/* NULL is fine. */
+void worker_board_destroy(struct services_board *board);
 
 /* Create from a validated config: pools, stacks, listeners. All memory the data path will use is
  * taken here. Ports are created. 0, or a negative code (*worker_out is untouched, one clear line is

@@ -182,14 +182,15 @@ struct connection {
 	struct worker_port *port;
 	const struct config_listener *listener;
 	struct tcp_conn *tcp;
-	struct grpc_connection *grpc; /* NULL until a TLS handshake is done */
-	struct tls_session *tls;      /* NULL: plain */
-	struct list link;             /* worker.connections */
-	struct list due;              /* worker.due: something may be ready to be sent */
-	struct list encode_wait;      /* struct reply by `wait`: over conn_pages_max */
-	struct list held_calls;       /* struct call by `wait`: until encode_wait is empty */
-	unsigned at_host;             /* calls that hosts have, or will have before any held one */
-	struct list shares;           /* struct room_share */
+	struct grpc_connection *grpc;   /* NULL until a TLS handshake is done */
+	struct tls_session *tls;        /* NULL: plain */
+	struct services_socket *socket; /* on the board; NULL: it is not there */
+	struct list link;               /* worker.connections */
+	struct list due;                /* worker.due: something may be ready to be sent */
+	struct list encode_wait;        /* struct reply by `wait`: over conn_pages_max */
+	struct list held_calls;         /* struct call by `wait`: until encode_wait is empty */
+	unsigned at_host;   /* calls that hosts have, or will have before any held one */
+	struct list shares; /* struct room_share */
 	struct wheel_timer idle;
 	struct net_addr peer;
 	struct rte_mbuf *out_head, *out_tail;
@@ -707,6 +708,8 @@ void host_wait_run(struct worker *w);
 
 /* The services that the daemon answers itself. */
 int own_services_setup(struct worker *w) SPLIT_MUST_USE;
+/* The connection's gRPC side is there: it is told of by channelz from now on. */
+void connection_board_enter(struct connection *c);
 /* See which services are served now; tell those who watch. */
 void own_services_look(struct worker *w);
 

@@ -5,12 +5,14 @@ usage: services_client.py SET TARGET check SERVICE           prints the status, 
        services_client.py SET TARGET watch SERVICE           prints each status as it comes, until it is ended
        services_client.py SET TARGET call SECONDS            calls the echo service, within that deadline
        services_client.py SET TARGET channelz -              asks everything of channelz
+       services_client.py SET TARGET everybody N             prints what N connections, each with two calls, are told of all
        services_client.py SET TARGET reflect VERSION         asks everything of reflection, calls what it found
 
 SET is the descriptor set of the services' own protos; nothing else is known beforehand.
 """
 import pathlib
 import sys
+import time
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -126,6 +128,12 @@ def channelz(channel, own):
     servers = ask("GetServers")
     assert servers.end and len(servers.server) == 1, servers
     server = servers.server[0]
+    now = time.time()
+    recent = lambda t: now - 600 < t.seconds + t.nanos / 1e9 < now + 60
+    assert not ask("GetServers", start_server_id=server.ref.server_id + 1).server
+    assert recent(server.data.trace.creation_timestamp) and recent(server.data.last_call_started_timestamp), server
+    listening = [ask("GetSocket", socket_id=r.socket_id).socket for r in server.listen_socket]
+    assert [(s.ref.name, s.local.tcpip_address.port) for s in listening] == [("main", 50051)], listening
     assert server.data.calls_started >= 2 and server.data.calls_succeeded >= 1, server
     assert ask("GetServer", server_id=server.ref.server_id).server.ref == server.ref
     sockets = ask("GetServerSockets", server_id=server.ref.server_id)
@@ -133,7 +141,11 @@ def channelz(channel, own):
     assert sockets.end and ids == sorted(set(ids)) and ids, sockets
     page = ask("GetServerSockets", server_id=server.ref.server_id, start_socket_id=ids[0] + 1)
     assert [s.socket_id for s in page.socket_ref] == ids[1:], page
-    mine = ask("GetSocket", socket_id=ids[-1]).socket
+    assert not ask("GetServerSockets", server_id=server.ref.server_id, max_results=1).end or len(ids) == 1
+    # This connection is the one over which messages came last.
+    mine = max((ask("GetSocket", socket_id=i).socket for i in ids), key=lambda s: s.data.last_message_received_timestamp.ToNanoseconds())
+    assert recent(mine.data.last_message_received_timestamp) and recent(mine.data.last_message_sent_timestamp), mine
+    assert recent(mine.data.last_remote_stream_created_timestamp) and not mine.HasField("security"), mine
     assert mine.data.streams_started >= 6 and mine.data.messages_received >= 6, mine
     assert mine.data.streams_succeeded >= 5 and mine.data.messages_sent >= 5, mine
     assert mine.local.tcpip_address.port == 50051 and mine.remote.tcpip_address.port > 0, mine
@@ -142,6 +154,32 @@ def channelz(channel, own):
                            ("GetSubchannel", {"subchannel_id": 1}), ("GetServerSockets", {"server_id": 77})):
         assert code(method, **fields) == "NOT_FOUND", method
     print("channelz")
+
+
+def everybody(own, target, n):
+    """Of N connections each sees all, whichever worker has it; {ids of sockets: how many saw just these}, calls, ciphers."""
+    kind = "grpc.channelz.v1."
+    channels = [grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(n)]
+
+    def ask(channel, method, **fields):
+        request, response = own(f"{kind}{method}Request"), own(f"{kind}{method}Response")
+        return channel.unary_unary(f"/{kind}Channelz/{method}", request.SerializeToString, response.FromString)(
+            request(**fields), timeout=60, wait_for_ready=True)
+    for channel in channels:
+        channel.unary_unary("/split.examples.Echo/Unary")(b"\x0a\x02hi", timeout=60, wait_for_ready=True)
+    views = []
+    for channel in channels:
+        server = ask(channel, "GetServers").server[0]
+        got = ask(channel, "GetServerSockets", server_id=server.ref.server_id)
+        views.append([s.socket_id for s in got.socket_ref])
+        assert server.data.calls_succeeded >= n, server
+    assert all(v == views[0] for v in views), views
+    assert len(views[0]) == n and views[0] == sorted(views[0]), views[0]
+    sockets = [ask(channels[0], "GetSocket", socket_id=i).socket for i in views[0]]
+    assert len({s.remote.tcpip_address.port for s in sockets}) == n, sockets
+    # The echo and two questions of each; the first has asked for all of these too.
+    assert all(s.data.streams_started >= 3 and s.data.streams_succeeded >= 3 for s in sockets), sockets
+    print("workers", len({i >> 52 for i in views[0]}))
 
 
 def main():
@@ -157,6 +195,8 @@ def main():
                 request(service=name), timeout=30)))
         elif what == "call":
             print(channel.unary_unary("/split.examples.Echo/Unary")(b"\x0a\x02hi", timeout=float(name)).decode()[2:], flush=True)
+        elif what == "everybody":
+            everybody(own, target, int(name))
         elif what == "channelz":
             channelz(channel, own)
         elif what == "watch":

