@@ -328,7 +328,10 @@ struct config_host {
 	uint32_t uids_n;
 	uint32_t endpoints_max; /* processes attached under this name at once */
 	uint32_t workers_max;   /* of one process */
-	uint64_t to_host;       /* segment sizes of one process, bytes */
+	uint32_t workers_min;   /* of these, always at work; 0: as the process says */
+	uint32_t cores_floor;   /* of the broker's cores, for one process */
+	uint32_t cores_ceiling;
+	uint64_t to_host; /* segment sizes of one process, bytes */
 	uint64_t to_daemon;
 	bool hugepages;
 	bool hugepages_fallback;
@@ -383,6 +386,16 @@ struct config_channel {
 	uint64_t room_timeout_ns;
 };
 
+#define CONFIG_BROKER_CORES_MAX 64
+
+/* Cores that the core broker shares out among the attached processes. */
+struct config_broker {
+	uint32_t cores[CONFIG_BROKER_CORES_MAX];
+	uint32_t cores_n; /* 0: there is no broker */
+	uint64_t period_ns;
+	uint64_t grace_ns;
+};
+
 struct config_shutdown {
 	uint64_t drain_timeout_ns;
 };
@@ -419,6 +432,7 @@ struct config {
 	uint32_t services_n;
 	struct config_channel *channels;
 	uint32_t channels_n;
+	struct config_broker broker;
 	struct config_shutdown shutdown;
 	struct config_log log;
 	struct config_telemetry telemetry;

@@ -526,8 +526,37 @@ static void check_host(const struct check *c, uint32_t index)
 		config_sink_node(c->sink, blame(c, node, "lane_depth"),
 				 "is more than lane_slots (%u), expected at most that",
 				 h->lane_slots);
+	if (h->workers_min > h->workers_max)
+		config_sink_node(c->sink, blame(c, node, "workers_min"),
+				 "is more than workers_max (%u), expected at most that",
+				 h->workers_max);
+	if (h->cores_floor > h->cores_ceiling)
+		config_sink_node(c->sink, blame(c, node, "cores_floor"),
+				 "is more than cores_ceiling (%u), expected at most that",
+				 h->cores_ceiling);
 	check_node(c, node, h->numa_node);
 	check_host_sizes(c, h, node);
+}
+
+static void check_broker(const struct check *c)
+{
+	const struct config_broker *b = &c->cfg->broker;
+	const struct doc_node *cores = doc_member(doc_member(c->root, "broker"), "cores");
+
+	for (uint32_t i = 0; i < b->cores_n; i++) {
+		uint32_t core = b->cores[i];
+
+		for (uint32_t j = 0; j < i; j++)
+			if (b->cores[j] == core)
+				config_sink_node(c->sink, doc_element(cores, i),
+						 "%u stands here twice, expected each core once",
+						 core);
+		if (c->machine != NULL && !core_exists(c->machine, core))
+			config_sink_node(c->sink, doc_element(cores, i),
+					 "there is no core %u here, expected one that this process "
+					 "may use",
+					 core);
+	}
 }
 
 static void service_limits_default(const struct config *cfg, struct config_service_limits *l,
@@ -659,6 +688,7 @@ void config_check(struct config *cfg, const struct doc_node *root,
 		check_listener(&c, i);
 	for (uint32_t i = 0; i < cfg->hosts_n; i++)
 		check_host(&c, i);
+	check_broker(&c);
 	for (uint32_t i = 0; i < cfg->services_n; i++)
 		check_service(&c, i);
 	config_check_channels(cfg, root, sink);

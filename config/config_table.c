@@ -645,6 +645,17 @@ static const struct field host_fields[] = {
 	    "Processes attached under this name at once."),
 	INT("workers_max", workers_max, "4", 1, CONFIG_HOST_WORKERS_MAX,
 	    "Worker threads of one process."),
+	INT("workers_min", workers_min, "0", 0, CONFIG_HOST_WORKERS_MAX,
+	    "Of these, so many are always at work; the others sleep until load or a blocked "
+	    "handler "
+	    "asks for them. 0: as the process says (split_host_options.workers_min; all, where it "
+	    "says nothing)."),
+	INT("cores_floor", cores_floor, "1", 1, CONFIG_BROKER_CORES_MAX,
+	    "Of broker.cores, so many are one process's whatever others ask for, as far as there "
+	    "are "
+	    "enough."),
+	INT("cores_ceiling", cores_ceiling, "64", 1, CONFIG_BROKER_CORES_MAX,
+	    "More of them it never gets."),
 	SIZE("to_host", to_host, "64MiB", 2 * MIB, 64 * GIB,
 	     "Segment for requests, of each process; split among the daemon's workers."),
 	SIZE("to_daemon", to_daemon, "64MiB", 2 * MIB, 64 * GIB,
@@ -759,6 +770,29 @@ TABLE(service, "Service", "A gRPC service and who serves it.");
 #undef STRUCT
 
 /* ---- the rest ------------------------------------------------------------------------------- */
+#define STRUCT struct config_broker
+static const struct field broker_fields[] = {
+	{.key = "cores",
+	 .type = FIELD_INTS,
+	 AT(cores),
+	 .count_offset = offsetof(STRUCT, cores_n),
+	 .items_max = CONFIG_BROKER_CORES_MAX,
+	 .max = CONFIG_CORE_MAX,
+	 .def_is = "none: processes run where they like",
+	 .help = "Cores for the workers of attached processes. Each process gets "
+		 "hosts[].cores_floor "
+		 "of them, the rest go where the load is, up to hosts[].cores_ceiling; its workers "
+		 "are put on the cores it has."},
+	DURATION("period", period_ns, "20ms", MS, 60 * SEC,
+		 "How often the broker looks; it moves at most one core each time."),
+	DURATION(
+		"grace", grace_ns, "5ms", 100 * US, 60 * SEC,
+		"A worker that was asked to give up its core and has not by then, because it is in "
+		"a handler, gets a signal."),
+};
+TABLE(broker, "Broker", "The core broker, which moves cores between attached processes by load.");
+#undef STRUCT
+
 #define STRUCT struct config_shutdown
 static const struct field shutdown_fields[] = {
 	DURATION("drain_timeout", drain_timeout_ns, "10s", 0, HOUR,
@@ -817,6 +851,7 @@ static const struct field root_fields[] = {
 	 .items_max = CONFIG_CHANNELS_MAX,
 	 .sub = &channel_table,
 	 .help = "Where hosts may call to from their handlers (docs/CHANNELS.md)."},
+	OBJECT("broker", broker, broker_table, "The core broker."),
 	OBJECT("shutdown", shutdown, shutdown_table, "Shutdown."),
 	OBJECT("log", log, log_table, "Logging."),
 	OBJECT("telemetry", telemetry, telemetry_table, "Telemetry."),

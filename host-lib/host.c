@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -24,7 +25,7 @@ _Static_assert(SPLIT_E_ANSWERED == -SPLIT_E_HOST_ANSWERED, "one space of errors"
 _Static_assert(SPLIT_E_SCHEMA == -SPLIT_E_HOST_SCHEMA, "one space of errors");
 _Static_assert(SPLIT_E_METADATA == -SPLIT_E_HOST_METADATA, "one space of errors");
 
-#define SPIN_NS_DEFAULT        (20 * CLOCK_NS_PER_US)
+#define SPIN_NS_DEFAULT        (50 * CLOCK_NS_PER_US)
 #define ROOM_WAIT_NS_DEFAULT   (30 * CLOCK_NS_PER_SEC)
 #define DRAIN_NS_DEFAULT       (5 * CLOCK_NS_PER_SEC)
 #define BACKOFF_MIN_NS_DEFAULT (20 * CLOCK_NS_PER_MS)
@@ -64,7 +65,8 @@ static int options_take(struct split_host *host, const struct split_host_options
 	if (o->calls_max == 0)
 		o->calls_max = HOST_CALLS_MAX_DEFAULT;
 	if (o->calls_max > HOST_CALLS_MAX_LIMIT || o->workers > HOST_WORKERS_MAX ||
-	    (o->cores_n > 0 && o->cores == NULL) || o->cores_n > CPU_SETSIZE)
+	    (o->cores_n > 0 && o->cores == NULL) || o->cores_n > CPU_SETSIZE ||
+	    o->yield_signal > SIGRTMAX || (o->yield_signal > 0 && o->yield_signal < SIGRTMIN))
 		return -SPLIT_E_BASE_INVALID;
 	if (o->cores_n == 0)
 		return 0;
@@ -346,6 +348,9 @@ static int hello_make(const struct split_host *host, unsigned workers, struct at
 	*out = (struct attach_hello){
 		.name = host->name,
 		.workers = workers,
+		.workers_min =
+			host->options.workers_min < workers ? host->options.workers_min : workers,
+		.yield_signal = (uint32_t)host->yield_signal,
 		.methods = methods,
 		.methods_n = host->methods_n,
 		.schema = blob.bytes,
@@ -533,6 +538,7 @@ int split_host_run(struct split_host *host, unsigned n_workers)
 				    : (unsigned)host->options.cores_n;
 	if (n_workers == 0)
 		n_workers = 1;
+	host->yield_signal = worker_yield_signal(&host->options);
 	rc = hello_make(host, n_workers, &hello);
 	if (rc == 0) {
 		rc = serve(host, &hello);

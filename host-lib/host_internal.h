@@ -23,6 +23,7 @@
 #define SPLITD_HOST_INTERNAL_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "base/bits.h"
@@ -320,8 +321,10 @@ struct worker {
 	struct split_call *cancel_head;
 	struct call_map *maps; /* by daemon worker */
 	_Atomic uint64_t opened;
-	bool yield;  /* YIELDNOW came */
-	bool retire; /* RETIRE came */
+	bool tryagain; /* TRYAGAIN came: look no longer */
+	bool yield;    /* YIELDNOW came */
+	bool retire;   /* not needed now: RETIRE came, or it begins so; until RESUME */
+	bool turned;   /* RETIRE or RESUME has just come */
 
 	/* any thread */
 	_Alignas(BITS_CACHE_LINE) _Atomic(struct split_call *) returned;
@@ -341,6 +344,10 @@ struct worker {
 	bool shares_core; /* with a daemon worker, when it last had nothing to do */
 	uint8_t state;    /* enum host_state last said */
 	uint32_t passes;
+	uint64_t gap_ns;    /* moving average of the pauses between works */
+	uint64_t looked_ns; /* when it last had nothing to do */
+	cpu_set_t cpus;     /* where it may be when splitd names no core */
+	int core;           /* the one it was put on; -1: none */
 
 	struct split_host_stats stats; /* relaxed; this thread writes */
 };
@@ -380,6 +387,8 @@ void session_join(struct session *s);
 void session_free(struct session *s);
 
 void *worker_main(void *arg);
+/* Have a handler for the signal that follows an unheeded YIELDNOW: its number, 0: none. */
+int worker_yield_signal(const struct split_host_options *options);
 /* Take what waits in the rings of the session's workers, without running anything: what a thread
  * that waits for room does. True when something was taken. */
 bool worker_help(struct session *s);
@@ -492,7 +501,7 @@ struct split_host {
 	int stop_fd; /* eventfd */
 	_Atomic bool stopping;
 	_Atomic bool running;
-	unsigned run_workers;
+	int yield_signal;
 
 	_Atomic(struct session *) session; /* for statistics */
 	pthread_mutex_t stats_lock;        /* sessions come and go under it */

@@ -131,8 +131,8 @@ struct split_host_options {
 	unsigned workers;      /* when split_host_run is given 0; default: cores_n, else 1 */
 	const unsigned *cores; /* worker i is pinned to cores[i % cores_n]; copied */
 	size_t cores_n;        /* 0: not pinned */
-	uint64_t spin_ns; /* a worker looks this long before it parks; default 20 us; UINT64_MAX
-			     never parks */
+	uint64_t spin_ns;      /* a worker looks at most this long before it parks, less where calls
+				  come seldom; default 50 us; UINT64_MAX never parks */
 	uint64_t room_wait_ns; /* an answer waits this long for room in the to-daemon segment before
 				  it becomes RESOURCE_EXHAUSTED; default 30 s */
 	uint64_t drain_ns;     /* after split_host_stop, calls that are open may be answered this
@@ -148,6 +148,15 @@ struct split_host_options {
 	void (*event)(struct split_host *host, enum split_host_event event, const char *text,
 		      void *event_arg);
 	void *event_arg;
+	/* Of the workers that split_host_run starts, so many are at work from the beginning; the
+	 * others sleep until splitd finds that they are needed, and again when they are not.
+	 * Default: all. */
+	unsigned workers_min;
+	/* The signal by which splitd asks a worker that runs a long handler to give up its core
+	 * (only where its configuration has a core broker): its handler moves the thread and
+	 * yields. Default SIGRTMIN + 5, unless the program has a handler for it already; below 0:
+	 * none. It is sent to worker threads only. */
+	int yield_signal;
 };
 
 #define SPLIT_HOST_OPTIONS_INIT                                                                    \
@@ -275,6 +284,10 @@ struct split_host_stats {
 	uint64_t messages_in;     /* messages of streams handed to handlers */
 	uint64_t messages_out;    /* messages of streams sent */
 	uint64_t sends_again;     /* sends that said SPLIT_AGAIN */
+	uint64_t retires;         /* times a worker was found not to be needed */
+	uint64_t resumes;         /* times one was called back */
+	uint64_t yields;          /* times a worker gave up its core when asked to */
+	uint64_t yields_forced;   /* of these, by a signal, in the middle of a handler */
 };
 SPLIT_API void split_host_stats_get(const struct split_host *host, struct split_host_stats *out);
 

@@ -9,18 +9,27 @@
  * A small message is copied out of its slot in any case (relocate.c says why), so a slot is given
  * back before its handler begins.
  */
+#include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "host-lib/host_internal.h"
 
 __thread struct worker *worker_self __attribute__((tls_model("initial-exec")));
 
-#define PARK_TIMEOUT_NS  CLOCK_NS_PER_SEC
-#define HELP_BUDGET      64 /* slots taken from one ring by a helper in one go */
-#define PASSES_PER_BEAT  32 /* power of two */
-#define RETIRED_SLEEP_NS 5000000L
-#define DRAIN_SLEEP_NS   200000L
+#define PARK_TIMEOUT_NS (10 * CLOCK_NS_PER_SEC) /* nothing depends on it */
+#define HELP_BUDGET     64 /* slots taken from one ring by a helper in one go */
+#define PASSES_PER_BEAT 32 /* power of two */
+#define DRAIN_SLEEP_NS  200000L
+
+/* How long to look before parking follows the pauses between works (their moving average): twice
+ * the pause, from SPIN_PART of the limit to all of it. Where pauses are longer than the limit a
+ * look seldom pays: SPIN_PART. A pause counts at most GAP_CAP limits, so that a few short ones are
+ * enough to look long again. */
+#define GAP_WEIGHT 8 /* of the moving average */
+#define GAP_CAP    4
+#define SPIN_PART  8
 
 enum taken {
 	TAKEN_NOTHING,
@@ -222,7 +231,7 @@ static enum taken take_request(struct worker *w, struct host_lane *lane, const s
 	bool sound = slot_sound(w, slot);
 	struct split_call *call = NULL;
 
-	if (sound && !w->retire && map_room(w, slot->call_id))
+	if (sound && map_room(w, slot->call_id))
 		call = call_get(w);
 	if (call != NULL && w->host->methods[slot->method]->kind != SPLIT_UNARY &&
 	    stream_begin(call, slot) != 0) {
@@ -392,12 +401,16 @@ static enum taken lane_take(struct worker *w, struct host_lane *lane, bool may_p
 		take_cancel(w, call_id, may_produce);
 		return TAKEN_CONTROL;
 	case TO_HOST_TRYAGAIN:
+		w->tryagain = true;
 		break;
 	case TO_HOST_YIELDNOW:
 		w->yield = true;
 		break;
 	case TO_HOST_RETIRE:
-		w->retire = true;
+	case TO_HOST_RESUME:
+		if (w->retire != (slot->kind == TO_HOST_RETIRE))
+			w->turned = true;
+		w->retire = slot->kind == TO_HOST_RETIRE;
 		break;
 	default:
 		return take_unasked(w, lane, slot, may_produce);
@@ -471,8 +484,11 @@ bool worker_sees_cancel(struct worker *w, const struct split_call *call)
 
 /* ------------------------------------------------------------------ running */
 
+/* One that is retired stays so while it finishes what it has: no new calls shall come. */
 static void state_set(struct worker *w, enum host_state state)
 {
+	if (unlikely(w->retire))
+		state = HOST_RETIRED;
 	if (w->state == state)
 		return;
 	w->state = state;
@@ -615,6 +631,75 @@ static bool run_cancels(struct worker *w)
 	return true;
 }
 
+/* ------------------------------------------------------------------ what the daemon asks for */
+
+/* Be on the core that splitd wants this worker on. Also from a signal handler. */
+static void core_follow(struct worker *w)
+{
+	int core = host_core_wanted(w->session->attachment, w->h);
+	cpu_set_t cpus = w->cpus;
+
+	if (core == w->core)
+		return;
+	if (core >= 0 && core < CPU_SETSIZE) {
+		CPU_ZERO(&cpus);
+		CPU_SET(core, &cpus);
+	}
+	/* A core that we may not have: stay where we are. */
+	if (sched_setaffinity(0, sizeof(cpus), &cpus) == 0)
+		w->core = core;
+	w->shares_core = host_shares_core(w->session->attachment, w->h);
+}
+
+static void obey(struct worker *w)
+{
+	core_follow(w);
+	if (w->turned) {
+		w->turned = false;
+		state_set(w, HOST_POLLING);
+		if (w->retire)
+			STAT(w->host, retires);
+		else
+			STAT(w->host, resumes);
+	}
+	if (w->yield) {
+		w->yield = false;
+		STAT(w->host, yields);
+		sched_yield();
+	}
+}
+
+/* YIELDNOW was not heeded in time, for a handler runs: the signal that splitd sends then. */
+static void on_yield_signal(int signo)
+{
+	struct worker *w = worker_self;
+	int saved = errno;
+
+	(void)signo;
+	if (w != NULL) {
+		core_follow(w);
+		STAT(w->host, yields_forced);
+		sched_yield();
+	}
+	errno = saved;
+}
+
+int worker_yield_signal(const struct split_host_options *options)
+{
+	int signo = options->yield_signal != 0 ? options->yield_signal : SIGRTMIN + 5;
+	struct sigaction now, ours = {.sa_handler = on_yield_signal, .sa_flags = SA_RESTART};
+
+	if (options->yield_signal < 0 || sigaction(signo, NULL, &now) != 0)
+		return 0;
+	if (now.sa_handler == on_yield_signal)
+		return signo;
+	sigemptyset(&ours.sa_mask);
+	/* Somebody else uses it: it is his. */
+	if (now.sa_handler != SIG_DFL || sigaction(signo, &ours, NULL) != 0)
+		return 0;
+	return signo;
+}
+
 /* One look at everything; true when there was something. */
 static bool pass(struct worker *w)
 {
@@ -639,10 +724,8 @@ static bool pass(struct worker *w)
 		host_heartbeat(s->attachment, w->h);
 		worker_batches_flush(w);
 	}
-	if (unlikely(w->yield)) {
-		w->yield = false;
-		sched_yield();
-	}
+	if (unlikely(w->yield || w->turned))
+		obey(w);
 	return found;
 }
 
@@ -673,29 +756,58 @@ static bool drained(struct worker *w, uint64_t now)
 	return false;
 }
 
+static uint64_t spin_wanted(const struct worker *w)
+{
+	uint64_t max = w->host->options.spin_ns, wanted = 2 * w->gap_ns;
+
+	if (w->gap_ns > max || wanted < max / SPIN_PART)
+		return max / SPIN_PART;
+	return wanted < max ? wanted : max;
+}
+
+/* Work came after a pause. */
+static void gap_note(struct worker *w, uint64_t since)
+{
+	uint64_t max = w->host->options.spin_ns, gap = w->looked_ns - since;
+
+	if (max == UINT64_MAX)
+		return;
+	if (gap > GAP_CAP * max)
+		gap = GAP_CAP * max;
+	w->gap_ns = (w->gap_ns * (GAP_WEIGHT - 1) + gap) / GAP_WEIGHT;
+}
+
+static void park(struct worker *w, enum host_state state)
+{
+	struct session *s = w->session;
+
+	STAT(w->host, parks);
+	w->tryagain = false;
+	if (host_park(s->attachment, w->h, state, PARK_TIMEOUT_NS))
+		w->looked_ns = clock_ns();
+	w->state = (uint8_t)(state == HOST_PARKED ? HOST_POLLING : state);
+}
+
 static void idle(struct worker *w, uint64_t now, uint64_t *since)
 {
 	struct session *s = w->session;
 	uint64_t spin = s->host->options.spin_ns;
 
-	if (unlikely(w->retire)) {
-		/* Its rings may still bring releases. */
-		state_set(w, HOST_RETIRED);
-		sleep_ns(RETIRED_SLEEP_NS);
-		return;
-	}
-	if (unlikely(atomic_load_explicit(&s->room.waiters, memory_order_relaxed) != 0))
+	w->looked_ns = now;
+	if (unlikely(w->retire ||
+		     atomic_load_explicit(&s->room.waiters, memory_order_relaxed) != 0))
 		room_cache_flush(&s->room, &w->cache);
 	if (*since == 0) {
 		*since = now;
 		w->shares_core = host_shares_core(s->attachment, w->h);
 		state_set(w, HOST_POLLING);
 		host_heartbeat(s->attachment, w->h);
-	} else if (spin != UINT64_MAX && (w->shares_core || now - *since >= spin)) {
-		STAT(w->host, parks);
-		w->state = HOST_POLLING; /* what host_park leaves behind */
-		if (host_park(s->attachment, w->h, PARK_TIMEOUT_NS))
-			*since = 0;
+	} else if (unlikely(w->retire)) {
+		park(w, HOST_RETIRED);
+		return;
+	} else if (spin != UINT64_MAX &&
+		   (w->shares_core || w->tryagain || now - *since >= spin_wanted(w))) {
+		park(w, HOST_PARKED);
 		return;
 	}
 	cpu_relax();
@@ -717,6 +829,17 @@ static void discard(struct worker *w)
 	}
 }
 
+static void yield_signal_unblock(struct worker *w)
+{
+	sigset_t set;
+
+	w->core = -1;
+	(void)sched_getaffinity(0, sizeof(w->cpus), &w->cpus);
+	sigemptyset(&set);
+	if (w->host->yield_signal != 0 && sigaddset(&set, w->host->yield_signal) == 0)
+		(void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 void *worker_main(void *arg)
 {
 	struct worker *w = arg;
@@ -724,14 +847,20 @@ void *worker_main(void *arg)
 	uint64_t since = 0;
 
 	worker_self = w;
+	host_worker_begin(s->attachment, w->h);
+	yield_signal_unblock(w);
 	ring_take(w);
 	w->state = HOST_STATES;
+	w->retire = w->h >= attachment_workers_min(s->attachment);
+	w->gap_ns = w->host->options.spin_ns / 2;
 	state_set(w, HOST_POLLING);
 	host_heartbeat(s->attachment, w->h);
 	while (attachment_alive(s->attachment)) {
 		uint64_t now;
 
 		if (pass(w)) {
+			if (since != 0)
+				gap_note(w, since);
 			since = 0;
 			continue;
 		}

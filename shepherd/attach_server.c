@@ -144,6 +144,8 @@ static int take_hello(struct attach_server *s, const uint8_t *packet, size_t byt
 	memcpy(s->name, p.name, sizeof(s->name));
 	s->request.name = s->name;
 	s->request.workers = p.workers;
+	s->request.workers_min = p.workers_min != 0 ? p.workers_min : p.workers;
+	s->request.yield_signal = p.yield_signal;
 	rc = s->policy.admit == NULL ? 0 : s->policy.admit(s->policy.ctx, &s->request);
 	if (rc < 0)
 		return rc;

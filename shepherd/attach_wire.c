@@ -89,7 +89,9 @@ int attach_packet_check(const uint8_t *packet, size_t bytes)
 		return type < 0 ? type : 0;
 	memcpy(&hello, packet, sizeof(hello));
 	if (!attach_name_valid(hello.name, sizeof(hello.name)) || hello.workers < 1 ||
-	    hello.workers > SHEPHERD_HOST_WORKERS_MAX)
+	    hello.workers > SHEPHERD_HOST_WORKERS_MAX || hello.workers_min > hello.workers ||
+	    (hello.yield_signal != 0 &&
+	     (hello.yield_signal < ATTACH_SIGNAL_MIN || hello.yield_signal > ATTACH_SIGNAL_MAX)))
 		return -SPLIT_E_SHEPHERD_ATTACH_MALFORMED;
 	return 0;
 }

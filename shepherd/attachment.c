@@ -94,7 +94,9 @@ static int hear(struct opening *o, enum attach_type type, void *packet, size_t r
 
 static int send_hello(struct opening *o, const struct attach_hello *hello)
 {
-	struct attach_hello_packet p = {.workers = hello->workers};
+	struct attach_hello_packet p = {.workers = hello->workers,
+					.workers_min = hello->workers_min,
+					.yield_signal = hello->yield_signal};
 	struct attach_blob_packet *part = NULL;
 	const size_t part_max = ATTACH_PART_MAX - sizeof(*part);
 	uint8_t *blob = NULL;

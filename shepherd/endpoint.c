@@ -239,6 +239,8 @@ static int endpoint_segments(struct endpoint *e, const struct endpoint_config *c
 		.version = SHEPHERD_VERSION,
 		.daemon_workers = c->daemon_workers,
 		.host_workers = c->host_workers,
+		.host_workers_min =
+			c->host_workers_min != 0 ? c->host_workers_min : c->host_workers,
 		.request_slots = c->request_slots,
 		.completion_slots = c->completion_slots,
 		.foreign_slots = c->foreign_slots,
@@ -415,6 +417,27 @@ void endpoint_detach(struct endpoint *e)
 bool endpoint_alive(const struct endpoint *e)
 {
 	return load_relaxed(&e->detached) == 0 && load_relaxed(&e->gone) == 0;
+}
+
+void endpoint_worker_state(const struct endpoint *e, unsigned h, struct endpoint_worker_state *out)
+{
+	const struct control_line *c =
+		(const struct control_line *)(e->to_daemon.mem + e->geometry.control_offset) + h;
+	uint32_t state = (uint32_t)load_relaxed(&c->state), core = load_relaxed(&c->core);
+
+	*out = (struct endpoint_worker_state){
+		.state = state < HOST_STATES ? (enum host_state)state : HOST_RUNNING,
+		.tid = load_relaxed(&c->tid),
+		.core = core <= INT16_MAX ? (int)core - 1 : -1,
+	};
+}
+
+void endpoint_core_set(struct endpoint *e, unsigned h, int core)
+{
+	struct host_wake *wakes =
+		(struct host_wake *)(e->to_host.mem + e->geometry.host_wake_offset);
+
+	store_release(&wakes[h].core, (uint32_t)(core + 1));
 }
 
 struct endpoint_port *endpoint_port_of(struct endpoint *e, unsigned d)

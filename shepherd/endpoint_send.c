@@ -320,6 +320,7 @@ void endpoint_lane_state(struct endpoint_port *p, unsigned lane, struct endpoint
 {
 	struct lane *l = &p->lanes[lane];
 	uint32_t state = (uint32_t)load_relaxed(&l->control->state), oldest;
+	uint32_t core = load_relaxed(&l->control->core);
 
 	lane_head_load(p, l);
 	*out = (struct endpoint_lane_state){
@@ -328,10 +329,13 @@ void endpoint_lane_state(struct endpoint_port *p, unsigned lane, struct endpoint
 		.room = l->request_slots - (l->tail - l->head_seen),
 		.calls = l->calls,
 		.heartbeat = load_relaxed(&l->control->heartbeat),
+		.claim = load_relaxed(&l->host_line->claim),
+		.core = core <= INT16_MAX ? (int)core - 1 : -1,
+		.woken = l->woken,
 	};
 	/* A handler that takes long keeps its slot, but has claimed it: that is no stall. */
 	oldest = l->head_seen;
-	if (out->queued != 0 && load_relaxed(&l->host_line->claim) == oldest + 1)
+	if (out->queued != 0 && out->claim == oldest + 1)
 		oldest++;
 	if (oldest != l->tail)
 		out->oldest_ns = l->published_ns[oldest & (l->request_slots - 1)];
@@ -443,15 +447,15 @@ static void tokens_flush(struct endpoint_port *p, struct lane *from, uint64_t no
 
 /* ---- doorbells */
 
-/* After the fence. Wake the host worker if it is parked and nobody has woken it since. A host that
- * says PARKED though it has not taken what it was last woken for is lying (it looks before it
- * sleeps), and gets no further system call out of us. */
+/* After the fence. Wake the host worker if it is parked (or retired, which sleeps the same way) and
+ * nobody has woken it since. A host that says PARKED though it has not taken what it was last woken
+ * for is lying (it looks before it sleeps), and gets no further system call out of us. */
 static void lane_ring_bell(struct endpoint_port *p, struct lane *l)
 {
 	uint64_t state = load_relaxed(&l->control->state);
 	uint32_t parked_at = (uint32_t)(state >> 32);
 
-	if ((uint32_t)state != HOST_PARKED)
+	if ((uint32_t)state != HOST_PARKED && (uint32_t)state != HOST_RETIRED)
 		return;
 	if (l->woken)
 		lane_head_load(p, l);

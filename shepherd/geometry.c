@@ -22,6 +22,7 @@ int geometry_lay_out(struct geometry *g)
 
 	if (g->daemon_workers < 1 || g->daemon_workers > SHEPHERD_DAEMON_WORKERS_MAX ||
 	    g->host_workers < 1 || g->host_workers > SHEPHERD_HOST_WORKERS_MAX ||
+	    g->host_workers_min < 1 || g->host_workers_min > g->host_workers ||
 	    !slots_valid(g->request_slots) || !slots_valid(g->completion_slots) ||
 	    !slots_valid(g->foreign_slots) || g->to_host_bytes > SHEPHERD_SEGMENT_MAX ||
 	    g->to_daemon_bytes > SHEPHERD_SEGMENT_MAX || g->tokens_max < 1 ||

@@ -138,6 +138,11 @@ struct host_lane *attachment_foreign(struct attachment *a, unsigned d)
 	return &a->lanes[(size_t)a->geometry.daemon_workers * a->geometry.host_workers + d];
 }
 
+unsigned attachment_workers_min(const struct attachment *a)
+{
+	return a->geometry.host_workers_min;
+}
+
 uint32_t attachment_stream_window(const struct attachment *a)
 {
 	return a->geometry.stream_window;
@@ -301,6 +306,16 @@ void host_heartbeat(struct attachment *a, unsigned h)
 	store_relaxed(&c->heartbeat, c->heartbeat + 1);
 }
 
+void host_worker_begin(struct attachment *a, unsigned h)
+{
+	store_relaxed(&a->workers[h].control->tid, (uint32_t)gettid());
+}
+
+int host_core_wanted(const struct attachment *a, unsigned h)
+{
+	return (int)load_acquire(&a->workers[h].wake->core) - 1;
+}
+
 bool host_shares_core(struct attachment *a, unsigned h)
 {
 	const struct daemon_sleep *sleep =
@@ -357,20 +372,21 @@ static bool words_wait(const uint32_t *wake, uint32_t wake_value, const uint32_t
 
 /* The wake word is read before PARKED is stored: a wake between the two changes the word, and the
  * futex sees that. PARKED is stored, fence, then the lanes are looked at: a slot published before
- * is found, one published after finds PARKED. */
-bool host_park(struct attachment *a, unsigned h, uint64_t timeout_ns)
+ * is found, one published after finds PARKED. RETIRED likewise. */
+bool host_park(struct attachment *a, unsigned h, enum host_state state, uint64_t timeout_ns)
 {
 	struct host_worker *w = &a->workers[h];
 	uint32_t kick = w->kick_seen;
 	uint32_t wake = load_acquire(&w->wake->word);
 	bool something = true;
 
-	store_relaxed(&w->control->state, (uint64_t)wake << 32 | HOST_PARKED);
+	store_relaxed(&w->control->state, (uint64_t)wake << 32 | (uint64_t)state);
 	shepherd_fence();
 	if (!work_waits(a, h, kick))
 		something = words_wait(&w->wake->word, wake, &w->kick, kick, timeout_ns);
 	w->kick_seen = load_acquire(&w->kick);
-	store_relaxed(&w->control->state, (uint64_t)HOST_POLLING);
+	if (state == HOST_PARKED)
+		store_relaxed(&w->control->state, (uint64_t)HOST_POLLING);
 	return something;
 }
 

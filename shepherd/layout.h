@@ -55,12 +55,13 @@ enum slot_kind {
 	TO_HOST_CANCEL = 4,     /* nobody waits for the answer; info: enum cancel_cause */
 	TO_HOST_RELEASE = 5,    /* info tokens of response blocks, in the inline area */
 	TO_HOST_WRITABLE = 6,   /* messages of the call were sent; info: WRITABLE_* */
-	TO_HOST_TRYAGAIN = 7,   /* nothing to do; the worker may look elsewhere */
-	TO_HOST_YIELDNOW = 8,   /* give up the core */
+	TO_HOST_TRYAGAIN = 7,   /* nothing has come for long: park instead of looking on */
+	TO_HOST_YIELDNOW = 8,   /* give up the core: run on host_wake.core from now on */
 	TO_HOST_RETIRE = 9,     /* this worker is not needed any more */
 	/* Of calls out (an id of the host's own), as are MESSAGE and WRITABLE with such an id. */
 	TO_HOST_STATUS = 10,           /* ends it; status, text, trailing metadata */
 	TO_HOST_INITIAL_METADATA = 11, /* metadata of the answer */
+	TO_HOST_RESUME = 12,           /* to a RETIRED worker: it is needed again */
 	TO_HOST_KINDS,
 
 	/* to the daemon */
@@ -213,8 +214,9 @@ static_assert(sizeof(struct metadata_entry) == 24, "metadata v1");
 static_assert(sizeof(struct metadata_block) == 8, "metadata v1");
 
 /* What a host worker says about itself; to-daemon segment, one line each. `state` holds enum
- * host_state in its low half and, when PARKED, the wake word's value it parks at in its high half:
- * one word, so that the two are never seen apart. */
+ * host_state in its low half and, when PARKED or RETIRED, the wake word's value it sleeps at in its
+ * high half: one word, so that the two are never seen apart. A RETIRED worker gets no new call, but
+ * what belongs to calls it has, and RESUME; it is woken for these as a parked one is. */
 enum host_state {
 	HOST_POLLING = 0,
 	HOST_RUNNING = 1,
@@ -227,7 +229,8 @@ struct control_line {
 	uint64_t state;
 	uint64_t heartbeat; /* raised by the worker now and then; 0 until it begins */
 	uint32_t core;      /* 1 + the core it was on when it last had nothing to do; 0: unknown */
-	uint8_t reserved[44];
+	uint32_t tid;       /* its thread, as gettid() there says; 0: not begun */
+	uint8_t reserved[40];
 };
 
 /* The host's words of one lane; to-daemon segment. */
@@ -245,10 +248,13 @@ struct daemon_line {
 	uint8_t reserved[56];
 };
 
-/* Raised by any daemon worker (atomically) to wake the host worker. */
+/* `word` is raised by any daemon worker (atomically) to wake the host worker. `core` is stored by
+ * the control thread: 1 + the core that the worker shall be on, read at YIELDNOW and RESUME and by
+ * the signal that follows an unheeded YIELDNOW; 0: where it likes. */
 struct host_wake {
 	uint32_t word;
-	uint8_t reserved[60];
+	uint32_t core;
+	uint8_t reserved[56];
 };
 
 /* `word`: odd while daemon worker d sleeps, or is about to. */
@@ -289,7 +295,8 @@ struct geometry {
 	uint64_t to_host_partition_bytes; /* the arena is daemon_workers of these */
 	uint32_t stream_window;           /* messages of a call that may be out at its beginning */
 	uint32_t outs_max;                /* calls out that may be open at one daemon worker */
-	uint32_t reserved1[2];
+	uint32_t host_workers_min;        /* of host_workers, those that begin at work: 1 or more */
+	uint32_t reserved1;
 	/* line 2: to-daemon offsets */
 	uint64_t control_offset;
 	uint64_t host_line_offset;
@@ -297,10 +304,10 @@ struct geometry {
 	uint64_t foreign_offset;
 	uint64_t to_daemon_arena_offset;
 	uint64_t to_daemon_arena_bytes;
-	uint64_t reserved2[2];
+	uint64_t reserved3[2];
 	/* line 3 */
 	uint32_t detach_epoch; /* 0 while attached; a host runs nothing once it is not 0 */
-	uint8_t reserved3[60];
+	uint8_t reserved4[60];
 };
 
 static_assert(offsetof(struct geometry, host_wake_offset) == 64, "geometry v1");

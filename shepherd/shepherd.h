@@ -114,6 +114,8 @@ int metadata_write(const struct metadata_item *items, size_t n, void *mem, size_
 #define ATTACH_BLOB_MAX    (8 << 20)   /* schema and methods together, whatever is configured */
 #define ATTACH_METHODS_MAX 65535
 #define ATTACH_TEXT_MAX    256
+#define ATTACH_SIGNAL_MIN  34 /* SIGRTMIN as the C libraries leave it */
+#define ATTACH_SIGNAL_MAX  64
 
 enum attach_kind {
 	ATTACH_UNARY = 0,
@@ -155,6 +157,8 @@ struct attach_hello {
 	size_t methods_n;
 	const uint8_t *schema; /* linearize's schema blob; shepherd does not look inside */
 	size_t schema_bytes;
+	uint32_t workers_min;  /* of the workers, at work from the beginning; 0: all */
+	uint32_t yield_signal; /* asks a worker that is in a handler to yield; 0: none */
 };
 
 /* How big an endpoint is. */
@@ -162,7 +166,8 @@ struct endpoint_config {
 	const char *name; /* copied */
 	uint32_t daemon_workers;
 	uint32_t host_workers;
-	uint32_t request_slots; /* powers of two, SHEPHERD_SLOTS_MIN..MAX */
+	uint32_t host_workers_min; /* of these, at work from the beginning; 0: all */
+	uint32_t request_slots;    /* powers of two, SHEPHERD_SLOTS_MIN..MAX */
 	uint32_t completion_slots;
 	uint32_t foreign_slots;
 	uint64_t to_host_bytes; /* whole segments, rounded up to pages */
@@ -190,7 +195,9 @@ struct attach_request {
 	uid_t uid;        /* by the kernel, of the sender of HELLO */
 	gid_t gid;
 	pid_t pid;
-	uint32_t workers; /* 1..SHEPHERD_HOST_WORKERS_MAX */
+	uint32_t workers;      /* 1..SHEPHERD_HOST_WORKERS_MAX */
+	uint32_t workers_min;  /* 1..workers */
+	uint32_t yield_signal; /* a real-time signal, or 0 */
 	const struct attach_method *methods;
 	size_t methods_n;
 	const uint8_t *schema;
@@ -259,6 +266,18 @@ void endpoint_detach(struct endpoint *endpoint);
 /* False once detached, dead or broken. Any thread. */
 bool endpoint_alive(const struct endpoint *endpoint);
 
+/* What the workers of a mapped endpoint say of themselves, and where they are asked to run. Any
+ * thread; what is read is the host's word, good for nothing that safety depends on. */
+struct endpoint_worker_state {
+	enum host_state state; /* a nonsense value reads RUNNING */
+	uint32_t tid;          /* its thread, as its own process sees it; 0: not begun */
+	int core;              /* where it last was with nothing to do; -1: not told */
+};
+void endpoint_worker_state(const struct endpoint *endpoint, unsigned h,
+			   struct endpoint_worker_state *out);
+/* -1: where it likes. Takes effect at YIELDNOW, RESUME or the yield signal. Control thread. */
+void endpoint_core_set(struct endpoint *endpoint, unsigned h, int core);
+
 /* One daemon worker's part. Everything below: that worker's thread only. */
 struct endpoint_port;
 struct endpoint_port *endpoint_port_of(struct endpoint *endpoint, unsigned daemon_worker);
@@ -321,7 +340,8 @@ void *endpoint_call_user(struct endpoint_port *port, uint64_t call_id);
 /* What to publish. Zero-initialise; unused fields stay 0. */
 struct endpoint_request {
 	enum slot_kind kind; /* TO_HOST_REQUEST, _MESSAGE, _HALF_CLOSE, _CANCEL, _WRITABLE,
-				_STATUS, _INITIAL_METADATA, _TRYAGAIN, _YIELDNOW, _RETIRE */
+				_STATUS, _INITIAL_METADATA, _TRYAGAIN, _YIELDNOW, _RETIRE,
+				_RESUME */
 	uint8_t flags; /* SLOT_END_STREAM, SLOT_COMPRESSED, SLOT_HAS_STATUS (calls out); the others
 			  are set by submit */
 	bool has_message;
@@ -370,6 +390,9 @@ struct endpoint_lane_state {
 	uint64_t oldest_ns; /* when the oldest slot neither taken nor claimed was published; 0: none
 			     */
 	uint64_t heartbeat;
+	uint32_t claim; /* with the heartbeat: as long as neither changes, one handler runs */
+	int core;       /* as in struct endpoint_worker_state */
+	bool woken;     /* by us, for a slot it has not taken yet */
 };
 
 /* State of the lane to host worker `lane`; loads two of the host's lines. */
@@ -486,7 +509,8 @@ bool attachment_alive(const struct attachment *attachment);
 void attachment_lost(struct attachment *attachment);
 
 unsigned attachment_daemon_workers(const struct attachment *attachment);
-unsigned attachment_workers(const struct attachment *attachment); /* granted */
+unsigned attachment_workers(const struct attachment *attachment);     /* granted */
+unsigned attachment_workers_min(const struct attachment *attachment); /* that begin at work */
 /* The part of the to-daemon segment that responses live in; arena_create over it is the caller's.
  */
 struct shepherd_chunk attachment_arena(const struct attachment *attachment);
@@ -537,9 +561,15 @@ void host_heartbeat(struct attachment *attachment, unsigned h);
 /* Note the core that worker h is on. True when a daemon worker is pinned to the same: whoever looks
  * for work there keeps it from coming. Thread of h, when it has nothing to do. */
 bool host_shares_core(struct attachment *attachment, unsigned h);
-/* Sleep until a slot is there, host_kick, detach, or timeout_ns (0: for ever). Leaves POLLING
- * behind. True when there may be something to do, false on timeout. Thread of h. */
-bool host_park(struct attachment *attachment, unsigned h, uint64_t timeout_ns);
+/* Sleep until a slot is there, host_kick, detach, or timeout_ns (0: for ever), as PARKED, leaving
+ * POLLING behind, or as RETIRED, which stays. True when there may be something to do, false on
+ * timeout. Thread of h. */
+bool host_park(struct attachment *attachment, unsigned h, enum host_state state,
+	       uint64_t timeout_ns);
+/* Say which thread worker h is. Thread of h. */
+void host_worker_begin(struct attachment *attachment, unsigned h);
+/* The core that splitd wants worker h on; -1: any. Async-signal-safe. */
+int host_core_wanted(const struct attachment *attachment, unsigned h);
 /* Make worker h leave host_park, now or the next time. Any thread. */
 void host_kick(struct attachment *attachment, unsigned h);
 

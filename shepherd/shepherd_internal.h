@@ -107,6 +107,8 @@ struct attach_header {
 struct attach_hello_packet {
 	struct attach_header header;
 	uint32_t workers;
+	uint32_t workers_min;  /* 0: all */
+	uint32_t yield_signal; /* 0: none */
 	uint32_t blob_bytes;
 	char name[ATTACH_NAME_MAX];
 };

@@ -355,6 +355,7 @@ static void host_offer(struct control_host *host)
 	const struct config_host *ch = &cfg->hosts[host->host_index];
 	struct endpoint_config ec;
 	char more[ATTACH_TEXT_MAX / 2] = "";
+	uint32_t workers, workers_min;
 	int result;
 
 	result = schema_take(host->control, request, &host->schema);
@@ -367,11 +368,13 @@ static void host_offer(struct control_host *host)
 		return;
 	}
 	host->catalog = control_catalog_make(host, request);
+	workers = request->workers < ch->workers_max ? request->workers : ch->workers_max;
+	workers_min = ch->workers_min != 0 ? ch->workers_min : request->workers_min;
 	ec = (struct endpoint_config){
 		.name = host->name,
 		.daemon_workers = host->control->p.workers_n,
-		.host_workers =
-			request->workers < ch->workers_max ? request->workers : ch->workers_max,
+		.host_workers = workers,
+		.host_workers_min = workers_min < workers ? workers_min : workers,
 		.request_slots = ch->lane_slots,
 		.completion_slots = ch->lane_slots,
 		.foreign_slots = foreign_slots(ch),

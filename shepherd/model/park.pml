@@ -14,8 +14,9 @@
  * word, store PARKED with its value, fence, look at all lanes, futex wait. The futex compares and
  * sleeps in one step, as the kernel does.
  *
- * The property: there is no state in which only sleepers are left. Spin reports a lost wake as an
- * invalid end state.
+ * The properties: there is no state in which only sleepers are left (spin reports a lost wake as an
+ * invalid end state); and a parked worker is woken once, however many daemon workers have something
+ * for it.
  *
  *   -DNO_HOST_FENCE    the parking worker does not fence               must fail
  *   -DNO_DAEMON_FENCE  the doorbell does not fence                     must fail
@@ -23,6 +24,7 @@
  *   -DNO_RING_FENCE    the host's bell does not fence                  must fail
  *   -DWAKE_READ_LATE   the futex's value is read after the last look   must fail
  *   -DNO_LAST_LOOK     the host does not look again after PARKED       must fail
+ *   -DNO_SWAP          the wake word is raised without compare-and-swap must fail
  *   -DDAMP_BLIND       a woken host is never woken again               must fail
  *
  * Run with 2 daemon workers of 1 call and 1 of 3 calls (seconds); 2 of 2 is exhaustive too, but
@@ -43,6 +45,7 @@ bool asleep[DAEMONS];    /* the daemon worker's sleep word is odd */
 bool parked;             /* the control word: PARKED … */
 byte parked_at;          /* … and at which wake value, one word */
 byte wake;               /* read-modify-write only */
+bool rung;               /* somebody has woken it since it began to park; not a shared word */
 
 /* Store buffers. */
 bool published_p[DAEMONS], head_p[DAEMONS], answered_p[DAEMONS], asleep_p[DAEMONS], parked_p;
@@ -85,9 +88,14 @@ inline doorbell()
 	:: saw && !(woken && head[me] < woken_tail) ->
 #endif
 		if
-		:: d_step { wake == at -> wake = wake + 1; woken = true; woken_tail = sent }
+#ifdef NO_SWAP
+		:: d_step { wake = wake + 1; woken = true; woken_tail = sent; assert(!rung); rung = true }
+			in_futex = false
+#else
+		:: d_step { wake == at -> wake = wake + 1; woken = true; woken_tail = sent; assert(!rung); rung = true }
 			in_futex = false
 		:: wake != at /* somebody has woken it since */
+#endif
 		fi
 	:: else
 	fi
@@ -162,7 +170,7 @@ inline look()
 
 inline park()
 {
-	w = wake;
+	d_step { w = wake; rung = false }
 	d_step { !parked_p -> parked_b = true; parked_at_b = w; parked_p = true }
 #ifndef NO_HOST_FENCE
 	host_fence();

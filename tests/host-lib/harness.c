@@ -109,6 +109,7 @@ static void hello_take(struct harness *h)
 	schema_destroy(h->schema);
 	ck_assert_int_eq(schema_parse(r->schema, r->schema_bytes, NULL, &h->schema), 0);
 	h->config.host_workers = r->workers;
+	h->config.host_workers_min = r->workers_min;
 	h->host_workers = r->workers;
 }
 

@@ -2,8 +2,10 @@
 #include <check.h>
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tests/host-lib/harness.h"
@@ -323,36 +325,159 @@ START_TEST(park)
 }
 END_TEST
 
-static void control(enum slot_kind kind)
+static void control_to(unsigned lane, enum slot_kind kind)
 {
 	struct endpoint_request r = {.kind = kind};
 
-	ck_assert_int_eq(endpoint_submit(h.port[0], 0, &r, clock_ns()), 0);
+	ck_assert_int_eq(endpoint_submit(h.port[0], lane, &r, clock_ns()), 0);
 	endpoint_flush(h.port[0], clock_ns());
 }
 
-/* YIELDNOW and TRYAGAIN change nothing for calls; after RETIRE calls are given back. */
-START_TEST(scheduling)
+static void control(enum slot_kind kind)
+{
+	control_to(0, kind);
+}
+
+static enum host_state lane_state(unsigned lane)
 {
 	struct endpoint_lane_state state;
-	uint64_t until = clock_ns() + 5 * CLOCK_NS_PER_SEC;
 
+	harness_poll(&h);
+	endpoint_lane_state(h.port[0], lane, &state);
+	return state.state;
+}
+
+static void state_wait(unsigned lane, enum host_state wanted)
+{
+	uint64_t until = clock_ns() + 20 * CLOCK_NS_PER_SEC;
+
+	while (lane_state(lane) != wanted) {
+		ck_assert_msg(clock_ns() < until, "lane %u never says %d", lane, (int)wanted);
+		usleep(100);
+	}
+}
+
+/* YIELDNOW and TRYAGAIN change nothing for calls. A retired worker says so, runs what is sent to it
+ * all the same (the daemon may not have seen it yet), stays retired, and comes back by RESUME. */
+START_TEST(scheduling)
+{
 	start(NULL);
 	harness_run(&h);
 	control(TO_HOST_YIELDNOW);
 	control(TO_HOST_TRYAGAIN);
 	echo_works();
+	ck_assert_uint_eq(stats().yields, 1);
 	control(TO_HOST_RETIRE);
+	state_wait(0, HOST_RETIRED);
+	echo_works();
+	ck_assert_int_eq(lane_state(0), HOST_RETIRED);
+	control(TO_HOST_RETIRE);
+	control(TO_HOST_RESUME);
+	state_wait(0, HOST_PARKED);
+	echo_works();
+	ck_assert_uint_eq(stats().retires, 1);
+	ck_assert_uint_eq(stats().resumes, 1);
+	ck_assert_uint_eq(stats().refused, 0);
+	finish();
+}
+END_TEST
+
+/* TRYAGAIN ends a long look: the worker parks although its time is not over. */
+START_TEST(try_again)
+{
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+
+	o.spin_ns = 3600 * CLOCK_NS_PER_SEC;
+	start(&o);
+	harness_run(&h);
+	echo_works();
+	state_wait(0, HOST_POLLING);
+	control(TO_HOST_TRYAGAIN);
+	state_wait(0, HOST_PARKED);
+	ck_assert_uint_eq(stats().parks, 1);
+	echo_works();
+	finish();
+}
+END_TEST
+
+/* Workers past workers_min begin retired, asleep; RESUME wakes them. */
+START_TEST(pool)
+{
+	struct endpoint_config config = harness_config();
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+
+	o.workers_min = 1;
+	harness_init(&h, &config, 3, &o);
+	ck_assert_int_eq(split_host_serve(h.host, &service.base), 0);
+	harness_run(&h);
+	state_wait(0, HOST_PARKED);
+	for (unsigned lane = 1; lane < 3; lane++)
+		ck_assert_int_eq(lane_state(lane), HOST_RETIRED);
+	control_to(2, TO_HOST_RESUME);
+	state_wait(2, HOST_PARKED);
+	ck_assert_int_eq(lane_state(1), HOST_RETIRED);
+	finish();
+}
+END_TEST
+
+/* The core that the daemon names is taken at YIELDNOW and told; -1 gives the old ones back. */
+START_TEST(core_named)
+{
+	struct endpoint_worker_state said;
+	uint64_t until = clock_ns() + 20 * CLOCK_NS_PER_SEC;
+	cpu_set_t cpus;
+	int core = 0;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+	while (!CPU_ISSET(core, &cpus))
+		core++;
+	start(NULL);
+	harness_run(&h);
+	endpoint_core_set(h.endpoint, 0, core);
+	control(TO_HOST_YIELDNOW);
 	do {
 		harness_poll(&h);
-		endpoint_lane_state(h.port[0], 0, &state);
+		endpoint_worker_state(h.endpoint, 0, &said);
 		ck_assert(clock_ns() < until);
-	} while (state.state != HOST_RETIRED);
-	send_action(&call, 0);
+	} while (stats().yields == 0 || said.core != core);
+	ck_assert_int_eq(sched_getaffinity((pid_t)said.tid, sizeof(cpus), &cpus), 0);
+	ck_assert_int_eq(CPU_COUNT(&cpus), 1);
+	ck_assert(CPU_ISSET(core, &cpus));
+	echo_works();
+	finish();
+}
+END_TEST
+
+/* A worker in a handler does not heed YIELDNOW; the signal moves its thread all the same, and the
+ * call goes on. */
+START_TEST(yield_by_signal)
+{
+	struct endpoint_worker_state said;
+	uint64_t until = clock_ns() + 20 * CLOCK_NS_PER_SEC;
+	cpu_set_t cpus;
+	int core = 0;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+	while (!CPU_ISSET(core, &cpus))
+		core++;
+	start(NULL);
+	harness_run(&h);
+	send_action(&call, 1);
+	harness_spin(&h, 5000, &running, 1);
+	endpoint_worker_state(h.endpoint, 0, &said);
+	endpoint_core_set(h.endpoint, 0, core);
+	control(TO_HOST_YIELDNOW);
+	ck_assert_int_eq((int)syscall(SYS_tgkill, getpid(), (pid_t)said.tid, SIGRTMIN + 5), 0);
+	while (stats().yields_forced == 0) {
+		ck_assert(clock_ns() < until);
+		usleep(100);
+	}
+	ck_assert_int_eq(sched_getaffinity((pid_t)said.tid, sizeof(cpus), &cpus), 0);
+	ck_assert_int_eq(CPU_COUNT(&cpus), 1);
+	ck_assert_uint_eq(stats().yields, 0);
+	go = 1;
 	harness_wait(&h, &call);
-	ck_assert_uint_eq(call.refused, 1);
-	ck_assert_uint_eq(call.answers, 0);
-	harness_wait_released(&h);
+	ck_assert_uint_eq(call.status, 0);
 	finish();
 }
 END_TEST
@@ -376,6 +501,10 @@ int main(void)
 	tcase_add_test(t, stop_drains);
 	tcase_add_test(t, park);
 	tcase_add_test(t, scheduling);
+	tcase_add_test(t, try_again);
+	tcase_add_test(t, pool);
+	tcase_add_test(t, core_named);
+	tcase_add_test(t, yield_by_signal);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

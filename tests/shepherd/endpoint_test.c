@@ -623,7 +623,7 @@ static void *park_thread(void *arg)
 {
 	struct parker *k = arg;
 
-	k->result = host_park(p.host, 0, k->timeout_ns);
+	k->result = host_park(p.host, 0, HOST_PARKED, k->timeout_ns);
 	store_release(&k->done, 1);
 	return NULL;
 }
@@ -675,10 +675,10 @@ START_TEST(park_times_out)
 {
 	uint64_t before = now();
 
-	ck_assert(!host_park(p.host, 0, 30 * MS));
+	ck_assert(!host_park(p.host, 0, HOST_PARKED, 30 * MS));
 	ck_assert_uint_ge(now() - before, 30 * MS);
 	host_kick(p.host, 0);
-	ck_assert(host_park(p.host, 0, 10000 * MS));
+	ck_assert(host_park(p.host, 0, HOST_PARKED, 10000 * MS));
 }
 END_TEST
 

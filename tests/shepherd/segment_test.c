@@ -171,7 +171,7 @@ static int echo_once(struct attachment *a, void *arg)
 	(void)arg;
 	host_state_set(a, 0, HOST_POLLING);
 	while ((s = host_lane_peek(lane)) == NULL)
-		if (!host_park(a, 0, 5000 * MS))
+		if (!host_park(a, 0, HOST_PARKED, 5000 * MS))
 			return 1;
 	c = host_lane_reserve(lane, false);
 	c->kind = TO_DAEMON_MESSAGE;
@@ -185,7 +185,7 @@ static int echo_once(struct attachment *a, void *arg)
 	host_lane_advance(lane);
 	/* Until the daemon says it is over. */
 	while (attachment_alive(a))
-		host_park(a, 0, 5000 * MS);
+		host_park(a, 0, HOST_PARKED, 5000 * MS);
 	return 42;
 }
 
@@ -226,7 +226,7 @@ static int sleep_forever(struct attachment *a, void *arg)
 {
 	(void)arg;
 	for (;;)
-		host_park(a, 0, 0);
+		host_park(a, 0, HOST_PARKED, 0);
 	return 0;
 }
 

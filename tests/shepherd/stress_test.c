@@ -138,7 +138,7 @@ static void *host_worker_run(void *arg)
 
 		if (s == NULL) {
 			/* 20 s: a lost wake shows as a failure, not as a hang. */
-			if (++idle > 50 && !host_park(h->a, t->index, 20000 * MS)) {
+			if (++idle > 50 && !host_park(h->a, t->index, HOST_PARKED, 20000 * MS)) {
 				h->failed = 2;
 				return NULL;
 			}

@@ -28,11 +28,14 @@ EDGES = {
     "daemon/grpc": ["base", "daemon/http2"],
     "daemon/services": ["base", "linearize/descriptor", "daemon/http2", "daemon/grpc"],
     "daemon/client": ["base", "daemon/tls", "daemon/http2", "daemon/grpc", "daemon/balance"],
+    "daemon/sched": ["base"],
     "daemon/balance": ["base", "config", "shepherd"],
     "daemon/worker": ["base", "config", "shepherd", "linearize", "daemon/port", "daemon/net",
-                      "daemon/tls", "daemon/http2", "daemon/grpc", "daemon/services", "daemon/balance", "daemon/client"],
+                      "daemon/tls", "daemon/http2", "daemon/grpc", "daemon/services", "daemon/sched", "daemon/balance",
+                      "daemon/client"],
     "daemon/control": ["base", "config", "shepherd", "linearize", "linearize/descriptor", "linearize/manifest",
-                       "daemon/port", "daemon/tls", "daemon/services", "daemon/worker", "daemon/balance"],
+                       "daemon/port", "daemon/tls", "daemon/services", "daemon/sched", "daemon/worker",
+                       "daemon/balance"],
     "daemon": ["base", "config", "shepherd", "daemon/port", "daemon/tls", "daemon/worker", "daemon/control"],
     "host-lib": ["base", "shepherd", "linearize"],
     "ctl": ["base", "linearize", "linearize/descriptor", "linearize/manifest", "linearize/json"],
@@ -54,6 +57,7 @@ PUBLIC = {
     "daemon/client": {"client.h"},
     "daemon/grpc": {"grpc.h"},
     "daemon/services": {"services.h"},
+    "daemon/sched": {"sched.h"},
     "daemon/balance": {"balance.h"},
     "daemon/worker": {"worker.h"},
     "daemon/control": {"control.h"},
@@ -65,6 +69,7 @@ SYSTEM = {
     r"jansson\.h": {"config", "ctl", "linearize/json"},
     r"rte_": {"daemon", "daemon/port", "daemon/net", "daemon/worker", "daemon/control", "daemon/balance"},
     r"openssl/": {"daemon/tls"},
+    r"bpf/": {"daemon/sched"},
 }
 MAX_LINES = 1000
 

@@ -224,7 +224,7 @@ static void *host_main(void *arg)
 		if (atomic_load(&h->mode) == HOST_DEAF || h->workers > 1)
 			usleep(100);
 		else
-			(void)host_park(h->attachment, 0, CLOCK_NS_PER_MS);
+			(void)host_park(h->attachment, 0, HOST_PARKED, CLOCK_NS_PER_MS);
 	}
 	return NULL;
 }
