@@ -1,5 +1,5 @@
 /* ICMPv6: RFC 4443. Echo, errors about our packets, errors about theirs; neighbour discovery goes
- * on to ndp.c. */
+ * on to ndp.c, listener discovery to mld.c. */
 #include "daemon/net/net_internal.h"
 
 #include <string.h>
@@ -101,6 +101,8 @@ void icmp6_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const st
 	icmp = rte_pktmbuf_mtod_offset(m, const struct icmp_header *, offset);
 	if (icmp->type >= ICMP6_ROUTER_SOLICIT && icmp->type <= ICMP6_REDIRECT) {
 		ndp_rx(s, m, offset, src, dst);
+	} else if (icmp->type == ICMP6_LISTENER_QUERY) {
+		mld_rx(s, m, offset, src);
 	} else if (net_addr_is_any(src)) {
 		COUNT(s, rx_drop_ip_src);
 	} else if (icmp->type == ICMP6_ECHO && icmp->code == 0) {

@@ -10,7 +10,6 @@
 #define EXTENSIONS_MAX 8
 
 enum {
-	IP6_HOP_BY_HOP = 0,
 	IP6_ROUTING = 43,
 	IP6_FRAGMENT = 44,
 	IP6_NONE = 59,

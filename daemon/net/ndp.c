@@ -44,7 +44,7 @@ static bool prefix_match(const uint8_t a[16], const uint8_t b[16], unsigned bits
 	       (rest == 0 || ((a[bytes] ^ b[bytes]) & (0xff << (8 - rest)) & 0xff) == 0);
 }
 
-static void solicited_node(const uint8_t a[16], struct net_addr *group_out)
+void ndp_solicited_node(const uint8_t a[16], struct net_addr *group_out)
 {
 	*group_out = (struct net_addr){.family = NET_FAMILY_IPV6,
 				       .bytes = {0xff, 2, [11] = 1, [12] = 0xff}};
@@ -83,7 +83,7 @@ bool ndp_group_ours(const struct net_stack *s, const uint8_t group[16])
 	if (memcmp(group, all_nodes.bytes, 16) == 0)
 		return true;
 	for (unsigned i = 0; i < s->addresses6_n; i++) {
-		solicited_node(s->addresses6[i].addr.bytes, &node);
+		ndp_solicited_node(s->addresses6[i].addr.bytes, &node);
 		if (memcmp(group, node.bytes, 16) == 0)
 			return true;
 	}
@@ -120,6 +120,7 @@ static void address_start(struct net_stack *s, struct net_address6 *a)
 {
 	a->state = s->config.dad_transmits == 0 ? ADDRESS6_ASSIGNED : ADDRESS6_TENTATIVE;
 	a->asked = 0;
+	mld_join(s, a); /* before the first question: RFC 4862 s5.4.2 */
 	ndp_tick_soon(s);
 }
 
@@ -266,7 +267,7 @@ void ndp_solicit_send(struct net_stack *s, const struct net_addr *target, const 
 	if (!ndp_source_for(s, target, &src))
 		return;
 	COUNT(s, tx_ndp_solicitations);
-	solicited_node(target->bytes, &group);
+	ndp_solicited_node(target->bytes, &group);
 	message_send(s, ICMP6_NEIGHBOUR_SOLICIT, 0, target, OPTION_SOURCE, &src,
 		     mac != NULL ? target : &group, mac);
 }
@@ -290,7 +291,7 @@ static void dad_ask(struct net_stack *s, struct net_address6 *a)
 	if ((s->config.flags & NET_PRIMARY) == 0)
 		return;
 	COUNT(s, tx_ndp_solicitations);
-	solicited_node(a->addr.bytes, &group);
+	ndp_solicited_node(a->addr.bytes, &group);
 	message_send(s, ICMP6_NEIGHBOUR_SOLICIT, 0, &a->addr, 0, &unspecified, &group, NULL);
 }
 

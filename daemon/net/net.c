@@ -135,6 +135,7 @@ int net_stack_create(const struct net_config *config, const struct net_ops *ops,
 	}
 	if (config->flags & NET_PRIMARY)
 		neigh_announce_start(s);
+	mld_init(s);
 	ndp_init(s);
 	*out = s;
 	return 0;

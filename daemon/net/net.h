@@ -368,6 +368,9 @@ const char *tcp_state_name(enum tcp_state state);
 	X(tx_ndp_solicitations, "neighbour solicitations sent")                                    \
 	X(tx_ndp_advertisements, "neighbour advertisements sent")                                  \
 	X(ndp_duplicates, "other nodes that have an address of ours")                              \
+	X(rx_drop_mld_malformed, "malformed multicast listener query")                             \
+	X(rx_mld_queries, "multicast listener queries heard")                                      \
+	X(tx_mld_reports, "multicast listener reports sent")                                       \
 	X(ip_pmtu_reduced, "path MTUs that an ICMP error made smaller")                            \
 	X(ip_pmtu_black_holes, "segments made smaller because none arrived")                       \
 	X(rx_drop_ip_short, "IP packet cut short")                                                 \

@@ -60,6 +60,8 @@ struct ip6_header {                        /* RFC 8200 s3 */
 	uint8_t src[16], dst[16];
 };
 
+#define IP6_HOP_BY_HOP 0 /* as next header: RFC 8200 s4.3 */
+
 struct icmp_header { /* RFC 792, RFC 4443 s2.1 */
 	uint8_t type, code;
 	uint16_t checksum;
@@ -73,6 +75,7 @@ enum { /* RFC 4443, RFC 4861 */
        ICMP6_PARAMETER = 4,
        ICMP6_ECHO = 128,
        ICMP6_ECHO_REPLY = 129,
+       ICMP6_LISTENER_QUERY = 130, /* RFC 3810 */
        ICMP6_ROUTER_SOLICIT = 133,
        ICMP6_ROUTER_ADVERT = 134,
        ICMP6_NEIGHBOUR_SOLICIT = 135,
@@ -163,6 +166,8 @@ struct net_address6 {
 	uint8_t attempt; /* identifiers given up: RFC 7217's DAD_Counter */
 	bool made;       /* prefix and identifier, not configured */
 	bool announced;
+	bool asked_for;                  /* a multicast querier wants to hear of its group */
+	uint8_t joins;                   /* reports of its group still to be sent unasked */
 	uint64_t valid_ns, preferred_ns; /* until; UINT64_MAX: for ever */
 };
 
@@ -515,7 +520,10 @@ struct net_stack {
 	struct net_addr router6; /* that advertised itself; family NONE: none */
 	uint64_t router6_ns;     /* until */
 	struct wheel_timer ndp_timer;
-	uint16_t mtu6; /* what a router says of the link; 0: nothing */
+	struct wheel_timer mld_timer; /* the next report */
+	uint64_t mld_sent_ns;         /* the last */
+	uint64_t mld_v1_ns;           /* a querier of version 1 is here until then */
+	uint16_t mtu6;                /* what a router says of the link; 0: nothing */
 	uint8_t hop_limit6;
 	uint8_t solicitations, solicit_ticks;
 	uint8_t rx_mac[6]; /* who sent the frame that is being handled */
@@ -630,6 +638,16 @@ bool ndp_group_ours(const struct net_stack *s, const uint8_t group[16]);
 bool ndp_next_hop(const struct net_stack *s, const struct net_addr *dst, struct net_addr *hop_out);
 bool ndp_source_for(const struct net_stack *s, const struct net_addr *dst,
 		    struct net_addr *src_out);
+
+void ndp_solicited_node(const uint8_t a[16], struct net_addr *group_out);
+
+/* mld.c */
+void mld_init(struct net_stack *s);
+/* We listen to the solicited-node group of `a` from now on. */
+void mld_join(struct net_stack *s, struct net_address6 *a);
+/* A query; the ICMPv6 header lies at `offset`. */
+void mld_rx(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset,
+	    const struct net_addr *src);
 
 /* pmtu.c: path MTU. RFC 1191, RFC 8201; errors about connections, RFC 5927. */
 enum tcp_icmp_kind { TCP_ICMP_REFUSED, TCP_ICMP_UNREACHABLE, TCP_ICMP_TOO_BIG, TCP_ICMP_SOFT };

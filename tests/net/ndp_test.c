@@ -634,6 +634,174 @@ START_TEST(test_vlan)
 }
 END_TEST
 
+/* ---- listener discovery --------------------------------------------------------------------- */
+
+/* The next report that is sent within `ns`, with a right checksum; NULL: none. Others are passed
+ * over. */
+static uint8_t *report_next(uint64_t ns, uint8_t type)
+{
+	static uint8_t f[2000];
+	struct net_addr src = any6, dst = any6;
+	size_t len;
+
+	for (uint64_t done = 0; done < ns; done += 5 * RIG_MS) {
+		rig_wait(&r, 5 * RIG_MS);
+		while ((len = rig_take(&r, f, sizeof(f))) > 0) {
+			if (f[20] != IP6_HOP_BY_HOP)
+				continue;
+			/* RFC 3810 s5: hop limit 1, router alert. */
+			ck_assert_uint_eq(f[21], 1);
+			ck_assert_mem_eq(f + 54,
+					 ((uint8_t[8]){IP_PROTO_ICMP6, 0, 5, 2, 0, 0, 1, 0}), 8);
+			ck_assert_uint_eq(be16_load(f + 18), len - 54);
+			memcpy(src.bytes, f + 22, 16);
+			memcpy(dst.bytes, f + 38, 16);
+			ck_assert_uint_eq(
+				cksum_reduce(cksum_add(net_pseudo_sum(&src, &dst, IP_PROTO_ICMP6,
+								      (uint32_t)len - 62),
+						       f + 62, len - 62)),
+				0xffff);
+			ck_assert_mem_eq(f, ((uint8_t[]){0x33, 0x33}), 2);
+			ck_assert_mem_eq(f + 2, f + 50, 4);
+			ck_assert_uint_eq(f[62], type);
+			return f;
+		}
+	}
+	return NULL;
+}
+
+/* Whether a report of version 2 has a record of `type` for our configured address's group. */
+static bool report_has(const uint8_t *f, uint8_t type)
+{
+	struct net_addr us = us6(), group;
+
+	ndp_solicited_node(us.bytes, &group);
+	for (unsigned i = 0; i < be16_load(f + 68); i++)
+		if (f[70 + 20 * i] == type && memcmp(f + 74 + 20 * i, group.bytes, 16) == 0)
+			return true;
+	return false;
+}
+
+START_TEST(test_groups_are_reported_when_joined)
+{
+	uint8_t *f;
+
+	create();
+	r.show_mld = true;
+	listen_now();
+	f = report_next(100 * RIG_MS, 143);
+	ck_assert_ptr_nonnull(f);
+	/* To all routers that know version 2, from nobody while addresses are tentative. */
+	ck_assert_mem_eq(f + 38, ((uint8_t[16]){0xff, 2, [15] = 0x16}), 16);
+	ck_assert_mem_eq(f + 22, any6.bytes, 16);
+	ck_assert_uint_eq(be16_load(f + 68), 2); /* link-local and configured */
+	ck_assert(report_has(f, 4));
+	f = report_next(RIG_S + 100 * RIG_MS, 143);
+	ck_assert_ptr_nonnull(f);
+	ck_assert(report_has(f, 4));
+	ck_assert_ptr_null(report_next(5 * RIG_S, 143));
+	ck_assert_uint_eq(COUNTER(tx_mld_reports), 2);
+	stop();
+	/* A worker beside the one that speaks says nothing. */
+	create();
+	r.config.flags &= ~NET_PRIMARY;
+	r.show_mld = true;
+	listen_now();
+	ck_assert_ptr_null(report_next(5 * RIG_S, 143));
+	stop();
+}
+END_TEST
+
+/* A query: `len` bytes of ICMPv6 behind hop-by-hop options with a router alert, unless `alert` is
+ * something else. */
+static void query_give(size_t len, uint16_t delay, const uint8_t *group, uint8_t hop_limit,
+		       uint8_t alert, const struct net_addr *src)
+{
+	uint8_t f[200] = {0x33, 0x33, 0, 0, 0, 1};
+	uint16_t sum;
+
+	memcpy(f + 6, rig_peer_mac.addr_bytes, 6);
+	be16_store(f + 12, ETH_TYPE_IPV6);
+	f[14] = 0x60;
+	be16_store(f + 18, (uint16_t)(8 + len));
+	f[21] = hop_limit;
+	memcpy(f + 22, src->bytes, 16);
+	memcpy(f + 38, nodes6.bytes, 16);
+	memcpy(f + 54, (uint8_t[8]){IP_PROTO_ICMP6, 0, alert, 2, 0, 0, 1, 0}, 8);
+	f[62] = 130;
+	be16_store(f + 66, delay);
+	if (group != NULL)
+		memcpy(f + 70, group, 16);
+	sum = cksum_fold(cksum_add(net_pseudo_sum(src, &nodes6, IP_PROTO_ICMP6, (uint32_t)len),
+				   f + 62, len));
+	memcpy(f + 64, &sum, 2);
+	rig_input(&r, f, 62 + len);
+}
+
+START_TEST(test_queries_are_answered)
+{
+	struct net_addr us = us6(), group, other = us;
+	uint64_t before;
+	uint8_t *f;
+
+	start();
+	r.show_mld = true;
+	before = COUNTER(tx_mld_reports);
+	/* A general one: all groups in one report, within the time it grants. */
+	query_give(28, 1000, NULL, 1, 5, &router6);
+	f = report_next(1100 * RIG_MS, 143);
+	ck_assert_ptr_nonnull(f);
+	ck_assert_uint_eq(be16_load(f + 68), 2);
+	ck_assert(report_has(f, 2));
+	ck_assert_uint_eq(f[22], 0xfe); /* from our link-local address */
+	/* Of one group, of none of ours. */
+	ndp_solicited_node(us.bytes, &group);
+	query_give(28, 1000, group.bytes, 1, 5, &router6);
+	f = report_next(1100 * RIG_MS, 143);
+	ck_assert_ptr_nonnull(f);
+	ck_assert_uint_eq(be16_load(f + 68), 1);
+	ck_assert(report_has(f, 2));
+	other.bytes[15] ^= 0x55;
+	ndp_solicited_node(other.bytes, &group);
+	query_give(28, 1000, group.bytes, 1, 5, &router6);
+	ck_assert_ptr_null(report_next(1100 * RIG_MS, 143));
+	ck_assert_uint_eq(COUNTER(rx_mld_queries), 3);
+	/* From off the link, from a global address, without the alert, cut short. */
+	query_give(28, 0, NULL, 64, 5, &router6);
+	query_give(28, 0, NULL, 1, 1, &router6);
+	query_give(20, 0, NULL, 1, 5, &router6);
+	query_give(26, 0, NULL, 1, 5, &router6);
+	other = peer6();
+	query_give(28, 0, NULL, 1, 5, &other);
+	ck_assert_ptr_null(report_next(1100 * RIG_MS, 143));
+	ck_assert_uint_eq(COUNTER(rx_drop_mld_malformed), 5);
+	/* A flood of queries that want an answer at once: ten in a second. */
+	before = COUNTER(tx_mld_reports);
+	for (int i = 0; i < 1000; i++) {
+		query_give(28, 0, NULL, 1, 5, &router6);
+		rig_wait(&r, RIG_MS);
+		while (rig_take(&r, (uint8_t[2000]){0}, 2000) > 0)
+			;
+	}
+	ck_assert_uint_le(COUNTER(tx_mld_reports) - before, 11);
+	ck_assert_uint_ge(COUNTER(tx_mld_reports) - before, 8);
+	/* One of version 1: a message to each group, and again none of version 2 for minutes. */
+	query_give(24, 500, NULL, 1, 5, &router6);
+	f = report_next(700 * RIG_MS, 131);
+	ck_assert_ptr_nonnull(f);
+	ck_assert_mem_eq(f + 38, f + 70, 16);
+	ck_assert_ptr_nonnull(report_next(100 * RIG_MS, 131));
+	query_give(28, 500, NULL, 1, 5, &router6);
+	ck_assert_ptr_nonnull(report_next(700 * RIG_MS, 131));
+	rig_wait(&r, 261 * RIG_S);
+	while (rig_take(&r, (uint8_t[2000]){0}, 2000) > 0)
+		;
+	query_give(28, 0x8000 | 1, NULL, 1, 5, &router6); /* a floating-point time: 32.8 s */
+	ck_assert_ptr_nonnull(report_next(33 * RIG_S, 143));
+	stop();
+}
+END_TEST
+
 /* ---- steering ------------------------------------------------------------------------------- */
 
 START_TEST(test_steering6)
@@ -677,4 +845,4 @@ RIG_MAIN("ndp", test_asks_before_it_uses, test_taken_address_is_not_used, test_b
 	 test_made_address_changes, test_solicitation_is_answered, test_malformed_discovery,
 	 test_neighbours_are_not_poisoned, test_slaac, test_router_adverts_are_bounded, test_echo6,
 	 test_extension_headers, test_errors_are_limited, test_bad_addresses, test_vlan,
-	 test_steering6)
+	 test_groups_are_reported_when_joined, test_queries_are_answered, test_steering6)

@@ -151,6 +151,16 @@ const struct tcp_events rig_events = {
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
+/* A multicast listener report: ICMPv6 behind hop-by-hop options. */
+static bool listener_report(const struct rte_mbuf *m)
+{
+	const uint8_t *f = rte_pktmbuf_mtod(m, const uint8_t *);
+	uint32_t ip = be16_load(f + 12) == ETH_TYPE_VLAN ? 18 : 14;
+
+	return m->data_len >= ip + 48 && be16_load(f + ip - 2) == ETH_TYPE_IPV6 &&
+	       f[ip + 6] == IP6_HOP_BY_HOP;
+}
+
 static uint16_t rig_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 {
 	struct rig *r = ctx;
@@ -163,6 +173,10 @@ static uint16_t rig_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 		r->device_took += n;
 	}
 	for (uint16_t i = 0; i < n; i++) {
+		if (!r->show_mld && listener_report(pkts[i])) {
+			rte_pktmbuf_free(pkts[i]);
+			continue;
+		}
 		ck_assert_uint_lt(r->sent_n, RIG_FRAMES);
 		r->sent_ns[r->sent_n] = r->now_ns;
 		r->sent[r->sent_n++] = pkts[i];
