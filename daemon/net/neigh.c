@@ -204,7 +204,7 @@ static __rte_noinline void neigh_output_slow(struct net_stack *s, struct rte_mbu
 		neigh_probe_start(n);
 	if (path != NULL && n->state == NEIGH_REACHABLE) {
 		path->generation = s->neigh_generation;
-		path->expires_ns = n->expires_ns;
+		path->expires_s = (uint32_t)(n->expires_ns / SEC_NS);
 		memcpy(path->mac, n->mac, 6);
 	}
 	eth_xmit(s, m, n->mac);
@@ -214,7 +214,7 @@ void neigh_output(struct net_stack *s, struct rte_mbuf *m, const struct net_addr
 		  struct net_path *path)
 {
 	if (likely(path != NULL && path->generation == s->neigh_generation &&
-		   s->now_ns < path->expires_ns)) {
+		   s->now_s < path->expires_s)) {
 		eth_xmit(s, m, path->mac);
 		return;
 	}

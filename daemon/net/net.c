@@ -85,7 +85,8 @@ static bool config_valid(const struct net_config *c)
 	if (c->arp_entries_max == 0 || c->arp_pending_max > NEIGH_PENDING_MAX)
 		return false;
 	if (t->connections_max == 0 || t->connections_max > (1u << 24) || t->backlog_max == 0 ||
-	    t->backlog_max > (1u << 24) || t->listeners_max == 0 || t->time_wait_max == 0)
+	    t->backlog_max > (1u << 24) || t->listeners_max == 0 ||
+	    t->listeners_max >= UINT16_MAX || t->time_wait_max == 0)
 		return false;
 	/* 1 GiB is the largest window RFC 7323 allows; comparisons of sequence numbers need it. */
 	if (t->receive_buffer < 2048 || t->receive_buffer > (1u << 29) || t->send_buffer < 2048 ||
@@ -331,7 +332,10 @@ void net_flush(struct net_stack *s, uint64_t now_ns)
 				break;
 			}
 		}
+		s->flushing = c;
 		tcp_output(c);
+		s->flushing = NULL;
+		tcp_timer_settle(c);
 	}
 	if (s->txq_n > 0)
 		txq_offer(s);

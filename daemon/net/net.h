@@ -95,6 +95,9 @@ struct tcp_config {
 	uint32_t send_buffer;    /* bytes a connection may queue, payload */
 	uint32_t ooo_ranges_max; /* out-of-order intervals of one connection */
 	uint32_t ooo_mbufs_max;  /* mbufs of all out-of-order queues together (protects the pool) */
+	/* Connections whose flights may need more than one word at once (several sent at different
+	 * times, or losses); past it they are repaired as without SACK. 0: as many as mbufs. */
+	uint32_t flights_max;
 	uint32_t copy_bytes_max; /* payloads up to this are copied into the header's mbuf */
 	uint32_t initial_window; /* segments, RFC 6928 */
 	uint32_t syn_retries;    /* of a SYN or SYN-ACK before giving up */
@@ -446,6 +449,7 @@ const char *tcp_state_name(enum tcp_state state);
 	X(tcp_dsack_received, "duplicates that the peer reported")                                 \
 	X(tcp_rack_losses, "times that RACK found something lost")                                 \
 	X(tcp_loss_probes, "tail loss probes sent")                                                \
+	X(tcp_flights_blind, "flights repaired without SACK: nothing left to note them in")        \
 	X(tcp_ecn_marks_received, "segments that a router marked")                                 \
 	X(tcp_ecn_reductions, "windows reduced because the peer saw marks")
 

@@ -14,6 +14,7 @@
 #include "base/siphash.h"
 #include "base/wheel.h"
 #include "daemon/net/net.h"
+#include "daemon/net/tcp_conn.h"
 #include "daemon/net/tcp_opt.h"
 #include "daemon/net/tcp_seq.h"
 
@@ -139,15 +140,6 @@ struct neigh {
 	struct rte_mbuf *pending[NEIGH_PENDING_MAX];
 };
 
-/* Where packets to one destination go: a cache of the neighbour's answer. `generation` is the
- * stack's when it was filled; any change to any neighbour makes it stale. */
-struct net_path {
-	uint64_t generation;
-	uint64_t expires_ns;
-	uint8_t mac[6];
-	bool fragmentable; /* packets may be fragmented on the way: no DF */
-};
-
 /* ---- IPv6 addresses ------------------------------------------------------------------------- */
 
 /* Link-local, the configured ones, and those that routers' prefixes make. */
@@ -189,232 +181,6 @@ struct net_pmtu {
 
 /* ---- TCP ------------------------------------------------------------------------------------ */
 
-/* A connection's two ends: what is hashed and compared. */
-struct flow_key {
-	uint64_t local[2], remote[2];
-	uint16_t local_port, remote_port;
-	uint32_t family;
-};
-
-_Static_assert(sizeof(struct flow_key) == 40, "no padding: compared by memcmp");
-
-/* One received segment, parsed into locals. `payload` is owned by whoever handles the segment and
- * set to NULL when passed on; it holds exactly `len` bytes, and is non-NULL only when len > 0. */
-struct tcp_segment {
-	struct rte_mbuf *payload;
-	uint32_t seq, ack, len;
-	uint16_t window; /* as it stands in the header */
-	uint8_t flags;
-	uint8_t ecn; /* enum ip_ecn, of the packet */
-	struct tcp_options opt;
-};
-
-/* A position in the send queue: the mbuf that holds `seq` and those after. */
-struct tcp_cursor {
-	struct rte_mbuf *m;
-	uint32_t seq; /* of m's first byte */
-};
-
-/* An out-of-order interval [start, end) and its bytes. */
-struct tcp_range {
-	struct list link;
-	uint32_t start, end;
-	struct rte_mbuf *head, *tail;
-	uint32_t mbufs;
-	uint32_t pinned;
-	uint32_t stamp; /* of the newest segment in it, for the order of SACK blocks */
-};
-
-/* tcp_sent.flags */
-#define TCP_SENT_SACKED (1u << 0) /* the peer has it */
-#define TCP_SENT_LOST   (1u << 1) /* to be sent again */
-#define TCP_SENT_AGAIN  (1u << 2) /* was sent more than once */
-
-/* Bytes [start, end) that left at one time. tcp_sack.c. */
-struct tcp_sent {
-	struct list link;
-	uint32_t start, end;
-	uint64_t xmit_ns;
-	uint8_t flags;
-};
-
-struct tcp_conn;
-
-/* Congestion control. All amounts in bytes. Called by loss detection, which is apart from it. */
-struct tcp_cc_ops {
-	const char *name;
-	void (*init)(struct tcp_conn *c);
-	/* New data acked outside of recovery. */
-	void (*acked)(struct tcp_conn *c, uint32_t bytes, uint64_t now_ns);
-	/* Loss found by duplicate ACKs or SACK: sets ssthresh. */
-	void (*loss)(struct tcp_conn *c, uint64_t now_ns);
-	/* Retransmission timeout: sets ssthresh and cwnd. */
-	void (*timeout)(struct tcp_conn *c, uint64_t now_ns);
-	/* Sending again after an idle time longer than the RTO. RFC 5681 s4.1. */
-	void (*idle)(struct tcp_conn *c);
-	/* The peer saw marks, for the first time in this window: sets ssthresh and cwnd. RFC 3168
-	 * s6.1.2. */
-	void (*marked)(struct tcp_conn *c, uint64_t now_ns);
-	/* Every ACK of an ECN connection: how much it acknowledges, and whether it says marks.
-	 * NULL: nothing to count. */
-	void (*echo)(struct tcp_conn *c, uint32_t bytes, bool marks);
-};
-
-extern const struct tcp_cc_ops tcp_cc_reno, tcp_cc_cubic, tcp_cc_dctcp;
-
-/* RFC 9438 s4.1.2, in bytes. */
-struct tcp_cubic {
-	uint64_t epoch_ns; /* 0: the next ACK begins one */
-	uint32_t w_max;    /* window before the last reduction */
-	uint32_t w_prior;  /* cwnd_prior */
-	uint32_t w_est;    /* what Reno would have */
-	uint32_t k_us;     /* time to come back to w_max */
-};
-
-/* RFC 8257 s3.3. */
-struct tcp_dctcp {
-	uint32_t alpha;      /* of DCTCP_ALPHA_ONE */
-	uint32_t window_end; /* of the observation window */
-	uint32_t acked, marked;
-};
-
-/* tcp_conn.flags */
-#define TCPF_PASSIVE      (1u << 0) /* came from a listener */
-#define TCPF_ACCEPTED     (1u << 1) /* the layer above knows it: events may be given */
-#define TCPF_ORPHAN       (1u << 2) /* tcp_close(): no events any more */
-#define TCPF_FIN_QUEUED   (1u << 3) /* tcp_shutdown(): FIN follows the queue */
-#define TCPF_FIN_SENT     (1u << 4)
-#define TCPF_TIMESTAMPS   (1u << 5)
-#define TCPF_SACK         (1u << 6)
-#define TCPF_ACK_NOW      (1u << 7)
-#define TCPF_WANT_WRITE   (1u << 8)
-#define TCPF_RECOVERY     (1u << 9)  /* fast recovery, until snd_una >= recover */
-#define TCPF_CWND_LIMITED (1u << 10) /* cwnd stopped the last output: only then may it grow */
-#define TCPF_RTT_TIMED    (1u << 11) /* rtt_seq is being timed */
-#define TCPF_NAGLE        (1u << 12)
-#define TCPF_DIRTY        (1u << 13) /* on stack->dirty */
-#define TCPF_DEAD         (1u << 14) /* on stack->dead */
-#define TCPF_EOF_GIVEN    (1u << 15)
-#define TCPF_FIN_RECEIVED (1u << 16) /* their FIN's place is known: fin_seq */
-#define TCPF_PERSIST      (1u << 17) /* the rto timer probes a closed window */
-#define TCPF_RECOVER_SET  (1u << 18) /* `recover` means something */
-#define TCPF_WSCALE       (1u << 19) /* both sides scale windows */
-#define TCPF_ECN          (1u << 20) /* both sides speak ECN */
-#define TCPF_ECN_ASK      (1u << 21) /* SYN_SENT: our SYN asked for it; SYN_RECEIVED: theirs did */
-#define TCPF_ECE          (1u << 22) /* our ACKs tell of a mark */
-#define TCPF_CWR          (1u << 23) /* the next new segment tells that the window was reduced */
-#define TCPF_ECN_REDUCED  (1u << 24) /* ecn_recover means something */
-#define TCPF_TLP          (1u << 25) /* a loss probe is out: tlp_end */
-#define TCPF_TLP_AGAIN    (1u << 26) /* it repeated old bytes */
-#define TCPF_TLP_ACKED    (1u << 27) /* they were acknowledged; a D-SACK may follow */
-#define TCPF_FACK         (1u << 28) /* rack_fack means something */
-#define TCPF_REO          (1u << 29) /* the rto timer waits for reordered segments */
-#define TCPF_PTO          (1u << 30) /* the rto timer sends a loss probe */
-#define TCPF_REORDERED    (1u << 31) /* reordering was seen */
-
-struct tcp_conn {
-	/* Line 0: demultiplexing. */
-	struct flow_key key;
-	struct tcp_conn *hash_next;
-	struct net_stack *stack;
-	uint32_t flags;
-	uint8_t state; /* enum tcp_state */
-	uint8_t send_wscale, receive_wscale;
-	uint8_t dupacks;
-
-	/* Line 1: sequence numbers, RFC 9293 s3.3.1. */
-	uint32_t rcv_nxt;
-	uint32_t rcv_adv; /* right edge of the window as advertised; never moves left */
-	uint32_t snd_una;
-	uint32_t snd_nxt; /* next to send; goes back to snd_una on a timeout */
-	uint32_t snd_max; /* highest ever sent + 1 */
-	uint32_t snd_end; /* past the last queued byte; the FIN's number */
-	uint32_t snd_wnd; /* scaled */
-	uint32_t snd_wl1, snd_wl2;
-	uint32_t snd_wnd_max;
-	uint32_t cwnd, ssthresh;
-	uint32_t ts_recent;
-	uint32_t ts_offset;
-	uint32_t mss;     /* payload of a full segment, options other than SACK taken off */
-	uint32_t ack_due; /* bytes received since the last ACK sent */
-
-	/* Line 2: queues. */
-	struct rte_mbuf *sq_head, *sq_tail;
-	uint32_t sq_seq; /* of sq_head's first byte; at or before snd_una */
-	uint32_t sq_pinned;
-	struct tcp_cursor cursor_new, cursor_again;
-	uint32_t unconsumed;
-	uint32_t delivered_pinned;
-	const struct tcp_events *events;
-	void *context;
-	struct list dirty_link; /* stack->dirty or stack->dead */
-
-	/* Timers. */
-	struct wheel_timer rto_timer; /* retransmission, SYN, persist */
-	struct wheel_timer ack_timer;
-	struct wheel_timer life_timer; /* handshake, FIN_WAIT_2, orphan, keepalive */
-	uint64_t rto_ns;               /* without backoff */
-	uint64_t srtt_ns, rttvar_ns;
-	uint64_t rtt_sent_ns;
-	uint64_t progress_ns; /* snd_una moved, or the queue stopped being empty */
-	uint64_t received_ns;
-	uint64_t sent_ns;
-	uint64_t ts_recent_ns;
-	uint64_t challenge_ns;
-	uint32_t rtt_seq;
-	uint8_t backoff;  /* doublings of rto_ns, or of the time between probes */
-	uint8_t timeouts; /* retransmission timeouts since snd_una moved */
-	uint8_t keepalive_sent;
-
-	/* Loss recovery. */
-	const struct tcp_cc_ops *cc;
-	uint32_t recover;
-	uint32_t cwnd_acked;  /* congestion avoidance's byte count */
-	uint32_t ecn_recover; /* marks below it are answered for */
-	union {
-		struct tcp_cubic cubic;
-		struct tcp_dctcp dctcp;
-	};
-
-	/* With SACK: tcp_sack.c, tcp_rack.c. */
-	struct list sent; /* struct tcp_sent: [snd_una, snd_max) */
-	uint32_t sent_n, sacked_bytes, lost_bytes;
-	uint32_t rack_end, rack_fack;
-	uint64_t rack_xmit_ns, rack_rtt_ns;
-	uint64_t min_rtt_ns, min_rtt_next_ns, min_rtt_at_ns;
-	uint32_t prr_delivered, prr_out, prr_flight;
-	uint32_t tlp_end;
-	uint32_t reo_round; /* D-SACKs below it belong to one round trip */
-	uint8_t reo_mult, reo_persist;
-	bool dsack_seen, dsack_round;
-
-	/* Receiving out of order. */
-	struct list ranges; /* struct tcp_range, by start */
-	uint32_t ranges_n, ranges_pinned, ranges_mbufs;
-	uint32_t fin_seq;
-	uint32_t range_stamp;
-	uint32_t dsack_start, dsack_end; /* a duplicate to report; equal: none */
-
-	/* Seldom used. */
-	uint32_t iss, irs;
-	uint32_t receive_mss; /* largest segment seen, for the delayed ACK */
-	uint32_t mss_limit;   /* from our MTU: what we say in our SYN */
-	uint32_t path_mss;    /* from the path's MTU, as far as it is known */
-	uint32_t receive_limit, send_limit;
-	uint32_t write_room; /* with TCPF_WANT_WRITE: how much */
-	uint64_t keepalive_ns, user_timeout_ns;
-	uint64_t bytes_sent, bytes_received, retransmits;
-	struct net_path path;
-	struct net_addr local, remote;
-	struct tcp_listener *listener; /* that it came from */
-	struct tcp_source *source;     /* NULL: nobody counts */
-	struct list half_link;         /* stack->half_open while half open */
-	uint64_t connect_ns; /* active open: the handshake's time limit; 0: half_open_ns */
-} cache_aligned;
-
-_Static_assert(offsetof(struct tcp_conn, rcv_nxt) == 64, "line 1 begins at rcv_nxt");
-_Static_assert(offsetof(struct tcp_conn, sq_head) == 128, "line 2 begins at sq_head");
-
 struct tcp_listener {
 	struct list link;
 	struct net_stack *stack;
@@ -446,7 +212,6 @@ struct tcp_time_wait {
 	struct list link; /* stack->time_wait, by expiry */
 	struct tcp_time_wait *hash_next;
 	struct flow_key key;
-	struct net_addr local, remote;
 	uint64_t expires_ns;
 	uint64_t answered_ns;
 	uint32_t snd_nxt, rcv_nxt, rcv_wnd;
@@ -471,7 +236,7 @@ struct net_udp_port {
 
 struct net_stack {
 	uint64_t now_ns;
-	uint32_t now_ms;
+	uint32_t now_ms, now_s, now_tick;
 	uint16_t txq_n;
 	struct rte_mempool *pool;
 	struct tcp_conn **conns;
@@ -479,6 +244,7 @@ struct net_stack {
 	struct siphash_key hash_key;
 	struct list dirty; /* connections with something to send */
 	struct list dead;  /* closed; freed when no caller up the stack can hold them */
+	const struct tcp_conn *flushing; /* whose turn it is in net_flush() */
 	struct rte_mbuf *txq[NET_TX_QUEUE];
 
 	struct net_config config;
@@ -487,8 +253,8 @@ struct net_stack {
 	struct net_counters counters;
 
 	/* TCP */
-	struct pool conn_pool, listener_pool, time_wait_pool, range_pool, sent_pool;
-	uint32_t sent_conns;               /* connections that have records of sent_pool */
+	struct pool conn_pool, listener_pool, time_wait_pool, range_pool, sent_pool, flight_pool,
+		ooo_pool;
 	struct tcp_time_wait **time_waits; /* hashed by the same mask */
 	struct list listeners, half_open, time_wait;
 	struct wheel_timer time_wait_timer;
@@ -503,7 +269,7 @@ struct net_stack {
 	struct pool neigh_pool;
 	struct neigh **neighs;
 	uint32_t neigh_mask;
-	uint64_t neigh_generation;
+	uint32_t neigh_generation;
 	struct list neigh_lru;        /* that answered */
 	struct list neigh_unanswered; /* INCOMPLETE, oldest first */
 	uint32_t neigh_unanswered_n;
@@ -549,6 +315,8 @@ static inline void net_set_now(struct net_stack *s, uint64_t now_ns)
 	if (now_ns > s->now_ns) {
 		s->now_ns = now_ns;
 		s->now_ms = (uint32_t)(now_ns / MSEC_NS);
+		s->now_s = (uint32_t)(now_ns / SEC_NS);
+		s->now_tick = (uint32_t)(now_ns >> TCP_TICK_SHIFT);
 	}
 }
 
@@ -742,6 +510,59 @@ void tcp_writable_check(struct tcp_conn *c);
 struct tcp_listener *tcp_listener_find(struct net_stack *s, const struct net_addr *local);
 uint32_t tcp_mbuf_pinned(const struct rte_mbuf *chain);
 
+static inline const struct tcp_cc_ops *tcp_cc(const struct tcp_conn *c)
+{
+	return tcp_cc_table[c->congestion];
+}
+
+/* Round trips in ticks; what is longer than the clock's circle counts as its half. */
+static inline uint32_t tcp_ticks(uint64_t ns)
+{
+	return ns >> TCP_TICK_SHIFT < UINT32_MAX / 2 ? (uint32_t)(ns >> TCP_TICK_SHIFT)
+						     : UINT32_MAX / 2;
+}
+
+static inline uint64_t tcp_ticks_ns(uint32_t ticks)
+{
+	return (uint64_t)ticks << TCP_TICK_SHIFT;
+}
+
+/* The nanoseconds since `ms`, a time of now_ms. */
+static inline uint64_t tcp_since_ns(const struct tcp_conn *c, uint32_t ms)
+{
+	return (uint64_t)(c->stack->now_ms - ms) * MSEC_NS;
+}
+
+/* A limit in milliseconds, rounded up. */
+static inline uint32_t tcp_limit_ms(uint64_t ns)
+{
+	uint64_t ms = ns / MSEC_NS + (ns % MSEC_NS != 0);
+
+	return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+}
+
+/* Losses are found by what the peer says it has, not by duplicate ACKs. */
+static inline bool tcp_scored(const struct tcp_conn *c)
+{
+	return (c->flags & TCPF_SACK) != 0 && (c->marks & TCPM_BLIND) == 0;
+}
+
+static inline uint32_t tcp_sacked(const struct tcp_conn *c)
+{
+	return c->flight != NULL ? c->flight->sacked_bytes : 0;
+}
+
+static inline uint32_t tcp_lost(const struct tcp_conn *c)
+{
+	return c->flight != NULL ? c->flight->lost_bytes : 0;
+}
+
+static inline struct tcp_listener *tcp_listener_of(const struct tcp_conn *c)
+{
+	return c->listener == 0 ? NULL
+				: pool_at(&c->stack->listener_pool, c->listener - UINT32_C(1));
+}
+
 /* Bytes queued by the layer above and not acked. */
 static inline uint32_t tcp_queued(const struct tcp_conn *c)
 {
@@ -844,7 +665,7 @@ uint8_t tcp_ecn_out(struct tcp_conn *c, uint32_t len, bool again, enum ip_ecn *e
 
 /* tcp_ack.c: the sender's side of a received ACK. */
 void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg);
-void tcp_rtt_sample(struct tcp_conn *c, uint64_t rtt_ns);
+void tcp_rtt_sample(struct tcp_conn *c, uint32_t rtt_ticks);
 void tcp_recovery_timeout(struct tcp_conn *c);
 /* Something was lost. `delivered`: what the ACK that says so delivered. */
 void tcp_recovery_enter(struct tcp_conn *c, uint32_t delivered);
@@ -860,17 +681,18 @@ bool tcp_sent_room(const struct tcp_conn *c, uint32_t seq);
 void tcp_sent_note(struct tcp_conn *c, uint32_t start, uint32_t end);
 void tcp_sent_acked(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t una);
 void tcp_sent_lose_all(struct tcp_conn *c);
-void tcp_sent_forget(struct tcp_conn *c);
+/* All is acknowledged, or forgotten: what was lent goes back. */
+void tcp_flight_end(struct tcp_conn *c);
 /* The first bytes below `below` that are lost. */
 bool tcp_sent_first_lost(const struct tcp_conn *c, uint32_t below, struct tcp_sack_block *hole_out);
 /* What is in the network: RFC 6675's pipe. */
 static inline uint32_t tcp_pipe(const struct tcp_conn *c)
 {
-	return c->snd_max - c->snd_una - c->sacked_bytes - c->lost_bytes;
+	return c->snd_max - c->snd_una - tcp_sacked(c) - tcp_lost(c);
 }
 
 /* tcp_rack.c: RFC 8985, RFC 6937. */
-void tcp_rack_min_rtt(struct tcp_conn *c, uint64_t rtt_ns);
+void tcp_rack_min_rtt(struct tcp_conn *c, uint32_t rtt_ticks);
 /* Bytes of `r` up to `end` arrived. */
 void tcp_rack_delivered(struct tcp_conn *c, const struct tcp_segment *seg, const struct tcp_sent *r,
 			uint32_t end);
@@ -926,6 +748,15 @@ bool tcp_window_update_due(const struct tcp_conn *c);
 /* tcp_timer.c */
 void tcp_timers_init(struct tcp_conn *c);
 void tcp_timers_stop(struct tcp_conn *c);
+/* At the end of a flush: the timer runs if, and only if, something is due. */
+void tcp_timer_settle(struct tcp_conn *c);
+/* Without backoff. RFC 6298 s2. */
+uint64_t tcp_rto_ns(const struct tcp_conn *c);
+static inline bool tcp_rto_armed(const struct tcp_conn *c)
+{
+	return c->rto_due_ns != TCP_NEVER;
+}
+void tcp_ack_disarm(struct tcp_conn *c);
 void tcp_rto_restart(struct tcp_conn *c); /* from now if anything is outstanding, else stop */
 void tcp_rto_start(struct tcp_conn *c);   /* if it does not run yet */
 void tcp_life_update(struct tcp_conn *c);

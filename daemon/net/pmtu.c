@@ -54,7 +54,7 @@ static void remember(struct net_stack *s, const struct net_addr *remote, uint32_
 
 static uint32_t headers(const struct tcp_conn *c)
 {
-	return (c->local.family == NET_FAMILY_IPV4 ? 20u : 40u) +
+	return (c->key.local.family == NET_FAMILY_IPV4 ? 20u : 40u) +
 	       (uint32_t)sizeof(struct tcp_header);
 }
 
@@ -69,17 +69,17 @@ static bool shrink(struct tcp_conn *c, uint32_t mtu)
 	uint32_t path_mss = mtu - headers(c), mss = path_mss - options(c);
 
 	if (path_mss < c->path_mss)
-		c->path_mss = path_mss;
+		c->path_mss = (uint16_t)path_mss;
 	if (mss >= c->mss)
 		return false;
-	c->mss = mss;
+	c->mss = (uint16_t)mss;
 	return true;
 }
 
 static void too_big(struct tcp_conn *c, uint32_t mtu)
 {
 	struct net_stack *s = c->stack;
-	bool v4 = c->local.family == NET_FAMILY_IPV4;
+	bool v4 = c->key.local.family == NET_FAMILY_IPV4;
 	uint32_t now = c->mss + options(c) + headers(c);
 
 	if (!s->config.path_mtu_discovery || c->state < TCP_ESTABLISHED)
@@ -99,7 +99,7 @@ static void too_big(struct tcp_conn *c, uint32_t mtu)
 	if (mtu >= now || !shrink(c, mtu))
 		return;
 	COUNT(s, ip_pmtu_reduced);
-	remember(s, &c->remote, mtu);
+	remember(s, &c->key.remote, mtu);
 	/* What was too big is gone: again, as smaller pieces. RFC 1191 s6.4. */
 	c->snd_nxt = c->snd_una;
 	tcp_sent_lose_all(c);
@@ -134,7 +134,7 @@ void tcp_icmp_in(struct net_stack *s, const struct net_addr *local, const struct
 
 void pmtu_black_hole(struct tcp_conn *c)
 {
-	bool v4 = c->local.family == NET_FAMILY_IPV4;
+	bool v4 = c->key.local.family == NET_FAMILY_IPV4;
 	uint32_t mtu = 0;
 
 	if (!c->stack->config.path_mtu_discovery)

@@ -20,14 +20,24 @@
 #define PINNED_FACTOR 2u
 #define PINNED_MIN    (64u << 10)
 
-/* Records of what is under way: one for each connection, and this many more for as many as may be
- * repairing losses at once. */
+/* Records of what is under way: each flight has one, and this many more are there for as many
+ * connections as may be repairing losses at once. */
 #define SENT_RECORDS 16u
 #define SENT_CONNS   4096u
 
+/* A flight's payload holds an mbuf at least, so there are seldom more than mbufs. */
+static uint32_t flights_max(const struct net_stack *s, uint32_t conns)
+{
+	uint32_t max = s->config.tcp.flights_max;
+
+	if (max == 0)
+		max = s->pool->size;
+	return max < conns ? max : conns;
+}
+
 static uint32_t pinned_max(const struct tcp_conn *c)
 {
-	uint32_t max = PINNED_FACTOR * c->send_limit;
+	uint32_t max = PINNED_FACTOR * c->stack->config.tcp.send_buffer;
 
 	return max > PINNED_MIN ? max : PINNED_MIN;
 }
@@ -66,8 +76,14 @@ int tcp_init(struct net_stack *s)
 		error = pool_init(&s->range_pool, sizeof(struct tcp_range), (uint32_t)ranges, NULL);
 	if (error == 0)
 		error = pool_init(&s->sent_pool, sizeof(struct tcp_sent),
-				  conns + SENT_RECORDS * (conns < SENT_CONNS ? conns : SENT_CONNS),
+				  SENT_RECORDS * (conns < SENT_CONNS ? conns : SENT_CONNS), NULL);
+	if (error == 0)
+		error = pool_init(&s->flight_pool, sizeof(struct tcp_flight), flights_max(s, conns),
 				  NULL);
+	/* Each holds at least one mbuf of ooo_mbufs_max. */
+	if (error == 0)
+		error = pool_init(&s->ooo_pool, sizeof(struct tcp_ooo),
+				  conns < t->ooo_mbufs_max ? conns : t->ooo_mbufs_max, NULL);
 	return error;
 }
 
@@ -88,6 +104,8 @@ void tcp_fini(struct net_stack *s)
 	pool_fini(&s->time_wait_pool);
 	pool_fini(&s->range_pool);
 	pool_fini(&s->sent_pool);
+	pool_fini(&s->flight_pool);
+	pool_fini(&s->ooo_pool);
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -97,43 +115,30 @@ struct tcp_conn *tcp_conn_new(struct net_stack *s, const struct net_addr *local,
 {
 	const struct tcp_config *t = &s->config.tcp;
 	struct tcp_conn *c = pool_get_zero(&s->conn_pool);
-	static const struct tcp_cc_ops *const congestion[] = {
-		[TCP_CONGESTION_CUBIC] = &tcp_cc_cubic,
-		[TCP_CONGESTION_RENO] = &tcp_cc_reno,
-		[TCP_CONGESTION_DCTCP] = &tcp_cc_dctcp,
-	};
 
 	if (c == NULL)
 		return NULL;
 	flow_key_make(&c->key, local, remote);
 	c->stack = s;
-	c->local = *local;
-	c->remote = *remote;
-	c->mss_limit = tcp_mss_limit(s, local);
-	c->path_mss = c->mss_limit - (s->config.mtu - pmtu_of(s, remote));
+	c->mss_limit = (uint16_t)tcp_mss_limit(s, local);
+	c->path_mss = (uint16_t)(c->mss_limit - (s->config.mtu - pmtu_of(s, remote)));
 	c->mss = c->mss_limit < 536 ? c->mss_limit : 536; /* RFC 9293 s3.7.1 */
-	c->receive_limit = t->receive_buffer;
-	c->send_limit = t->send_buffer;
-	c->keepalive_ns = t->keepalive_idle_ns;
-	c->user_timeout_ns = t->user_timeout_ns;
-	c->rto_ns = t->rto_initial_ns;
-	c->received_ns = s->now_ns;
-	c->progress_ns = s->now_ns;
-	c->sent_ns = s->now_ns;
-	c->cc = congestion[t->congestion];
+	c->keepalive_ms = tcp_limit_ms(t->keepalive_idle_ns);
+	c->user_timeout_ms = tcp_limit_ms(t->user_timeout_ns);
+	c->received_ms = s->now_ms;
+	c->progress_ms = s->now_ms;
+	c->sent_ms = s->now_ms;
+	c->congestion = t->congestion;
 	if (t->nagle)
 		c->flags |= TCPF_NAGLE;
-	c->iss = tcp_isn(s, &c->key);
+	c->opening.iss = tcp_isn(s, &c->key);
 	c->ts_offset = tcp_ts_offset(s, &c->key);
-	c->snd_una = c->iss;
-	c->snd_nxt = c->iss;
-	c->snd_max = c->iss;
-	c->snd_end = c->iss + 1;
-	c->sq_seq = c->iss + 1;
-	list_init(&c->ranges);
-	list_init(&c->sent);
+	c->snd_una = c->opening.iss;
+	c->snd_nxt = c->opening.iss;
+	c->snd_max = c->opening.iss;
+	c->snd_end = c->opening.iss + 1;
+	c->sq_seq = c->opening.iss + 1;
 	list_init(&c->dirty_link);
-	list_init(&c->half_link);
 	tcp_timers_init(c);
 	if (t->window_scaling)
 		c->receive_wscale = tcp_receive_wscale(t);
@@ -150,13 +155,13 @@ static void listener_free_unused(struct tcp_listener *l)
 
 static void listener_leave(struct tcp_conn *c)
 {
-	struct tcp_listener *l = c->listener;
-	bool half_open = !list_empty(&c->half_link);
+	struct tcp_listener *l = tcp_listener_of(c);
+	bool half_open = (c->flags & TCPF_HALF_OPEN) != 0;
 
 	tcp_source_leave(c, half_open);
 	if (l == NULL)
 		return;
-	c->listener = NULL;
+	c->listener = 0;
 	if (half_open)
 		counter_set(&l->counters->half_open, --l->half_open);
 	else
@@ -176,7 +181,7 @@ void tcp_conn_kill(struct tcp_conn *c)
 	tcp_timers_stop(c);
 	tcp_queue_free(c);
 	tcp_ranges_free(c);
-	tcp_sent_forget(c);
+	tcp_flight_end(c);
 	list_del(&c->dirty_link);
 	c->flags = (c->flags & ~TCPF_DIRTY) | TCPF_DEAD;
 	c->state = TCP_CLOSED;
@@ -263,9 +268,9 @@ void tcp_listener_close(struct tcp_listener *l)
 	struct net_stack *s = l->stack;
 
 	list_for_each_safe (node, &s->half_open) {
-		struct tcp_conn *c = list_entry(node, struct tcp_conn, half_link);
+		struct tcp_conn *c = list_entry(node, struct tcp_conn, opening.half_link);
 
-		if (c->listener == l) {
+		if (tcp_listener_of(c) == l) {
 			tcp_rst_send(c);
 			tcp_conn_kill(c);
 		}
@@ -356,7 +361,7 @@ void tcp_set_connect_timeout(struct tcp_conn *c, uint64_t timeout_ns)
 {
 	if (c->state != TCP_SYN_SENT || (c->flags & TCPF_DEAD) != 0)
 		return;
-	c->connect_ns = c->stack->now_ns - c->progress_ns + timeout_ns;
+	c->opening.connect_ns = tcp_since_ns(c, c->progress_ms) + timeout_ns;
 	tcp_life_update(c);
 }
 
@@ -375,10 +380,10 @@ size_t tcp_send_room(const struct tcp_conn *c)
 {
 	uint32_t queued = tcp_queued(c);
 
-	if ((c->flags & (TCPF_FIN_QUEUED | TCPF_DEAD | TCPF_ORPHAN)) || queued >= c->send_limit ||
-	    c->sq_pinned >= pinned_max(c))
+	if ((c->flags & (TCPF_FIN_QUEUED | TCPF_DEAD | TCPF_ORPHAN)) ||
+	    queued >= c->stack->config.tcp.send_buffer || c->sq_pinned >= pinned_max(c))
 		return 0;
-	return c->send_limit - queued;
+	return c->stack->config.tcp.send_buffer - queued;
 }
 
 /* Small payloads pin whole mbufs: put them behind the queue's last bytes, where only we refer to
@@ -413,8 +418,8 @@ static void queue_append(struct tcp_conn *c, struct rte_mbuf *m)
 	if (c->sq_head == NULL) {
 		c->sq_head = m;
 		c->sq_seq = c->snd_end;
-		c->cursor_new = (struct tcp_cursor){m, c->snd_end};
-		c->cursor_again = c->cursor_new;
+		c->cursor = m;
+		c->cursor_seq = c->snd_end;
 	} else {
 		c->sq_tail->next = m;
 	}
@@ -426,7 +431,9 @@ static void queue_append(struct tcp_conn *c, struct rte_mbuf *m)
  * there may be no ACK to come. */
 static void want_room(struct tcp_conn *c, uint32_t bytes)
 {
-	uint32_t room = bytes > c->send_limit / 2 ? bytes : c->send_limit / 2;
+	uint32_t room = bytes > c->stack->config.tcp.send_buffer / 2
+				? bytes
+				: c->stack->config.tcp.send_buffer / 2;
 
 	if ((c->flags & TCPF_WANT_WRITE) == 0 || c->write_room < room)
 		c->write_room = room;
@@ -454,14 +461,14 @@ int tcp_send(struct tcp_conn *c, struct rte_mbuf *chain)
 		return -SPLIT_E_NET_CLOSED;
 	for (const struct rte_mbuf *m = chain; m != NULL; m = m->next)
 		bytes += m->data_len;
-	if (bytes > c->send_limit)
+	if (bytes > c->stack->config.tcp.send_buffer)
 		return -SPLIT_E_BASE_INVALID;
 	if (bytes > tcp_send_room(c)) {
 		want_room(c, (uint32_t)bytes);
 		return -SPLIT_E_NET_FULL;
 	}
 	if (tcp_queued(c) == 0)
-		c->progress_ns = c->stack->now_ns;
+		c->progress_ms = c->stack->now_ms;
 	while (chain != NULL) {
 		struct rte_mbuf *next = chain->next;
 
@@ -502,7 +509,7 @@ void tcp_shutdown(struct tcp_conn *c)
 	if (c->flags & (TCPF_FIN_QUEUED | TCPF_DEAD))
 		return;
 	if (tcp_queued(c) == 0)
-		c->progress_ns = c->stack->now_ns;
+		c->progress_ms = c->stack->now_ms;
 	c->flags |= TCPF_FIN_QUEUED;
 	switch (c->state) {
 	case TCP_ESTABLISHED:
@@ -545,12 +552,12 @@ void tcp_abort(struct tcp_conn *c)
 
 void tcp_local(const struct tcp_conn *c, struct net_addr *addr_out)
 {
-	*addr_out = c->local;
+	*addr_out = c->key.local;
 }
 
 void tcp_peer(const struct tcp_conn *c, struct net_addr *addr_out)
 {
-	*addr_out = c->remote;
+	*addr_out = c->key.remote;
 }
 
 void tcp_set_context(struct tcp_conn *c, void *conn_ctx)
@@ -571,13 +578,13 @@ void tcp_set_nagle(struct tcp_conn *c, bool on)
 
 void tcp_set_keepalive(struct tcp_conn *c, uint64_t idle_ns)
 {
-	c->keepalive_ns = idle_ns;
+	c->keepalive_ms = tcp_limit_ms(idle_ns);
 	tcp_life_update(c);
 }
 
 void tcp_set_user_timeout(struct tcp_conn *c, uint64_t timeout_ns)
 {
-	c->user_timeout_ns = timeout_ns;
+	c->user_timeout_ms = tcp_limit_ms(timeout_ns);
 }
 
 struct tcp_info tcp_info(const struct tcp_conn *c)
@@ -589,8 +596,8 @@ struct tcp_info tcp_info(const struct tcp_conn *c)
 		.ssthresh = c->ssthresh,
 		.send_window = c->snd_wnd,
 		.receive_window = c->rcv_adv - c->rcv_nxt,
-		.srtt_us = (uint32_t)(c->srtt_ns / 1000),
-		.rttvar_us = (uint32_t)(c->rttvar_ns / 1000),
+		.srtt_us = (uint32_t)(tcp_ticks_ns(c->srtt_ticks) / 1000),
+		.rttvar_us = (uint32_t)(tcp_ticks_ns(c->rttvar_ticks) / 1000),
 		.rto_us = (uint32_t)(tcp_rto_backed_off(c) / 1000),
 		.bytes_sent = c->bytes_sent,
 		.bytes_received = c->bytes_received,
@@ -600,7 +607,7 @@ struct tcp_info tcp_info(const struct tcp_conn *c)
 		.timestamps = (c->flags & TCPF_TIMESTAMPS) != 0,
 		.sack = (c->flags & TCPF_SACK) != 0,
 		.ecn = (c->flags & TCPF_ECN) != 0,
-		.congestion = c->cc->name,
+		.congestion = tcp_cc(c)->name,
 	};
 }
 

@@ -10,46 +10,35 @@
 
 #define DUP_THRESH 3
 
-/* Clock granularity of RFC 6298 (2.3): the wheel's, and less than any rto_min. */
-#define RTT_GRANULARITY_NS MSEC_NS
-
-void tcp_rtt_sample(struct tcp_conn *c, uint64_t rtt_ns)
+void tcp_rtt_sample(struct tcp_conn *c, uint32_t rtt_ticks)
 {
-	const struct tcp_config *t = &c->stack->config.tcp;
-	uint64_t spread;
+	uint32_t srtt = c->srtt_ticks;
 
-	if (rtt_ns == 0)
-		rtt_ns = 1;
-	tcp_rack_min_rtt(c, rtt_ns);
-	if (c->srtt_ns == 0) { /* (2.2) */
-		c->srtt_ns = rtt_ns;
-		c->rttvar_ns = rtt_ns / 2;
+	if (rtt_ticks == 0)
+		rtt_ticks = 1;
+	tcp_rack_min_rtt(c, rtt_ticks);
+	if (srtt == 0) { /* (2.2) */
+		c->srtt_ticks = rtt_ticks;
+		c->rttvar_ticks = rtt_ticks / 2;
 	} else { /* (2.3) */
-		uint64_t error = c->srtt_ns > rtt_ns ? c->srtt_ns - rtt_ns : rtt_ns - c->srtt_ns;
+		uint32_t error = srtt > rtt_ticks ? srtt - rtt_ticks : rtt_ticks - srtt;
 
-		c->rttvar_ns = c->rttvar_ns - c->rttvar_ns / 4 + error / 4;
-		c->srtt_ns = c->srtt_ns - c->srtt_ns / 8 + rtt_ns / 8;
+		c->rttvar_ticks = c->rttvar_ticks - c->rttvar_ticks / 4 + error / 4;
+		c->srtt_ticks = srtt - srtt / 8 + rtt_ticks / 8;
 	}
-	spread = 4 * c->rttvar_ns;
-	c->rto_ns = c->srtt_ns + (spread > RTT_GRANULARITY_NS ? spread : RTT_GRANULARITY_NS);
-	if (c->rto_ns < t->rto_min_ns)
-		c->rto_ns = t->rto_min_ns;
-	if (c->rto_ns > t->rto_max_ns)
-		c->rto_ns = t->rto_max_ns;
 }
 
 /* A sample from the timed segment, which is exact, or else from the echoed timestamp, which is
  * right for retransmitted segments too (RFC 7323 s4). False if there was none. */
 static bool ack_rtt(struct tcp_conn *c, const struct tcp_segment *seg)
 {
-	uint64_t now_ns = c->stack->now_ns;
 	uint32_t ms;
 
 	if (c->flags & TCPF_RTT_TIMED) {
 		if (!seq_ge(seg->ack, c->rtt_seq))
 			return false;
 		c->flags &= ~TCPF_RTT_TIMED;
-		tcp_rtt_sample(c, now_ns - c->rtt_sent_ns);
+		tcp_rtt_sample(c, c->stack->now_tick - c->rtt_sent_tick);
 		return true;
 	}
 	if ((c->flags & TCPF_TIMESTAMPS) == 0 || !seg->opt.has_timestamp || seg->opt.ts_echo == 0)
@@ -57,7 +46,7 @@ static bool ack_rtt(struct tcp_conn *c, const struct tcp_segment *seg)
 	ms = tcp_ts_now(c) - seg->opt.ts_echo;
 	if (ms >= 600000) /* an echo of something we never sent is not believed */
 		return false;
-	tcp_rtt_sample(c, ms * MSEC_NS);
+	tcp_rtt_sample(c, tcp_ticks(ms * MSEC_NS));
 	return true;
 }
 
@@ -92,12 +81,12 @@ void tcp_recovery_enter(struct tcp_conn *c, uint32_t delivered)
 	struct net_stack *s = c->stack;
 
 	COUNT(s, tcp_fast_retransmits);
-	c->cc->loss(c, s->now_ns);
+	tcp_cc(c)->loss(c, s->now_ns);
 	if (c->flags & TCPF_ECN)
 		c->flags |= TCPF_CWR; /* RFC 3168 s6.1.2: after any reduction */
 	c->recover = c->snd_max;
 	c->flags |= TCPF_RECOVERY | TCPF_RECOVER_SET;
-	if (c->flags & TCPF_SACK) {
+	if (tcp_scored(c)) {
 		tcp_prr_begin(c, flight);
 		tcp_prr_ack(c, delivered);
 	} else {
@@ -135,7 +124,7 @@ static void ack_duplicate(struct tcp_conn *c, const struct tcp_segment *seg, boo
 /* New data acked while in fast recovery. RFC 6582 s3.2 step 3, RFC 6937 s3. */
 static void recovery_ack(struct tcp_conn *c, uint32_t acked)
 {
-	bool sack = (c->flags & TCPF_SACK) != 0;
+	bool sack = tcp_scored(c);
 
 	if (seq_ge(c->snd_una, c->recover)) {
 		uint32_t flight = c->snd_max - c->snd_una;
@@ -164,7 +153,7 @@ static void recovery_ack(struct tcp_conn *c, uint32_t acked)
 
 void tcp_recovery_timeout(struct tcp_conn *c)
 {
-	c->cc->timeout(c, c->stack->now_ns);
+	tcp_cc(c)->timeout(c, c->stack->now_ns);
 	c->flags &= ~(TCPF_RECOVERY | TCPF_RTT_TIMED | TCPF_TLP | TCPF_TLP_AGAIN | TCPF_TLP_ACKED);
 	c->flags |= TCPF_RECOVER_SET;
 	c->recover = c->snd_max;
@@ -180,7 +169,7 @@ static void sack_ack(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t
 
 	if (c->flags & TCPF_TLP)
 		tcp_tlp_ack(c, seg->ack);
-	if (c->sacked_bytes > 0 || (c->flags & (TCPF_RECOVER_SET | TCPF_REO)) != 0)
+	if (tcp_sacked(c) > 0 || (c->flags & (TCPF_RECOVER_SET | TCPF_REO)) != 0)
 		tcp_rack_detect(c, delivered);
 	if (recovering && delivered > 0)
 		tcp_prr_ack(c, delivered);
@@ -199,13 +188,13 @@ static void ack_advance(struct tcp_conn *c, const struct tcp_segment *seg)
 	c->snd_una = seg->ack;
 	if (seq_lt(c->snd_nxt, c->snd_una))
 		c->snd_nxt = c->snd_una;
-	c->progress_ns = s->now_ns;
+	c->progress_ms = s->now_ms;
 	tcp_queue_free_acked(c);
 	if (unlikely(c->flags & TCPF_RECOVERY)) {
 		recovery_ack(c, acked);
 	} else {
 		c->dupacks = 0;
-		c->cc->acked(c, acked, s->now_ns);
+		tcp_cc(c)->acked(c, acked, s->now_ns);
 	}
 	/* So that `recover` never falls a half circle behind. */
 	if ((c->flags & TCPF_RECOVER_SET) != 0 && seq_ge(c->snd_una, c->recover) &&
@@ -217,21 +206,23 @@ static void ack_advance(struct tcp_conn *c, const struct tcp_segment *seg)
 void tcp_in_ack(struct tcp_conn *c, const struct tcp_segment *seg)
 {
 	bool window_changed = seq_ge(seg->ack, c->snd_una) && ack_window(c, seg);
-	uint32_t una = c->snd_una, sacked = c->sacked_bytes;
+	uint32_t una = c->snd_una, sacked = tcp_sacked(c);
 
-	if (unlikely(seg->opt.sack_n > 0 && (c->flags & TCPF_SACK) != 0)) {
+	if (unlikely(seg->opt.sack_n > 0 && tcp_scored(c))) {
 		COUNT(c->stack, tcp_sack_received);
 		tcp_sack_update(c, seg);
 	}
 	if (seq_gt(seg->ack, c->snd_una))
 		ack_advance(c, seg);
-	else if (seg->ack == c->snd_una && (c->flags & TCPF_SACK) == 0)
+	else if (seg->ack == c->snd_una && !tcp_scored(c))
 		ack_duplicate(c, seg, window_changed);
-	if (c->flags & TCPF_SACK)
-		sack_ack(c, seg, c->snd_una - una + (c->sacked_bytes - sacked));
+	if (tcp_scored(c))
+		sack_ack(c, seg, c->snd_una - una + (tcp_sacked(c) - sacked));
+	if (c->snd_una == c->snd_max)
+		tcp_flight_end(c);
 	if (unlikely(c->flags & TCPF_ECN))
 		tcp_ecn_ack(c, seg, c->snd_una - una);
-	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0 || sacked != c->sacked_bytes)
+	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0 || sacked != tcp_sacked(c))
 		tcp_mark_dirty(c);
 	if (unlikely(c->flags & TCPF_WANT_WRITE))
 		tcp_writable_check(c);

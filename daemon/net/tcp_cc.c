@@ -119,7 +119,7 @@ static void reno_idle(struct tcp_conn *c)
 		c->cwnd = restart;
 }
 
-const struct tcp_cc_ops tcp_cc_reno = {
+static const struct tcp_cc_ops reno = {
 	.name = "reno",
 	.init = reno_init,
 	.acked = reno_acked,
@@ -184,7 +184,7 @@ static void cubic_acked(struct tcp_conn *c, uint32_t bytes, uint64_t now_ns)
 		return;
 	}
 	/* s4.4, s4.5: towards where the curve is in a round trip, by half at most. */
-	target = cubic_window(c, t_ns + c->srtt_ns);
+	target = cubic_window(c, t_ns + tcp_ticks_ns(c->srtt_ticks));
 	if (target > 1.5 * cwnd)
 		target = 1.5 * cwnd;
 	if (target <= cwnd)
@@ -237,7 +237,7 @@ static void cubic_idle(struct tcp_conn *c)
 	c->cubic.epoch_ns = 0;
 }
 
-const struct tcp_cc_ops tcp_cc_cubic = {
+static const struct tcp_cc_ops cubic = {
 	.name = "cubic",
 	.init = cubic_init,
 	.acked = cubic_acked,
@@ -284,7 +284,7 @@ static void dctcp_marked(struct tcp_conn *c, uint64_t now_ns)
 }
 
 /* Without ECN it is Reno: s3.5, losses are treated as ever. */
-const struct tcp_cc_ops tcp_cc_dctcp = {
+static const struct tcp_cc_ops dctcp = {
 	.name = "dctcp",
 	.init = dctcp_init,
 	.acked = reno_acked,
@@ -293,4 +293,10 @@ const struct tcp_cc_ops tcp_cc_dctcp = {
 	.idle = reno_idle,
 	.marked = dctcp_marked,
 	.echo = dctcp_echo,
+};
+
+const struct tcp_cc_ops *const tcp_cc_table[] = {
+	[TCP_CONGESTION_CUBIC] = &cubic,
+	[TCP_CONGESTION_RENO] = &reno,
+	[TCP_CONGESTION_DCTCP] = &dctcp,
 };

@@ -20,24 +20,43 @@
 /* Copying is worth it for payloads of at most this part of an mbuf's room. */
 #define COMPACT_PART 4u
 
+/* Give back what was lent, once nothing is in it. */
+static void ooo_release(struct tcp_conn *c)
+{
+	if (c->ooo == NULL || c->ooo->ranges_n != 0)
+		return;
+	pool_put(&c->stack->ooo_pool, c->ooo);
+	c->ooo = NULL;
+}
+
 static void range_remove(struct tcp_conn *c, struct tcp_range *r, bool free_bytes)
 {
+	struct tcp_ooo *o = c->ooo;
+
 	list_del(&r->link);
-	c->ranges_n--;
-	c->ranges_pinned -= r->pinned;
-	c->ranges_mbufs -= r->mbufs;
+	o->pinned -= r->pinned;
+	o->mbufs -= r->mbufs;
 	c->stack->ooo_mbufs -= r->mbufs;
 	if (free_bytes)
 		rte_pktmbuf_free(r->head);
 	pool_put(&c->stack->range_pool, r);
+	o->ranges_n--;
+}
+
+static struct tcp_range *first_range(const struct tcp_conn *c)
+{
+	struct list *node = c->ooo == NULL ? NULL : list_first(&c->ooo->ranges);
+
+	return node == NULL ? NULL : list_entry(node, struct tcp_range, link);
 }
 
 void tcp_ranges_free(struct tcp_conn *c)
 {
-	struct list *node;
+	struct tcp_range *r;
 
-	while ((node = list_first(&c->ranges)) != NULL)
-		range_remove(c, list_entry(node, struct tcp_range, link), true);
+	while ((r = first_range(c)) != NULL)
+		range_remove(c, r, true);
+	ooo_release(c);
 }
 
 void tcp_deliver(struct tcp_conn *c, struct rte_mbuf *chain, uint32_t len)
@@ -51,10 +70,9 @@ void tcp_deliver(struct tcp_conn *c, struct rte_mbuf *chain, uint32_t len)
 /* Give what has become in order. False if the connection ended. */
 static bool ranges_deliver(struct tcp_conn *c)
 {
-	struct list *node;
+	struct tcp_range *r;
 
-	while ((node = list_first(&c->ranges)) != NULL) {
-		struct tcp_range *r = list_entry(node, struct tcp_range, link);
+	while ((r = first_range(c)) != NULL) {
 		struct rte_mbuf *chain = r->head;
 		uint32_t start = r->start, end = r->end;
 
@@ -62,11 +80,13 @@ static bool ranges_deliver(struct tcp_conn *c)
 			break;
 		if (seq_le(end, c->rcv_nxt)) {
 			range_remove(c, r, true);
+			ooo_release(c);
 			continue;
 		}
 		chain->pkt_len = end - start;
 		chain->nb_segs = (uint16_t)r->mbufs;
 		range_remove(c, r, false);
+		ooo_release(c);
 		if (start != c->rcv_nxt)
 			chain = net_mbuf_skip(chain, c->rcv_nxt - start);
 		start = c->rcv_nxt;
@@ -86,14 +106,14 @@ static void in_order(struct tcp_conn *c, struct tcp_segment *seg)
 
 	seg->payload = NULL;
 	if (seg->len > c->receive_mss)
-		c->receive_mss = seg->len < c->mss_limit ? seg->len : c->mss_limit;
+		c->receive_mss = (uint16_t)(seg->len < c->mss_limit ? seg->len : c->mss_limit);
 	c->rcv_nxt += seg->len;
 	c->ack_due += seg->len;
-	if (c->ranges_n > 0)
+	if (c->ooo != NULL)
 		c->flags |= TCPF_ACK_NOW;
 	tcp_mark_dirty(c);
 	tcp_deliver(c, chain, seg->len);
-	if (unlikely((c->flags & TCPF_DEAD) == 0 && c->ranges_n > 0))
+	if (unlikely((c->flags & TCPF_DEAD) == 0 && c->ooo != NULL))
 		ranges_deliver(c);
 }
 
@@ -125,7 +145,7 @@ static void range_join(struct tcp_conn *c, struct tcp_range *r, struct tcp_range
 	r->pinned += next->pinned;
 	if (seq_gt(next->stamp, r->stamp))
 		r->stamp = next->stamp;
-	c->ranges_n--;
+	c->ooo->ranges_n--;
 	list_del(&next->link);
 	pool_put(&c->stack->range_pool, next);
 }
@@ -138,8 +158,8 @@ static bool range_room(struct tcp_conn *c, const struct rte_mbuf *m, uint32_t pi
 	uint32_t max = s->config.tcp.ooo_mbufs_max;
 	uint32_t left = s->ooo_mbufs < max ? max - s->ooo_mbufs : 0;
 
-	if (c->ranges_pinned + pinned > RANGES_PINNED_FACTOR * c->receive_limit ||
-	    m->nb_segs > left || c->ranges_mbufs >= left) {
+	if (c->ooo->pinned + pinned > RANGES_PINNED_FACTOR * s->config.tcp.receive_buffer ||
+	    m->nb_segs > left || c->ooo->mbufs >= left) {
 		COUNT(s, rx_drop_tcp_memory);
 		return false;
 	}
@@ -150,14 +170,14 @@ static struct tcp_range *range_new(struct tcp_conn *c, struct list *before)
 {
 	struct tcp_range *r = NULL;
 
-	if (c->ranges_n < c->stack->config.tcp.ooo_ranges_max)
+	if (c->ooo->ranges_n < c->stack->config.tcp.ooo_ranges_max)
 		r = pool_get_zero(&c->stack->range_pool);
 	if (r == NULL) {
 		COUNT(c->stack, rx_drop_tcp_ooo_ranges);
 		return NULL;
 	}
 	list_insert(&r->link, before->prev, before);
-	c->ranges_n++;
+	c->ooo->ranges_n++;
 	return r;
 }
 
@@ -165,9 +185,9 @@ static struct tcp_range *range_new(struct tcp_conn *c, struct list *before)
  * node that it goes before; *start == *end if nothing is left. */
 static struct list *range_place(struct tcp_conn *c, uint32_t *start, uint32_t *end)
 {
-	struct list *next = c->ranges.next;
+	struct list *head = &c->ooo->ranges, *next = head->next;
 
-	while (next != &c->ranges) {
+	while (next != head) {
 		struct tcp_range *r = list_entry(next, struct tcp_range, link);
 
 		if (seq_ge(r->start, *end))
@@ -178,8 +198,7 @@ static struct list *range_place(struct tcp_conn *c, uint32_t *start, uint32_t *e
 		if (seq_le(r->start, *start)) { /* holds our front */
 			*start = seq_min(r->end, *end);
 			if (*start == *end)
-				r->stamp =
-					++c->range_stamp; /* the newest SACK block nevertheless */
+				r->stamp = ++c->ooo->stamp; /* the newest SACK block nevertheless */
 		} else if (seq_ge(*end, r->end)) {
 			range_remove(c, r, true); /* covered */
 		} else {
@@ -192,7 +211,8 @@ static struct list *range_place(struct tcp_conn *c, uint32_t *start, uint32_t *e
 	return next;
 }
 
-static void out_of_order(struct tcp_conn *c, struct tcp_segment *seg)
+/* With c->ooo there. */
+static void range_take(struct tcp_conn *c, struct tcp_segment *seg)
 {
 	uint32_t start = seg->seq, end = seg->seq + seg->len;
 	struct rte_mbuf *m = seg->payload;
@@ -200,16 +220,15 @@ static void out_of_order(struct tcp_conn *c, struct tcp_segment *seg)
 	struct list *before;
 	uint32_t pinned;
 
-	COUNT(c->stack, tcp_ooo_segments);
 	before = range_place(c, &start, &end);
 	if (start == end) {
 		COUNT(c->stack, tcp_duplicate_segments);
 		tcp_dsack_note(c, seg->seq, seg->seq + seg->len);
 		return;
 	}
-	if (before->prev != &c->ranges)
+	if (before->prev != &c->ooo->ranges)
 		prev = list_entry(before->prev, struct tcp_range, link);
-	if (before != &c->ranges)
+	if (before != &c->ooo->ranges)
 		next = list_entry(before, struct tcp_range, link);
 	/* Last failures first: from here on the payload is ours. */
 	pinned = tcp_mbuf_pinned(m);
@@ -224,7 +243,7 @@ static void out_of_order(struct tcp_conn *c, struct tcp_segment *seg)
 		prev->start = start;
 		prev->end = start;
 	}
-	prev->stamp = ++c->range_stamp;
+	prev->stamp = ++c->ooo->stamp;
 	seg->payload = NULL;
 	if (end != seg->seq + seg->len)
 		net_mbuf_cut(m, end - seg->seq);
@@ -242,12 +261,29 @@ static void out_of_order(struct tcp_conn *c, struct tcp_segment *seg)
 		prev->mbufs += m->nb_segs;
 		prev->pinned += pinned;
 		prev->end = end;
-		c->ranges_pinned += pinned;
-		c->ranges_mbufs += m->nb_segs;
+		c->ooo->pinned += pinned;
+		c->ooo->mbufs += m->nb_segs;
 		c->stack->ooo_mbufs += m->nb_segs;
 	}
 	if (next != NULL && prev->end == next->start)
 		range_join(c, prev, next);
+}
+
+static void out_of_order(struct tcp_conn *c, struct tcp_segment *seg)
+{
+	struct net_stack *s = c->stack;
+
+	COUNT(s, tcp_ooo_segments);
+	if (c->ooo == NULL) {
+		c->ooo = pool_get_zero(&s->ooo_pool);
+		if (c->ooo == NULL) { /* as many as mbufs may be held: ooo_mbufs_max */
+			COUNT(s, rx_drop_tcp_memory);
+			return;
+		}
+		list_init(&c->ooo->ranges);
+	}
+	range_take(c, seg);
+	ooo_release(c); /* nothing came of it */
 }
 
 unsigned tcp_sack_blocks(const struct tcp_conn *c, struct tcp_sack_block *out, unsigned max)
@@ -260,10 +296,10 @@ unsigned tcp_sack_blocks(const struct tcp_conn *c, struct tcp_sack_block *out, u
 	first = n;
 	/* RFC 2018 s4: the interval of the newest segment first, then those reported most recently.
 	 */
-	while (n < max && n - first < c->ranges_n) {
+	while (n < max && c->ooo != NULL && n - first < c->ooo->ranges_n) {
 		const struct tcp_range *best = NULL;
 
-		list_for_each (node, &c->ranges) {
+		list_for_each (node, &c->ooo->ranges) {
 			const struct tcp_range *r = list_entry(node, struct tcp_range, link);
 
 			if ((n == first || seq_lt(r->stamp, below)) &&
@@ -313,7 +349,7 @@ void tcp_in_data(struct tcp_conn *c, struct tcp_segment *seg)
 		tcp_ack_send(c); /* each at once: the sender counts them */
 		return;
 	}
-	if (unlikely(c->delivered_pinned > UNREAD_PINNED_FACTOR * c->receive_limit)) {
+	if (unlikely(c->delivered_pinned > UNREAD_PINNED_FACTOR * s->config.tcp.receive_buffer)) {
 		COUNT(s, rx_drop_tcp_memory);
 		c->flags |= TCPF_ACK_NOW;
 		tcp_mark_dirty(c);
@@ -362,9 +398,10 @@ void tcp_in_fin(struct tcp_conn *c, struct tcp_segment *seg)
 		return;
 	if ((seg->flags & TCP_FIN) != 0 && (c->flags & TCPF_FIN_RECEIVED) == 0) {
 		uint32_t fin_seq = seg->seq + seg->len;
-		struct list *last = list_last(&c->ranges);
 
-		if (last != NULL && seq_gt(list_entry(last, struct tcp_range, link)->end, fin_seq))
+		if (c->ooo != NULL &&
+		    seq_gt(list_entry(list_last(&c->ooo->ranges), struct tcp_range, link)->end,
+			   fin_seq))
 			return; /* bytes beyond it are held: not believable */
 		c->flags |= TCPF_FIN_RECEIVED;
 		c->fin_seq = fin_seq;

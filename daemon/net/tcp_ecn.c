@@ -12,7 +12,7 @@
 
 static bool dctcp(const struct tcp_conn *c)
 {
-	return c->cc == &tcp_cc_dctcp;
+	return c->congestion == TCP_CONGESTION_DCTCP;
 }
 
 static void echo_exactly(struct tcp_conn *c, bool mark)
@@ -45,8 +45,8 @@ void tcp_ecn_ack(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t ack
 {
 	bool marks = (seg->flags & TCP_ECE) != 0;
 
-	if (c->cc->echo != NULL)
-		c->cc->echo(c, acked, marks);
+	if (tcp_cc(c)->echo != NULL)
+		tcp_cc(c)->echo(c, acked, marks);
 	if ((c->flags & TCPF_ECN_REDUCED) != 0 && seq_gt(c->snd_una, c->ecn_recover))
 		c->flags &= ~TCPF_ECN_REDUCED;
 	/* A window that lost something is reduced already; what says ECE about nothing that was
@@ -55,7 +55,7 @@ void tcp_ecn_ack(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t ack
 	    (acked == 0 && c->snd_una == c->snd_max))
 		return;
 	COUNT(c->stack, tcp_ecn_reductions);
-	c->cc->marked(c, c->stack->now_ns);
+	tcp_cc(c)->marked(c, c->stack->now_ns);
 	c->ecn_recover = c->snd_max;
 	c->flags |= TCPF_ECN_REDUCED | TCPF_CWR;
 }

@@ -11,30 +11,30 @@
 
 /* RFC 5961 s7: answers to segments that may be forged are limited, for each connection apart (a
  * limit that all share can be measured by an attacker). */
-#define CHALLENGE_INTERVAL_NS (500 * MSEC_NS)
+#define CHALLENGE_INTERVAL_MS 500u
 
 /* Answers to old segments without data: so that two sides that lost track of each other do not
  * answer each other's answers as fast as the wire goes. */
-#define OLD_INTERVAL_NS (50 * MSEC_NS)
+#define OLD_INTERVAL_MS 50u
 
 /* RFC 7323 s5.5: an older ts_recent says nothing. */
-#define PAWS_IDLE_NS (UINT64_C(24) * 86400 * SEC_NS)
+#define PAWS_IDLE_S (24u * 86400)
 
 static void in_conn(struct tcp_conn *c, struct tcp_segment *seg);
 
-static bool answer_allowed(struct tcp_conn *c, uint64_t interval_ns)
+static bool answer_allowed(struct tcp_conn *c, uint32_t interval_ms)
 {
-	uint64_t now_ns = c->stack->now_ns;
+	uint32_t now_ms = c->stack->now_ms | 1; /* 0: never */
 
-	if (c->challenge_ns != 0 && now_ns - c->challenge_ns < interval_ns)
+	if (c->challenge_ms != 0 && now_ms - c->challenge_ms < interval_ms)
 		return false;
-	c->challenge_ns = now_ns;
+	c->challenge_ms = now_ms;
 	return true;
 }
 
 void tcp_challenge_ack(struct tcp_conn *c)
 {
-	if (!answer_allowed(c, CHALLENGE_INTERVAL_NS))
+	if (!answer_allowed(c, CHALLENGE_INTERVAL_MS))
 		return;
 	COUNT(c->stack, tcp_challenge_acks);
 	tcp_ack_send(c);
@@ -57,7 +57,7 @@ static void answer_unacceptable(struct tcp_conn *c, const struct tcp_segment *se
 	/* A SYN: RFC 5961 s4.2, whatever else it says. */
 	if ((seg->flags & TCP_SYN) != 0 || (!carries && !seq_lt(seg->seq, c->rcv_nxt)))
 		tcp_challenge_ack(c);
-	else if (carries || answer_allowed(c, OLD_INTERVAL_NS)) /* a keepalive or a probe */
+	else if (carries || answer_allowed(c, OLD_INTERVAL_MS)) /* a keepalive or a probe */
 		answer_soon(c);
 }
 
@@ -65,7 +65,7 @@ static void answer_unacceptable(struct tcp_conn *c, const struct tcp_segment *se
 static bool ts_follows(const struct tcp_conn *c, const struct tcp_segment *seg)
 {
 	return !seq_lt(seg->opt.ts_value, c->ts_recent) ||
-	       c->stack->now_ns - c->ts_recent_ns > PAWS_IDLE_NS;
+	       c->stack->now_s - c->ts_recent_s > PAWS_IDLE_S;
 }
 
 /* RFC 7323 s5.3 (R1). */
@@ -173,7 +173,7 @@ static void in_rst(struct tcp_conn *c, const struct tcp_segment *seg)
  * that the peer believes in is that one. */
 static void handshake_other(struct tcp_conn *c, struct tcp_segment *seg)
 {
-	struct net_addr local = c->local, remote = c->remote;
+	struct net_addr local = c->key.local, remote = c->key.remote;
 	struct net_stack *s = c->stack;
 	struct tcp_cookie cookie;
 
@@ -198,7 +198,7 @@ static bool in_ack_checked(struct tcp_conn *c, struct tcp_segment *seg)
 	struct net_stack *s = c->stack;
 
 	if (c->state == TCP_SYN_RECEIVED) {
-		if (seg->ack != c->iss + 1) {
+		if (seg->ack != c->opening.iss + 1) {
 			handshake_other(c, seg);
 			return false;
 		}
@@ -244,13 +244,13 @@ static void ts_update(struct tcp_conn *c, const struct tcp_segment *seg)
 
 	if (seg->opt.has_timestamp && seq_le(seg->seq, last_ack) && ts_follows(c, seg)) {
 		c->ts_recent = seg->opt.ts_value;
-		c->ts_recent_ns = c->stack->now_ns;
+		c->ts_recent_s = c->stack->now_s;
 	}
 }
 
 static void mark_received(struct tcp_conn *c)
 {
-	c->received_ns = c->stack->now_ns;
+	c->received_ms = c->stack->now_ms;
 	c->keepalive_sent = 0;
 }
 
@@ -265,7 +265,7 @@ static __rte_noinline void in_checked(struct tcp_conn *c, struct tcp_segment *se
 		return;
 	}
 	if (c->state == TCP_SYN_RECEIVED && (seg->flags & (TCP_SYN | TCP_RST)) == TCP_SYN &&
-	    seg->seq == c->irs) {
+	    seg->seq == c->opening.irs) {
 		if ((seg->flags & TCP_ACK) == 0) {
 			tcp_syn_send(c); /* our SYN-ACK was lost */
 			return;
@@ -313,7 +313,7 @@ static bool tcp_slow(const struct tcp_conn *c, const struct tcp_segment *seg)
 	return c->state != TCP_ESTABLISHED ||
 	       (seg->flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK | TCP_CWR)) != TCP_ACK ||
 	       seg->ecn == IP_ECN_CE || seg->seq != c->rcv_nxt ||
-	       seg->len > c->rcv_adv - c->rcv_nxt || c->ranges_n != 0 ||
+	       seg->len > c->rcv_adv - c->rcv_nxt || c->ooo != NULL ||
 	       (c->flags & (TCPF_RECOVERY | TCPF_PERSIST | TCPF_FIN_RECEIVED | TCPF_ECE)) != 0 ||
 	       seg->opt.sack_n != 0 || seg->opt.has_timestamp != timestamps ||
 	       (timestamps && seq_lt(seg->opt.ts_value, c->ts_recent)) ||
@@ -353,12 +353,12 @@ static __rte_noinline void in_time_wait(struct net_stack *s, struct tcp_time_wai
 		bool newer = clocked ? seq_gt(seg->opt.ts_value, tw->ts_recent)
 				     : seq_gt(seg->seq, tw->rcv_nxt);
 
-		if (newer && tcp_listener_find(s, &tw->local) != NULL) {
+		if (newer && tcp_listener_find(s, &tw->key.local) != NULL) {
 			struct tcp_time_wait old = *tw;
 
 			COUNT(s, tcp_time_wait_reused);
 			tcp_time_wait_del(s, tw);
-			tcp_in_listen(s, &old.local, &old.remote, seg, &old);
+			tcp_in_listen(s, &old.key.local, &old.key.remote, seg, &old);
 			return;
 		}
 	}
@@ -371,7 +371,7 @@ static __rte_noinline void in_time_wait(struct net_stack *s, struct tcp_time_wai
 	if (space == 0 && (seg->flags & TCP_SYN) == 0 && seg->seq == tw->rcv_nxt)
 		return; /* an ACK that says nothing new */
 	COUNT(s, rx_drop_tcp_window);
-	if (tw->answered_ns == 0 || s->now_ns - tw->answered_ns >= CHALLENGE_INTERVAL_NS)
+	if (tw->answered_ns == 0 || s->now_ns - tw->answered_ns >= CHALLENGE_INTERVAL_MS * MSEC_NS)
 		tcp_time_wait_ack(s, tw);
 }
 

@@ -12,25 +12,28 @@ static void options_take(struct tcp_conn *c, const struct tcp_segment *seg)
 
 	if (mss < PEER_MSS_MIN)
 		mss = PEER_MSS_MIN;
-	c->mss = mss < c->path_mss ? mss : c->path_mss;
+	c->mss = (uint16_t)(mss < c->path_mss ? mss : c->path_mss);
 	if (o->has_timestamp && t->timestamps) {
 		c->flags |= TCPF_TIMESTAMPS;
 		c->ts_recent = o->ts_value;
-		c->ts_recent_ns = c->stack->now_ns;
-		c->mss -= 12; /* RFC 6691: options come off the segment's data */
+		c->ts_recent_s = c->stack->now_s;
+		c->mss =
+			(uint16_t)(c->mss - 12); /* RFC 6691: options come off the segment's data */
 	}
 	if (o->sack_permitted && t->sack)
 		c->flags |= TCPF_SACK;
 	if (o->has_wscale && t->window_scaling) {
 		c->flags |= TCPF_WSCALE;
-		c->send_wscale = o->wscale;
+		c->send_wscale = o->wscale & 15u;
 	} else {
 		c->receive_wscale = 0;
 	}
 	c->receive_mss = 536 < c->mss ? 536 : c->mss;
-	c->irs = seg->seq;
+	c->opening.irs = seg->seq;
 	c->rcv_nxt = seg->seq + 1;
-	c->rcv_adv = c->rcv_nxt + (c->receive_limit < UINT16_MAX ? c->receive_limit : UINT16_MAX);
+	c->rcv_adv = c->rcv_nxt + (c->stack->config.tcp.receive_buffer < UINT16_MAX
+					   ? c->stack->config.tcp.receive_buffer
+					   : UINT16_MAX);
 	c->snd_wnd = seg->window; /* a SYN's window is not scaled */
 	c->snd_wnd_max = seg->window;
 	c->snd_wl1 = seg->seq;
@@ -39,18 +42,19 @@ static void options_take(struct tcp_conn *c, const struct tcp_segment *seg)
 
 void tcp_half_open_remove(struct tcp_conn *c)
 {
-	if (list_empty(&c->half_link))
+	if ((c->flags & TCPF_HALF_OPEN) == 0)
 		return;
-	list_del(&c->half_link);
+	list_del(&c->opening.half_link);
+	c->flags &= ~TCPF_HALF_OPEN;
 	c->stack->half_open_n--;
 }
 
 /* A handshake is over: it counts as a connection from here on. */
 static void half_open_done(struct tcp_conn *c)
 {
-	struct tcp_listener *l = c->listener;
+	struct tcp_listener *l = tcp_listener_of(c);
 
-	if (list_empty(&c->half_link))
+	if ((c->flags & TCPF_HALF_OPEN) == 0)
 		return;
 	tcp_half_open_remove(c);
 	tcp_source_established(c);
@@ -102,7 +106,7 @@ static struct tcp_conn *passive_new(struct tcp_listener *l, const struct net_add
 		return NULL;
 	c->flags |= TCPF_PASSIVE;
 	c->state = TCP_SYN_RECEIVED;
-	c->listener = l;
+	c->listener = (uint16_t)(pool_index(&l->stack->listener_pool, l) + 1);
 	c->events = l->events;
 	options_take(c, syn);
 	tcp_source_enter(c, half_open);
@@ -115,7 +119,7 @@ static struct tcp_conn *passive_new(struct tcp_listener *l, const struct net_add
 
 static void iss_set(struct tcp_conn *c, uint32_t iss)
 {
-	c->iss = iss;
+	c->opening.iss = iss;
 	c->snd_una = c->snd_nxt = c->snd_max = iss;
 	c->snd_end = c->sq_seq = iss + 1;
 }
@@ -167,18 +171,20 @@ static void syn_take(struct tcp_listener *l, const struct net_addr *local,
 	}
 	if (s->half_open_n >= s->config.tcp.backlog_max) {
 		COUNT(s, tcp_backlog_evictions);
-		tcp_conn_kill(list_entry(list_first(&s->half_open), struct tcp_conn, half_link));
+		tcp_conn_kill(
+			list_entry(list_first(&s->half_open), struct tcp_conn, opening.half_link));
 	}
 	c = passive_new(l, local, remote, seg, true);
 	if (c == NULL) { /* what gave way is not free before the end of the poll */
 		COUNT(s, rx_drop_tcp_backlog);
 		return;
 	}
-	if (tw != NULL && !seq_gt(c->iss, tw->snd_nxt)) /* RFC 9293 s3.4.3 */
+	if (tw != NULL && !seq_gt(c->opening.iss, tw->snd_nxt)) /* RFC 9293 s3.4.3 */
 		iss_set(c, tw->snd_nxt + UINT16_MAX);
 	if (tcp_ecn_asked(s, seg->flags))
 		c->flags |= TCPF_ECN;
-	list_add_tail(&s->half_open, &c->half_link);
+	list_add_tail(&s->half_open, &c->opening.half_link);
+	c->flags |= TCPF_HALF_OPEN;
 	s->half_open_n++;
 	tcp_life_update(c);
 	tcp_mark_dirty(c);
@@ -211,22 +217,20 @@ struct tcp_conn *tcp_in_listen(struct net_stack *s, const struct net_addr *local
 
 static void established(struct tcp_conn *c)
 {
-	uint64_t rto_max = c->stack->config.tcp.rto_max_ns;
 	uint32_t retries = c->backoff;
 
 	c->state = (c->flags & TCPF_FIN_QUEUED) ? TCP_FIN_WAIT_1 : TCP_ESTABLISHED;
-	c->snd_una = c->iss + 1;
+	c->snd_una = c->opening.iss + 1;
 	c->snd_nxt = c->snd_una;
 	c->backoff = 0;
-	c->progress_ns = c->stack->now_ns;
-	c->cc->init(c);
+	c->progress_ms = c->stack->now_ms;
+	half_open_done(c);
+	tcp_cc(c)->init(c); /* where `opening` was */
 	if (retries > 0) {
-		c->cwnd = c->mss;    /* RFC 5681 s3.1: a SYN was lost */
-		if (c->srtt_ns == 0) /* RFC 6298 s5.7 */
-			c->rto_ns = rto_max < 3 * SEC_NS ? rto_max : 3 * SEC_NS;
+		c->cwnd = c->mss; /* RFC 5681 s3.1: a SYN was lost */
+		c->marks |= TCPM_SYN_LOST;
 	}
 	tcp_rto_restart(c);
-	half_open_done(c);
 	tcp_life_update(c);
 	tcp_mark_dirty(c);
 }
@@ -234,14 +238,14 @@ static void established(struct tcp_conn *c)
 static void syn_rtt(struct tcp_conn *c)
 {
 	if (c->flags & TCPF_RTT_TIMED)
-		tcp_rtt_sample(c, c->stack->now_ns - c->rtt_sent_ns);
+		tcp_rtt_sample(c, c->stack->now_tick - c->rtt_sent_tick);
 	c->flags &= ~TCPF_RTT_TIMED;
 }
 
 bool tcp_in_established(struct tcp_conn *c, const struct tcp_segment *seg)
 {
 	struct net_stack *s = c->stack;
-	struct tcp_listener *l = c->listener;
+	struct tcp_listener *l = tcp_listener_of(c);
 	void *context = NULL;
 
 	syn_rtt(c);
@@ -273,8 +277,9 @@ bool tcp_in_established(struct tcp_conn *c, const struct tcp_segment *seg)
 	if (c->flags & TCPF_DEAD)
 		return false;
 	COUNT(s, tcp_opens_passive);
-	if (c->listener != NULL)
-		counter_inc(&c->listener->counters->accepted);
+	l = tcp_listener_of(c); /* NULL: closed meanwhile? its connections count until they end */
+	if (l != NULL)
+		counter_inc(&l->counters->accepted);
 	c->flags |= TCPF_ACCEPTED;
 	c->context = context;
 	return true;
@@ -288,9 +293,9 @@ void tcp_in_syn_sent(struct tcp_conn *c, struct tcp_segment *seg)
 	bool acked = (seg->flags & TCP_ACK) != 0;
 
 	/* First: the ACK. */
-	if (acked && (seq_le(seg->ack, c->iss) || seq_gt(seg->ack, c->snd_max))) {
+	if (acked && (seq_le(seg->ack, c->opening.iss) || seq_gt(seg->ack, c->snd_max))) {
 		COUNT(s, rx_drop_tcp_ack);
-		tcp_rst_reply(s, &c->local, &c->remote, seg);
+		tcp_rst_reply(s, &c->key.local, &c->key.remote, seg);
 		return;
 	}
 	/* Second: the RST. */

@@ -25,8 +25,8 @@
 
 uint32_t tcp_window_free(const struct tcp_conn *c)
 {
-	uint32_t pinned_max = 2 * c->receive_limit;
-	uint32_t bytes = c->unconsumed < c->receive_limit ? c->receive_limit - c->unconsumed : 0;
+	uint32_t limit = c->stack->config.tcp.receive_buffer, pinned_max = 2 * limit;
+	uint32_t bytes = c->unconsumed < limit ? limit - c->unconsumed : 0;
 	uint32_t pinned =
 		c->delivered_pinned < pinned_max ? (pinned_max - c->delivered_pinned) / 2 : 0;
 
@@ -35,7 +35,9 @@ uint32_t tcp_window_free(const struct tcp_conn *c)
 
 static uint32_t window_step(const struct tcp_conn *c)
 {
-	return c->receive_limit / 2 < c->mss_limit ? c->receive_limit / 2 : c->mss_limit;
+	uint32_t half = c->stack->config.tcp.receive_buffer / 2;
+
+	return half < c->mss_limit ? half : c->mss_limit;
 }
 
 bool tcp_window_update_due(const struct tcp_conn *c)
@@ -46,9 +48,9 @@ bool tcp_window_update_due(const struct tcp_conn *c)
 	if (c->state < TCP_ESTABLISHED || free <= promised)
 		return false;
 	/* A sender that is nearly stopped learns of each useful step, another in quarters. */
-	if (promised < 2 * c->mss_limit)
+	if (promised < UINT32_C(2) * c->mss_limit)
 		return free - promised >= window_step(c);
-	return free - promised >= c->receive_limit / 4;
+	return free - promised >= c->stack->config.tcp.receive_buffer / 4;
 }
 
 /* The window field, moving rcv_adv: never to the left (RFC 9293 s3.8.6), and to the right only by a
@@ -108,7 +110,7 @@ static void segment_finish(struct net_stack *s, struct rte_mbuf *m, const struct
 
 static bool sack_wanted(const struct tcp_conn *c)
 {
-	return (c->ranges_n > 0 || c->dsack_start != c->dsack_end) && (c->flags & TCPF_SACK) != 0;
+	return (c->ooo != NULL || c->dsack_start != c->dsack_end) && (c->flags & TCPF_SACK) != 0;
 }
 
 /* The blocks that go behind `payload` bytes: what was cut to a full segment before the peer's data
@@ -152,9 +154,8 @@ static void conn_segment_finish(struct tcp_conn *c, struct rte_mbuf *m, uint32_t
 	w.window = window_field(c);
 	c->ack_due = 0;
 	c->flags &= ~TCPF_ACK_NOW;
-	if (wheel_timer_armed(&c->ack_timer))
-		wheel_cancel(&c->stack->wheel, &c->ack_timer);
-	segment_finish(c->stack, m, &c->local, &c->remote, &w, &o, &c->path);
+	tcp_ack_disarm(c);
+	segment_finish(c->stack, m, &c->key.local, &c->key.remote, &w, &o, &c->path);
 }
 
 /* Sequence number of a segment without data: the highest sent, but within the peer's window, or it
@@ -191,21 +192,21 @@ void tcp_syn_send(struct tcp_conn *c)
 	struct net_stack *s = c->stack;
 	const struct tcp_config *t = &s->config.tcp;
 	bool syn_ack = c->state == TCP_SYN_RECEIVED;
-	uint32_t window = c->receive_limit < UINT16_MAX ? c->receive_limit : UINT16_MAX;
+	uint32_t window = t->receive_buffer < UINT16_MAX ? t->receive_buffer : UINT16_MAX;
 	struct tcp_options o = {0};
-	struct tcp_words w = {.seq = c->iss, .flags = TCP_SYN, .window = (uint16_t)window};
+	struct tcp_words w = {.seq = c->opening.iss, .flags = TCP_SYN, .window = (uint16_t)window};
 	struct rte_mbuf *m = net_mbuf_get(s);
-	bool first = c->snd_max == c->iss;
+	bool first = c->snd_max == c->opening.iss;
 
 	if (!first)
 		c->flags &= ~TCPF_RTT_TIMED;
 	else if (m != NULL) {
 		c->flags |= TCPF_RTT_TIMED;
-		c->rtt_seq = c->iss + 1;
-		c->rtt_sent_ns = s->now_ns;
+		c->rtt_seq = c->opening.iss + 1;
+		c->rtt_sent_tick = s->now_tick;
 	}
-	c->snd_nxt = c->iss + 1;
-	c->snd_max = c->iss + 1;
+	c->snd_nxt = c->opening.iss + 1;
+	c->snd_max = c->opening.iss + 1;
 	tcp_rto_start(c);
 	if (m == NULL)
 		return; /* the timer sends it again */
@@ -226,10 +227,9 @@ void tcp_syn_send(struct tcp_conn *c)
 		w.flags |= TCP_ECE | TCP_CWR;
 		c->flags |= TCPF_ECN_ASK;
 	}
-	if (wheel_timer_armed(&c->ack_timer))
-		wheel_cancel(&s->wheel, &c->ack_timer);
+	tcp_ack_disarm(c);
 	c->flags &= ~TCPF_ACK_NOW;
-	segment_finish(s, m, &c->local, &c->remote, &w, &o, &c->path);
+	segment_finish(s, m, &c->key.local, &c->key.remote, &w, &o, &c->path);
 }
 
 void tcp_syn_ack_stateless(struct net_stack *s, const struct net_addr *local,
@@ -265,7 +265,7 @@ void tcp_rst_send(struct tcp_conn *c)
 		o.ts_value = tcp_ts_now(c);
 		o.ts_echo = c->ts_recent;
 	}
-	segment_finish(s, m, &c->local, &c->remote, &w, &o, NULL);
+	segment_finish(s, m, &c->key.local, &c->key.remote, &w, &o, NULL);
 }
 
 void tcp_rst_reply(struct net_stack *s, const struct net_addr *local, const struct net_addr *remote,
@@ -306,7 +306,7 @@ void tcp_time_wait_ack(struct net_stack *s, struct tcp_time_wait *tw)
 		o.ts_value = s->now_ms + tw->ts_offset;
 		o.ts_echo = tw->ts_recent;
 	}
-	segment_finish(s, m, &tw->local, &tw->remote, &w, &o, NULL);
+	segment_finish(s, m, &tw->key.local, &tw->key.remote, &w, &o, NULL);
 }
 
 /* ---- the send queue ------------------------------------------------------------------------- */
@@ -329,10 +329,12 @@ void tcp_queue_free_acked(struct tcp_conn *c)
 	c->sq_seq = seq;
 	if (m == NULL)
 		c->sq_tail = NULL;
-	if (seq_lt(c->cursor_new.seq, seq) || m == NULL)
-		c->cursor_new = (struct tcp_cursor){m, seq};
-	if (seq_lt(c->cursor_again.seq, seq) || m == NULL)
-		c->cursor_again = (struct tcp_cursor){m, seq};
+	if (seq_lt(c->cursor_seq, seq) || m == NULL) {
+		c->cursor = m;
+		c->cursor_seq = seq;
+	}
+	if (c->flight != NULL && (seq_lt(c->flight->again.seq, seq) || m == NULL))
+		c->flight->again = (struct tcp_cursor){m, seq};
 }
 
 void tcp_queue_free(struct tcp_conn *c)
@@ -348,8 +350,26 @@ void tcp_queue_free(struct tcp_conn *c)
 	c->sq_pinned = 0;
 }
 
+/* Where to look for `seq`: new segments and repairs each go on where they were. */
+static struct tcp_cursor cursor_of(const struct tcp_conn *c, bool again)
+{
+	if (!again)
+		return (struct tcp_cursor){c->cursor, c->cursor_seq};
+	return c->flight != NULL ? c->flight->again : (struct tcp_cursor){NULL, 0};
+}
+
+static void cursor_keep(struct tcp_conn *c, bool again, struct tcp_cursor cur)
+{
+	if (!again) {
+		c->cursor = cur.m;
+		c->cursor_seq = cur.seq;
+	} else if (c->flight != NULL) {
+		c->flight->again = cur;
+	}
+}
+
 /* Move the cursor to the mbuf that holds `seq`, which is queued; returns the offset into it. */
-static uint32_t cursor_seek(struct tcp_conn *c, struct tcp_cursor *cur, uint32_t seq)
+static uint32_t cursor_seek(const struct tcp_conn *c, struct tcp_cursor *cur, uint32_t seq)
 {
 	if (cur->m == NULL || seq_lt(seq, cur->seq))
 		*cur = (struct tcp_cursor){c->sq_head, c->sq_seq};
@@ -456,13 +476,14 @@ uint32_t tcp_segment_send(struct tcp_conn *c, uint32_t seq, uint32_t len)
 	if (unlikely(!tcp_sent_room(c, seq)) || (m = net_mbuf_get(s)) == NULL)
 		return 0;
 	if (len > 0) {
-		struct tcp_cursor *cur = again ? &c->cursor_again : &c->cursor_new;
-		uint32_t off = cursor_seek(c, cur, seq);
+		struct tcp_cursor cur = cursor_of(c, again);
+		uint32_t off = cursor_seek(c, &cur, seq);
 
-		if (copy_is_better(c, cur, off, len, rte_pktmbuf_tailroom(m))) {
-			payload_copy(m, cur, off, len);
+		cursor_keep(c, again, cur);
+		if (copy_is_better(c, &cur, off, len, rte_pktmbuf_tailroom(m))) {
+			payload_copy(m, &cur, off, len);
 		} else {
-			len = payload_attach(c, m, cur, off, len);
+			len = payload_attach(c, m, &cur, off, len);
 			if (len == 0) {
 				rte_pktmbuf_free(m);
 				return 0;
@@ -492,14 +513,14 @@ uint32_t tcp_segment_send(struct tcp_conn *c, uint32_t seq, uint32_t len)
 		if ((c->flags & TCPF_RTT_TIMED) == 0) {
 			c->flags |= TCPF_RTT_TIMED;
 			c->rtt_seq = seq + len;
-			c->rtt_sent_ns = s->now_ns;
+			c->rtt_sent_tick = s->now_tick;
 		}
 	}
 	tcp_sent_note(c, seq, seq + len);
-	if (c->flags & TCPF_RECOVERY)
-		c->prr_out += len;
+	if ((c->flags & TCPF_RECOVERY) != 0 && c->flight != NULL)
+		c->flight->prr_out += len;
 	c->snd_max = seq_max(c->snd_max, seq + len);
-	c->sent_ns = s->now_ns;
+	c->sent_ms = s->now_ms;
 	conn_segment_finish(c, m, seq, flags, again);
 	return len;
 }
@@ -612,7 +633,7 @@ static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
 		uint32_t edge = c->snd_una + c->snd_wnd;
 		uint32_t available, window, len, sent;
 
-		if (unlikely(c->sacked_bytes > 0 && seq_lt(c->snd_nxt, c->snd_max))) {
+		if (unlikely(tcp_sacked(c) > 0 && seq_lt(c->snd_nxt, c->snd_max))) {
 			c->snd_nxt = tcp_sack_skip(c, c->snd_nxt);
 			if (!tcp_send_pending(c))
 				break;
@@ -648,10 +669,10 @@ static void output_data(struct tcp_conn *c)
 	enum stop stop = STOP_DONE;
 	uint32_t inflight;
 
-	if (c->snd_max == c->snd_una && c->stack->now_ns - c->sent_ns > c->rto_ns)
-		c->cc->idle(c);
+	if (c->snd_max == c->snd_una && tcp_since_ns(c, c->sent_ms) > tcp_rto_ns(c))
+		tcp_cc(c)->idle(c);
 	c->flags &= ~TCPF_CWND_LIMITED;
-	if (c->flags & TCPF_SACK) {
+	if (tcp_scored(c)) {
 		inflight = tcp_pipe(c);
 		stop = output_lost(c, mss, &inflight);
 	} else {
@@ -672,7 +693,7 @@ static void output_data(struct tcp_conn *c)
 void tcp_output(struct tcp_conn *c)
 {
 	if (c->state <= TCP_SYN_RECEIVED) {
-		if (c->state != TCP_CLOSED && c->snd_max == c->iss)
+		if (c->state != TCP_CLOSED && c->snd_max == c->opening.iss)
 			tcp_syn_send(c);
 		else if (c->state == TCP_SYN_RECEIVED && (c->flags & TCPF_ACK_NOW) != 0)
 			tcp_ack_send(c); /* something outside of the window came */
@@ -683,7 +704,7 @@ void tcp_output(struct tcp_conn *c)
 		if (c->flags & TCPF_DEAD)
 			return;
 	}
-	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0 || c->lost_bytes > 0)
+	if (tcp_send_pending(c) || (c->flags & TCPF_RECOVERY) != 0 || tcp_lost(c) > 0)
 		output_data(c);
 	if ((c->flags & TCPF_ACK_NOW) != 0 || (c->ack_due > 0 && c->ack_due >= 2 * c->receive_mss))
 		tcp_ack_send(c);

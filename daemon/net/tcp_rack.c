@@ -21,23 +21,22 @@
 #define WORST_DELAYED_ACK_NS (200 * MSEC_NS) /* WCDelAckT */
 #define PTO_MIN_NS           (10 * MSEC_NS)
 
-#define MIN_RTT_PERIOD_NS (60 * SEC_NS)
+#define MIN_RTT_PERIOD_MS 60000u
 
 /* ---- what was delivered: s6.2 steps 1 to 3 -------------------------------------------------- */
 
-void tcp_rack_min_rtt(struct tcp_conn *c, uint64_t rtt_ns)
+void tcp_rack_min_rtt(struct tcp_conn *c, uint32_t rtt_ticks)
 {
-	uint64_t now_ns = c->stack->now_ns;
-
-	if (now_ns - c->min_rtt_at_ns > MIN_RTT_PERIOD_NS) { /* the least of the last two periods */
-		c->min_rtt_ns = c->min_rtt_next_ns;
-		c->min_rtt_next_ns = rtt_ns;
-		c->min_rtt_at_ns = now_ns;
+	if (c->stack->now_ms - c->min_rtt_at_ms >
+	    MIN_RTT_PERIOD_MS) { /* the least of the last two periods */
+		c->min_rtt_ticks = c->min_rtt_next_ticks;
+		c->min_rtt_next_ticks = rtt_ticks;
+		c->min_rtt_at_ms = c->stack->now_ms;
 	}
-	if (c->min_rtt_ns == 0 || rtt_ns < c->min_rtt_ns)
-		c->min_rtt_ns = rtt_ns;
-	if (c->min_rtt_next_ns == 0 || rtt_ns < c->min_rtt_next_ns)
-		c->min_rtt_next_ns = rtt_ns;
+	if (c->min_rtt_ticks == 0 || rtt_ticks < c->min_rtt_ticks)
+		c->min_rtt_ticks = rtt_ticks;
+	if (c->min_rtt_next_ticks == 0 || rtt_ticks < c->min_rtt_next_ticks)
+		c->min_rtt_next_ticks = rtt_ticks;
 }
 
 static bool sent_after(uint64_t a_ns, uint32_t a_end, uint64_t b_ns, uint32_t b_end)
@@ -56,37 +55,42 @@ static bool ambiguous(const struct tcp_conn *c, const struct tcp_segment *seg,
 	if ((c->flags & TCPF_TIMESTAMPS) != 0 && seg->opt.has_timestamp &&
 	    seq_lt(seg->opt.ts_echo, sent_ts))
 		return true;
-	return rtt_ns < c->min_rtt_ns;
+	return rtt_ns < tcp_ticks_ns(c->min_rtt_ticks);
 }
 
 void tcp_rack_delivered(struct tcp_conn *c, const struct tcp_segment *seg, const struct tcp_sent *r,
 			uint32_t end)
 {
 	uint64_t rtt_ns = c->stack->now_ns - r->xmit_ns;
+	struct tcp_flight *f = c->flight;
 
-	if ((c->flags & TCPF_FACK) == 0 || seq_gt(end, c->rack_fack)) {
-		c->rack_fack = end;
-		c->flags |= TCPF_FACK;
-	} else if (seq_lt(end, c->rack_fack) && (r->flags & TCP_SENT_AGAIN) == 0) {
+	if (!f->fack || seq_gt(end, f->rack_fack)) {
+		f->rack_fack = end;
+		f->fack = true;
+	} else if (seq_lt(end, f->rack_fack) && (r->flags & TCP_SENT_AGAIN) == 0) {
 		c->flags |= TCPF_REORDERED;
 	}
 	if (ambiguous(c, seg, r, rtt_ns))
 		return;
-	c->rack_rtt_ns = rtt_ns;
-	if (sent_after(r->xmit_ns, end, c->rack_xmit_ns, c->rack_end)) {
-		c->rack_xmit_ns = r->xmit_ns;
-		c->rack_end = end;
+	f->rack_rtt_ns = rtt_ns;
+	if (sent_after(r->xmit_ns, end, f->rack_xmit_ns, f->rack_end)) {
+		f->rack_xmit_ns = r->xmit_ns;
+		f->rack_end = end;
 	}
 }
 
 /* A repair was needless: allow for more reordering, once in a round trip. s6.2 step 4. */
 void tcp_rack_dsack(struct tcp_conn *c)
 {
-	c->dsack_seen = true;
-	if (c->dsack_round && seq_lt(c->snd_una, c->reo_round))
-		return;
-	c->dsack_round = true;
-	c->reo_round = c->snd_max;
+	struct tcp_flight *f = c->flight;
+
+	c->marks |= TCPM_DSACK_SEEN;
+	if (f != NULL) { /* without, all is acknowledged: the round trip is over */
+		if (f->dsack_round && seq_lt(c->snd_una, f->reo_round))
+			return;
+		f->dsack_round = true;
+		f->reo_round = c->snd_max;
+	}
 	c->reo_persist = REO_PERSIST;
 	if (c->reo_mult < REO_MULT_MAX)
 		c->reo_mult++;
@@ -99,11 +103,11 @@ static uint64_t reorder_window_ns(const struct tcp_conn *c)
 	uint64_t wnd_ns;
 
 	if ((c->flags & TCPF_REORDERED) == 0 &&
-	    ((c->flags & TCPF_RECOVERY) != 0 || c->sacked_bytes > (DUP_THRESH - 1) * c->mss))
+	    ((c->flags & TCPF_RECOVERY) != 0 || tcp_sacked(c) > (DUP_THRESH - 1u) * c->mss))
 		return 0;
-	wnd_ns = c->min_rtt_ns / 4 * (1u + c->reo_mult);
-	if (wnd_ns > c->srtt_ns)
-		wnd_ns = c->srtt_ns;
+	wnd_ns = tcp_ticks_ns(c->min_rtt_ticks) / 4 * (1u + c->reo_mult);
+	if (wnd_ns > tcp_ticks_ns(c->srtt_ticks))
+		wnd_ns = tcp_ticks_ns(c->srtt_ticks);
 	return wnd_ns > REO_WND_MIN_NS ? wnd_ns : REO_WND_MIN_NS;
 }
 
@@ -112,23 +116,24 @@ static uint64_t reorder_window_ns(const struct tcp_conn *c)
 static bool detect(struct tcp_conn *c, uint64_t *wait_ns_out)
 {
 	uint64_t now_ns = c->stack->now_ns, window_ns = reorder_window_ns(c);
+	struct tcp_flight *f = c->flight;
 	bool lost = false;
 
 	*wait_ns_out = 0;
-	if (c->rack_xmit_ns == 0)
+	if (f == NULL || f->rack_xmit_ns == 0)
 		return false;
-	list_for_each (node, &c->sent) {
+	list_for_each (node, &f->sent) {
 		struct tcp_sent *r = list_entry(node, struct tcp_sent, link);
 		uint64_t due_ns;
 
 		if (r->flags & (TCP_SENT_SACKED | TCP_SENT_LOST))
 			continue;
-		if (!sent_after(c->rack_xmit_ns, c->rack_end, r->xmit_ns, r->end))
+		if (!sent_after(f->rack_xmit_ns, f->rack_end, r->xmit_ns, r->end))
 			continue;
-		due_ns = r->xmit_ns + c->rack_rtt_ns + window_ns;
+		due_ns = r->xmit_ns + f->rack_rtt_ns + window_ns;
 		if (due_ns <= now_ns) {
 			r->flags |= TCP_SENT_LOST;
-			c->lost_bytes += r->end - r->start;
+			f->lost_bytes += r->end - r->start;
 			lost = true;
 		} else if (due_ns - now_ns > *wait_ns_out) {
 			*wait_ns_out = due_ns - now_ns;
@@ -166,28 +171,29 @@ void tcp_rack_recovered(struct tcp_conn *c)
 
 void tcp_prr_begin(struct tcp_conn *c, uint32_t flight)
 {
-	c->prr_delivered = c->prr_out = 0;
-	c->prr_flight = flight > 0 ? flight : 1;
+	c->flight->prr_delivered = c->flight->prr_out = 0;
+	c->flight->prr_flight = flight > 0 ? flight : 1;
 }
 
 /* RFC 6937 s3, with slow start reduction bound. */
 void tcp_prr_ack(struct tcp_conn *c, uint32_t delivered)
 {
 	uint32_t pipe = tcp_pipe(c), send = 0;
+	struct tcp_flight *f = c->flight;
 	uint64_t share;
 
-	c->prr_delivered += delivered;
+	f->prr_delivered += delivered;
 	if (pipe > c->ssthresh) {
-		share = ((uint64_t)c->prr_delivered * c->ssthresh + c->prr_flight - 1) /
-			c->prr_flight;
-		send = share > c->prr_out ? (uint32_t)(share - c->prr_out) : 0;
+		share = ((uint64_t)f->prr_delivered * c->ssthresh + f->prr_flight - 1) /
+			f->prr_flight;
+		send = share > f->prr_out ? (uint32_t)(share - f->prr_out) : 0;
 	} else {
-		uint32_t owed = c->prr_delivered > c->prr_out ? c->prr_delivered - c->prr_out : 0;
+		uint32_t owed = f->prr_delivered > f->prr_out ? f->prr_delivered - f->prr_out : 0;
 		uint32_t limit = (owed > delivered ? owed : delivered) + c->mss;
 
 		send = c->ssthresh - pipe < limit ? c->ssthresh - pipe : limit;
 	}
-	if (c->prr_out == 0 && send < c->mss)
+	if (f->prr_out == 0 && send < c->mss)
 		send = c->mss; /* the fast retransmission goes in any case */
 	c->cwnd = pipe + send > c->mss ? pipe + send : c->mss;
 }
@@ -197,18 +203,18 @@ void tcp_prr_ack(struct tcp_conn *c, uint32_t delivered)
 /* s7.2. 0: no probe, the retransmission timer serves. */
 uint64_t tcp_pto_ns(const struct tcp_conn *c)
 {
-	uint64_t pto_ns = 2 * c->srtt_ns;
+	uint64_t pto_ns = 2 * tcp_ticks_ns(c->srtt_ticks);
 	bool repairing = (c->flags & TCPF_RECOVER_SET) != 0 && seq_lt(c->snd_una, c->recover);
 
-	if ((c->flags & (TCPF_SACK | TCPF_TLP | TCPF_RECOVERY)) != TCPF_SACK || repairing ||
-	    c->state < TCP_ESTABLISHED || c->srtt_ns == 0 || c->sacked_bytes + c->lost_bytes != 0 ||
+	if (!tcp_scored(c) || (c->flags & (TCPF_TLP | TCPF_RECOVERY)) != 0 || repairing ||
+	    c->state < TCP_ESTABLISHED || c->srtt_ticks == 0 || tcp_sacked(c) + tcp_lost(c) != 0 ||
 	    c->backoff + c->timeouts != 0 || c->snd_nxt != c->snd_max)
 		return 0;
 	if (c->snd_max - c->snd_una <= c->mss)
 		pto_ns += WORST_DELAYED_ACK_NS;
 	if (pto_ns < PTO_MIN_NS)
 		pto_ns = PTO_MIN_NS;
-	return pto_ns < c->rto_ns ? pto_ns : 0;
+	return pto_ns < tcp_rto_ns(c) ? pto_ns : 0;
 }
 
 /* s7.3: something new if there is and it may go, else the last segment once more. */
@@ -235,7 +241,7 @@ void tcp_tlp_send(struct tcp_conn *c)
 	COUNT(c->stack, tcp_loss_probes);
 	c->flags |= TCPF_TLP;
 	c->flags &= ~TCPF_RTT_TIMED;
-	c->dsack_seen = false;
+	c->marks &= (uint8_t)~TCPM_DSACK_SEEN;
 	c->tlp_end = c->snd_max;
 }
 
@@ -244,13 +250,13 @@ void tcp_tlp_ack(struct tcp_conn *c, uint32_t ack)
 {
 	if ((c->flags & TCPF_TLP) == 0 || seq_lt(ack, c->tlp_end))
 		return;
-	if ((c->flags & TCPF_TLP_AGAIN) != 0 && !c->dsack_seen) {
+	if ((c->flags & TCPF_TLP_AGAIN) != 0 && (c->marks & TCPM_DSACK_SEEN) == 0) {
 		if (ack == c->tlp_end && (c->flags & TCPF_TLP_ACKED) == 0) {
 			c->flags |= TCPF_TLP_ACKED; /* a D-SACK may come yet */
 			return;
 		}
 		if (seq_gt(ack, c->tlp_end) && (c->flags & TCPF_RECOVERY) == 0) {
-			c->cc->loss(c, c->stack->now_ns);
+			tcp_cc(c)->loss(c, c->stack->now_ns);
 			if (c->cwnd > c->ssthresh)
 				c->cwnd = c->ssthresh;
 			if (c->flags & TCPF_ECN)

@@ -1,61 +1,107 @@
 /* What was sent and is not acknowledged: RFC 2018's scoreboard and RFC 8985's transmission times in
- * one.
+ * one, for connections that speak SACK.
  *
- * A sorted list of records that cover [snd_una, snd_max) without gaps, for connections that speak
- * SACK. A record is a run of bytes that left at one time and share a fate: under way, selectively
- * acknowledged, or lost. Runs are cut where a SACK block or a retransmission ends, so there are as
- * many as the last round trip's bursts and holes make, not one for each segment.
+ * Most flights left at one time and arrive whole: of them a connection remembers when (sent_tick),
+ * and nothing else. When more is to be known (something leaves later, a block arrives, something is
+ * lost) the stack lends a struct tcp_flight with a sorted list of records that cover [snd_una,
+ * snd_max) without gaps, until all is acknowledged. A record is a run of bytes that left at one
+ * time and share a fate: under way, selectively acknowledged, or lost. Runs are cut where a SACK
+ * block or a retransmission ends, so there are as many as the last round trip's bursts and holes
+ * make, not one for each segment.
  *
- * Records come from the stack's pool. Each connection can always have one; beyond that as many as
- * are left, so that none takes all. Without one nothing new is sent (as without an mbuf), a block
- * is forgotten (which costs a needless retransmission), a cut is made too wide. All is well again
- * with the next acknowledgement or timeout, which leaves one record.
+ * Where no struct tcp_flight is left, this flight is repaired as if there were no SACK
+ * (TCPM_BLIND). Each has room for one record; beyond that as many as are left in the stack's pool,
+ * so that none takes all. Without one nothing new is sent (as without an mbuf), a block is
+ * forgotten (which costs a needless retransmission), a cut is made too wide. All is well again with
+ * the next acknowledgement or timeout, which leaves one record.
  */
 #include "daemon/net/net_internal.h"
 
-static struct tcp_sent *first(const struct tcp_conn *c)
+static struct tcp_sent *first(const struct tcp_flight *f)
 {
-	return list_empty(&c->sent) ? NULL
-				    : list_entry(list_first(&c->sent), struct tcp_sent, link);
+	return list_empty(&f->sent) ? NULL
+				    : list_entry(list_first(&f->sent), struct tcp_sent, link);
 }
 
-static struct tcp_sent *last(const struct tcp_conn *c)
+static struct tcp_sent *last(const struct tcp_flight *f)
 {
-	return list_empty(&c->sent) ? NULL : list_entry(list_last(&c->sent), struct tcp_sent, link);
+	return list_empty(&f->sent) ? NULL : list_entry(list_last(&f->sent), struct tcp_sent, link);
 }
 
 static bool may_have(const struct tcp_conn *c)
 {
-	const struct net_stack *s = c->stack;
-	uint32_t left = s->sent_pool.free_count, kept = s->conns_n - s->sent_conns;
+	uint32_t left = c->stack->sent_pool.free_count;
 
-	if (c->sent_n == 0)
-		return left > 0;
-	return left > kept && c->sent_n <= left - kept;
+	return !c->flight->own_used || (left > 0 && c->flight->sent_n <= left);
 }
 
 /* A record before `next`. NULL if there is none to be had. */
 static struct tcp_sent *record_new(struct tcp_conn *c, struct list *next, uint32_t start,
 				   uint32_t end)
 {
+	struct tcp_flight *f = c->flight;
 	struct tcp_sent *r;
 
 	if (!may_have(c))
 		return NULL;
-	r = pool_get(&c->stack->sent_pool);
+	r = f->own_used ? pool_get(&c->stack->sent_pool) : &f->own;
+	if (r == &f->own)
+		f->own_used = true;
 	*r = (struct tcp_sent){.start = start, .end = end};
 	list_insert(&r->link, next->prev, next);
-	if (c->sent_n++ == 0)
-		c->stack->sent_conns++;
+	f->sent_n++;
 	return r;
 }
 
 static void record_free(struct tcp_conn *c, struct tcp_sent *r)
 {
+	struct tcp_flight *f = c->flight;
+
 	list_del(&r->link);
-	pool_put(&c->stack->sent_pool, r);
-	if (--c->sent_n == 0)
-		c->stack->sent_conns--;
+	f->sent_n--;
+	if (r == &f->own)
+		f->own_used = false;
+	else
+		pool_put(&c->stack->sent_pool, r);
+}
+
+/* From "all at sent_tick" to a record that says the same. False if nothing can be lent. */
+static bool flight_borrow(struct tcp_conn *c)
+{
+	struct net_stack *s = c->stack;
+	struct tcp_flight *f = c->flight;
+	struct tcp_sent *r;
+
+	if (f != NULL)
+		return true;
+	f = pool_get_zero(&s->flight_pool);
+	if (f == NULL) {
+		COUNT(s, tcp_flights_blind);
+		c->marks |= TCPM_BLIND;
+		c->dupacks = 0;
+		return false;
+	}
+	list_init(&f->sent);
+	f->again = (struct tcp_cursor){c->sq_head, c->sq_seq};
+	c->flight = f;
+	if (c->snd_una != c->snd_max) {
+		r = record_new(c, &f->sent, c->snd_una, c->snd_max);
+		r->xmit_ns = s->now_ns - tcp_ticks_ns(s->now_tick - c->sent_tick);
+	}
+	return true;
+}
+
+void tcp_flight_end(struct tcp_conn *c)
+{
+	struct tcp_sent *r;
+
+	c->marks &= (uint8_t)~TCPM_BLIND;
+	if (c->flight == NULL)
+		return;
+	while ((r = first(c->flight)) != NULL)
+		record_free(c, r);
+	pool_put(&c->stack->flight_pool, c->flight);
+	c->flight = NULL;
 }
 
 /* The bytes of `r` change from its fate to another one, or go (`flags` -1). */
@@ -64,9 +110,9 @@ static void account(struct tcp_conn *c, const struct tcp_sent *r, int sign)
 	uint32_t bytes = r->end - r->start;
 
 	if (r->flags & TCP_SENT_SACKED)
-		c->sacked_bytes += sign > 0 ? bytes : -bytes;
+		c->flight->sacked_bytes += sign > 0 ? bytes : -bytes;
 	else if (r->flags & TCP_SENT_LOST)
-		c->lost_bytes += sign > 0 ? bytes : -bytes;
+		c->flight->lost_bytes += sign > 0 ? bytes : -bytes;
 }
 
 static void fate_set(struct tcp_conn *c, struct tcp_sent *r, uint8_t flags)
@@ -93,9 +139,9 @@ bool tcp_sent_room(const struct tcp_conn *c, uint32_t seq)
 {
 	const struct tcp_sent *tail;
 
-	if ((c->flags & TCPF_SACK) == 0 || seq_lt(seq, c->snd_max))
+	if (c->flight == NULL || seq_lt(seq, c->snd_max))
 		return true;
-	tail = last(c);
+	tail = last(c->flight);
 	return may_have(c) ||
 	       (tail != NULL && (tail->flags & (TCP_SENT_SACKED | TCP_SENT_LOST)) == 0);
 }
@@ -103,7 +149,7 @@ bool tcp_sent_room(const struct tcp_conn *c, uint32_t seq)
 /* [start, end) of what was sent before is on its way again. */
 static void sent_again(struct tcp_conn *c, uint32_t start, uint32_t end)
 {
-	list_for_each_safe (node, &c->sent) {
+	list_for_each_safe (node, &c->flight->sent) {
 		struct tcp_sent *r = list_entry(node, struct tcp_sent, link), *behind;
 
 		if (seq_le(r->end, start))
@@ -129,56 +175,62 @@ void tcp_sent_note(struct tcp_conn *c, uint32_t start, uint32_t end)
 	uint64_t now_ns = c->stack->now_ns;
 	struct tcp_sent *tail;
 
-	if ((c->flags & TCPF_SACK) == 0)
+	if (!tcp_scored(c) || start == end)
 		return;
+	if (c->flight == NULL) {
+		uint32_t tick = c->stack->now_tick;
+
+		if (start == c->snd_max && (c->snd_una == c->snd_max || c->sent_tick == tick)) {
+			c->sent_tick = tick;
+			return;
+		}
+		if (!flight_borrow(c))
+			return;
+	}
 	if (seq_lt(start, c->snd_max)) {
 		sent_again(c, start, seq_min(end, c->snd_max));
 		start = seq_min(end, c->snd_max);
 	}
 	if (start == end)
 		return;
-	tail = last(c);
+	tail = last(c->flight);
 	if (tail != NULL && tail->flags == 0 && tail->xmit_ns == now_ns) {
 		tail->end = end;
 		return;
 	}
-	tail = record_new(c, &c->sent, start, end);
+	tail = record_new(c, &c->flight->sent, start, end);
 	if (tail == NULL) { /* tcp_sent_room() has looked: the last one takes it */
-		tail = last(c);
+		tail = last(c->flight);
 		tail->end = end;
 	}
 	tail->xmit_ns = now_ns;
 }
 
-void tcp_sent_forget(struct tcp_conn *c)
-{
-	struct tcp_sent *r;
-
-	while ((r = first(c)) != NULL)
-		record_free(c, r);
-	c->sacked_bytes = c->lost_bytes = 0;
-}
-
 /* RFC 2018 s8: after a timeout nothing selectively acknowledged is relied on. All in one record. */
 void tcp_sent_lose_all(struct tcp_conn *c)
 {
-	struct tcp_sent *r = first(c);
+	struct tcp_flight *f;
+	struct tcp_sent *r;
 
-	if (r == NULL)
+	if (!tcp_scored(c) || c->snd_una == c->snd_max || !flight_borrow(c))
 		return;
-	while (last(c) != r)
-		record_free(c, last(c));
+	f = c->flight;
+	r = first(f);
+	while (last(f) != r)
+		record_free(c, last(f));
 	r->end = c->snd_max;
 	r->flags = TCP_SENT_LOST;
-	c->sacked_bytes = 0;
-	c->lost_bytes = r->end - r->start;
+	f->sacked_bytes = 0;
+	f->lost_bytes = r->end - r->start;
 }
 
 void tcp_sent_acked(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t una)
 {
 	struct tcp_sent *r;
 
-	while ((r = first(c)) != NULL && seq_lt(r->start, una)) {
+	if (c->flight == NULL)
+		return;
+	while ((r = first(c->flight)) != NULL && seq_lt(r->start, una)) {
 		uint32_t end = seq_min(r->end, una);
 
 		if ((r->flags & TCP_SENT_SACKED) == 0)
@@ -199,7 +251,7 @@ static bool block_take(struct tcp_conn *c, const struct tcp_segment *seg, uint32
 {
 	bool news = false;
 
-	list_for_each_safe (node, &c->sent) {
+	list_for_each_safe (node, &c->flight->sent) {
 		struct tcp_sent *r = list_entry(node, struct tcp_sent, link);
 
 		if (seq_le(r->end, start) || (r->flags & TCP_SENT_SACKED) != 0)
@@ -236,6 +288,8 @@ bool tcp_sack_update(struct tcp_conn *c, const struct tcp_segment *seg)
 		}
 		if (seq_ge(b.start, b.end) || seq_gt(b.end, c->snd_max) || seq_le(b.start, una))
 			continue;
+		if (!flight_borrow(c))
+			return false;
 		news |= block_take(c, seg, b.start, b.end);
 	}
 	return news;
@@ -243,9 +297,9 @@ bool tcp_sack_update(struct tcp_conn *c, const struct tcp_segment *seg)
 
 uint32_t tcp_sack_skip(const struct tcp_conn *c, uint32_t seq)
 {
-	if (c->sacked_bytes == 0)
+	if (tcp_sacked(c) == 0)
 		return seq;
-	list_for_each (node, &c->sent) {
+	list_for_each (node, &c->flight->sent) {
 		const struct tcp_sent *r = list_entry(node, struct tcp_sent, link);
 
 		if (seq_le(r->start, seq) && seq_lt(seq, r->end)) {
@@ -259,9 +313,9 @@ uint32_t tcp_sack_skip(const struct tcp_conn *c, uint32_t seq)
 
 bool tcp_sent_first_lost(const struct tcp_conn *c, uint32_t below, struct tcp_sack_block *hole_out)
 {
-	if (c->lost_bytes == 0)
+	if (tcp_lost(c) == 0)
 		return false;
-	list_for_each (node, &c->sent) {
+	list_for_each (node, &c->flight->sent) {
 		const struct tcp_sent *r = list_entry(node, struct tcp_sent, link);
 
 		if (seq_ge(r->start, below))

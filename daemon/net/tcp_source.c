@@ -93,42 +93,54 @@ void tcp_source_enter(struct tcp_conn *c, bool half_open)
 
 	if (s->sources == NULL)
 		return;
-	key = source_key(s, &c->remote);
+	key = source_key(s, &c->key.remote);
 	pp = source_place(s, &key);
 	if (*pp == NULL) {
 		*pp = pool_get(&s->source_pool); /* one for each connection there may be */
 		**pp = key;
 	}
-	c->source = *pp;
+	c->marks |= TCPM_SOURCE;
 	if (half_open)
-		c->source->half_open++;
+		(*pp)->half_open++;
 	else
-		c->source->connections++;
+		(*pp)->connections++;
+}
+
+/* Where the entry stands that counts `c`. */
+static struct tcp_source **source_of(const struct tcp_conn *c)
+{
+	struct tcp_source key = source_key(c->stack, &c->key.remote);
+
+	return source_place(c->stack, &key);
 }
 
 void tcp_source_established(struct tcp_conn *c)
 {
-	if (c->source == NULL)
+	struct tcp_source *src;
+
+	if ((c->marks & TCPM_SOURCE) == 0)
 		return;
-	c->source->half_open--;
-	c->source->connections++;
+	src = *source_of(c);
+	src->half_open--;
+	src->connections++;
 }
 
 void tcp_source_leave(struct tcp_conn *c, bool half_open)
 {
 	struct net_stack *s = c->stack;
-	struct tcp_source *src = c->source, **pp;
+	struct tcp_source *src, **pp;
 
-	if (src == NULL)
+	if ((c->marks & TCPM_SOURCE) == 0)
 		return;
-	c->source = NULL;
+	c->marks &= (uint8_t)~TCPM_SOURCE;
+	pp = source_of(c);
+	src = *pp;
 	if (half_open)
 		src->half_open--;
 	else
 		src->connections--;
 	if (src->half_open + src->connections != 0)
 		return;
-	pp = source_place(s, src);
 	*pp = src->hash_next;
 	pool_put(&s->source_pool, src);
 }

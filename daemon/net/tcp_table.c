@@ -10,23 +10,20 @@
 
 void flow_key_make(struct flow_key *k, const struct net_addr *local, const struct net_addr *remote)
 {
-	memcpy(k->local, local->bytes, 16);
-	memcpy(k->remote, remote->bytes, 16);
-	k->local_port = local->port;
-	k->remote_port = remote->port;
-	k->family = local->family;
+	k->local = *local;
+	k->remote = *remote;
 }
 
 static uint64_t flow_hash(const struct siphash_key *key, const struct flow_key *k)
 {
-	uint32_t v4[3];
+	size_t each = k->local.family == NET_FAMILY_IPV4 ? 4 : 16;
+	uint8_t bytes[36];
 
-	if (k->family != NET_FAMILY_IPV4)
-		return siphash24(key, k, sizeof(*k));
-	memcpy(&v4[0], k->local, 4);
-	memcpy(&v4[1], k->remote, 4);
-	v4[2] = (uint32_t)k->local_port << 16 | k->remote_port;
-	return siphash24(key, v4, sizeof(v4));
+	memcpy(bytes, k->local.bytes, each);
+	memcpy(bytes + each, k->remote.bytes, each);
+	memcpy(bytes + 2 * each, &k->local.port, 2);
+	memcpy(bytes + 2 * each + 2, &k->remote.port, 2);
+	return siphash24(key, bytes, 2 * each + 4);
 }
 
 static uint32_t flow_bucket(const struct net_stack *s, const struct flow_key *k)
@@ -36,7 +33,7 @@ static uint32_t flow_bucket(const struct net_stack *s, const struct flow_key *k)
 
 static bool flow_equal(const struct flow_key *a, const struct flow_key *b)
 {
-	return memcmp(a, b, sizeof(*a)) == 0;
+	return net_addr_equal(&a->remote, &b->remote) && net_addr_equal(&a->local, &b->local);
 }
 
 struct tcp_conn *tcp_table_find(struct net_stack *s, const struct flow_key *k)
@@ -134,8 +131,6 @@ void tcp_time_wait_enter(struct tcp_conn *c)
 	}
 	memset(tw, 0, sizeof(*tw));
 	tw->key = c->key;
-	tw->local = c->local;
-	tw->remote = c->remote;
 	tw->snd_nxt = c->snd_max;
 	tw->rcv_nxt = c->rcv_nxt;
 	tw->rcv_wnd = c->rcv_adv - c->rcv_nxt;

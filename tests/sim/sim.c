@@ -472,6 +472,7 @@ static bool stack_draw(struct sim *sim, int side)
 	c.tcp.send_buffer = (uint32_t)pick(sim, buffers, 5);
 	c.tcp.ooo_ranges_max = (uint32_t)between(sim, 1, 64);
 	c.tcp.ooo_mbufs_max = (uint32_t)between(sim, 4, 2048);
+	c.tcp.flights_max = chance(sim, 0.2) ? (uint32_t)between(sim, 1, 4) : 0;
 	c.tcp.copy_bytes_max = (uint32_t)between(sim, 0, 1500);
 	c.tcp.half_open_ns = LIMIT_NS;
 	c.tcp.orphan_ns = LIMIT_NS;
@@ -589,7 +590,11 @@ static const char *ranges_wrong(const struct tcp_conn *c, uint32_t *mbufs)
 {
 	uint32_t from = c->rcv_nxt, n = 0, held = 0;
 
-	list_for_each (node, &c->ranges) {
+	if (c->ooo == NULL)
+		return NULL;
+	if (list_empty(&c->ooo->ranges))
+		return "room for out-of-order data is held for nothing";
+	list_for_each (node, &c->ooo->ranges) {
 		const struct tcp_range *r = list_entry(node, struct tcp_range, link);
 
 		if (!seq_lt(from, r->start) || !seq_lt(r->start, r->end))
@@ -599,7 +604,7 @@ static const char *ranges_wrong(const struct tcp_conn *c, uint32_t *mbufs)
 		n++;
 	}
 	*mbufs += held;
-	if (n != c->ranges_n || held != c->ranges_mbufs)
+	if (n != c->ooo->ranges_n || held != c->ooo->mbufs)
 		return "out-of-order intervals are miscounted";
 	return NULL;
 }
@@ -621,7 +626,11 @@ static const char *records_wrong(const struct tcp_conn *c)
 {
 	uint32_t at = c->snd_una, n = 0, sacked = 0, lost = 0;
 
-	list_for_each (node, &c->sent) {
+	if (c->flight == NULL)
+		return NULL;
+	if (c->snd_una == c->snd_max)
+		return "a record of what is under way is held for nothing";
+	list_for_each (node, &c->flight->sent) {
 		const struct tcp_sent *r = list_entry(node, struct tcp_sent, link);
 
 		if (r->start != at || !seq_lt(r->start, r->end))
@@ -633,9 +642,10 @@ static const char *records_wrong(const struct tcp_conn *c)
 		at = r->end;
 		n++;
 	}
-	if ((c->flags & TCPF_SACK) != 0 && c->state >= TCP_ESTABLISHED && at != c->snd_max)
+	if (c->state < TCP_ESTABLISHED || at != c->snd_max)
 		return "records of what was sent do not end at snd_max";
-	if (n != c->sent_n || sacked != c->sacked_bytes || lost != c->lost_bytes)
+	if (n != c->flight->sent_n || sacked != c->flight->sacked_bytes ||
+	    lost != c->flight->lost_bytes)
 		return "records of what was sent are miscounted";
 	return NULL;
 }
@@ -643,10 +653,12 @@ static const char *records_wrong(const struct tcp_conn *c)
 /* After a flush: whatever waits has a timer, or stands on the list for the next flush. */
 static const char *timers_wrong(const struct tcp_conn *c)
 {
-	bool rto = wheel_timer_armed(&c->rto_timer), dirty = (c->flags & TCPF_DIRTY) != 0;
+	bool rto = tcp_rto_armed(c), dirty = (c->flags & TCPF_DIRTY) != 0;
+	bool life = c->life_due_ns != TCP_NEVER, ack = c->ack_due_ns != TCP_NEVER;
+	bool armed = wheel_timer_armed(&c->timer);
 	bool opening = c->state <= TCP_SYN_RECEIVED;
 
-	if ((opening || (c->flags & TCPF_ORPHAN) != 0) && !wheel_timer_armed(&c->life_timer))
+	if ((opening || (c->flags & TCPF_ORPHAN) != 0) && !life)
 		return "a handshake or an orphan without end";
 	if (c->snd_una != c->snd_max && !rto)
 		return "something unacked, no retransmission timer";
@@ -654,10 +666,18 @@ static const char *timers_wrong(const struct tcp_conn *c)
 		return "something to send, no timer";
 	if (rto && !opening && c->snd_una == c->snd_max && (c->flags & TCPF_PERSIST) == 0)
 		return "a retransmission timer for nothing";
-	if (!dirty && c->ack_due > 0 && !wheel_timer_armed(&c->ack_timer))
+	if (!dirty && c->ack_due > 0 && !ack)
 		return "something to ack, no timer";
+	if (ack && c->ack_due == 0)
+		return "an ACK timer for nothing";
 	if (!dirty && (c->flags & TCPF_ACK_NOW) != 0)
 		return "an ACK that is due was not sent";
+	if (!dirty && armed != (rto || ack || life))
+		return armed ? "a timer runs for nothing" : "a deadline without a timer";
+	if (armed &&
+	    (c->timer.deadline_ns > c->rto_due_ns || c->timer.deadline_ns > c->ack_due_ns ||
+	     c->timer.deadline_ns > c->life_due_ns))
+		return "the timer comes too late";
 	return NULL;
 }
 
@@ -678,7 +698,7 @@ static void check_stack(struct sim *sim, int side)
 				wrong = ranges_wrong(c, &mbufs);
 			if (wrong != NULL || (c->flags & TCPF_DEAD) != 0)
 				fail(sim, "side %d port %u %s at %" PRIu64 " ns: %s", side,
-				     c->remote.port, tcp_state_name(c->state), sim->now_ns,
+				     c->key.remote.port, tcp_state_name(c->state), sim->now_ns,
 				     wrong != NULL ? wrong : "dead in the table");
 		}
 	}
