@@ -36,6 +36,7 @@
 #define CONFIG_ADDRESSES_MAX    8
 #define CONFIG_LISTENERS_MAX    32
 #define CONFIG_HOSTS_MAX        64
+#define CONFIG_ENDPOINTS_MAX    64 /* processes of one host name */
 #define CONFIG_HOST_UIDS_MAX    32
 #define CONFIG_HOST_WORKERS_MAX 64
 #define CONFIG_SERVICES_MAX     256
@@ -342,10 +343,66 @@ struct config_host {
 	uint64_t stall_timeout_ns;
 	uint64_t release_timeout_ns;
 	uint32_t calls_max;   /* of one process and daemon worker */
+	uint64_t memory_max;  /* bytes of to_host taken by one process's calls on one daemon worker;
+				 0: all of its part */
+	uint32_t share;       /* of a daemon worker's work, against other processes */
 	uint32_t methods_max; /* that one process may serve */
 };
 
-enum config_balance { CONFIG_BALANCE_ROUND_ROBIN, CONFIG_BALANCE_LEAST_OUTSTANDING };
+/* The same order as enum picker_policy (daemon/balance/picker.h). */
+enum config_policy {
+	CONFIG_ROUND_ROBIN,
+	CONFIG_WEIGHTED,
+	CONFIG_LEAST_OUTSTANDING,
+	CONFIG_POWER_OF_TWO,
+	CONFIG_CONSISTENT_HASH,
+};
+
+enum config_hash_by { CONFIG_HASH_CONNECTION, CONFIG_HASH_METADATA, CONFIG_HASH_FIELD };
+enum config_sticky_by { CONFIG_STICKY_NONE, CONFIG_STICKY_CONNECTION, CONFIG_STICKY_METADATA };
+
+#define CONFIG_FIELD_DEPTH_MAX 8
+
+struct config_hash {
+	int by; /* enum config_hash_by */
+	char key[CONFIG_NAME_MAX + 1];
+	uint32_t field[CONFIG_FIELD_DEPTH_MAX]; /* `key` as field numbers, outermost first */
+	uint32_t field_n;
+	uint32_t slots;
+};
+
+struct config_sticky {
+	int by; /* enum config_sticky_by */
+	char key[CONFIG_NAME_MAX + 1];
+	uint32_t entries;
+};
+
+struct config_ejection {
+	uint32_t consecutive; /* 0: not by this */
+	uint32_t percent;     /* 0: not by this */
+	uint32_t deviation;   /* thousandths; 0: not by this */
+	uint32_t members_min;
+	uint32_t calls_min;
+	uint64_t interval_ns;
+	uint64_t time_ns, time_max_ns;
+	uint32_t share_max;
+	uint32_t statuses; /* bit per gRPC status code that is a failure */
+};
+
+/* Which of several gets a call; also for what is no service of ours. */
+struct config_balance {
+	int policy;                         /* enum config_policy */
+	uint32_t weights[CONFIG_HOSTS_MAX]; /* by place in `hosts`; none given: all 1 */
+	uint32_t weights_n;
+	struct config_hash hash;
+	struct config_sticky sticky;
+	bool locality;
+	uint32_t locality_spill; /* 0: none */
+	uint32_t subset;         /* 0: all */
+	uint64_t slow_start_ns;  /* 0: none */
+	uint32_t slow_start_percent;
+	struct config_ejection ejection;
+};
 
 #define CONFIG_MANIFEST_MAX 1023
 
@@ -362,7 +419,7 @@ struct config_service {
 	char name[CONFIG_SERVICE_MAX + 1];
 	uint32_t hosts[CONFIG_HOSTS_MAX]; /* indices into config->hosts: who may serve it */
 	uint32_t hosts_n;
-	int balance;                          /* enum config_balance */
+	struct config_balance balance;
 	uint32_t workers[CONFIG_WORKERS_MAX]; /* indices into config->workers; empty in the file:
 						 all */
 	uint32_t workers_n;

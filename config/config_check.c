@@ -2,6 +2,7 @@
  * and nodes that must exist. Each finding stands at the key that would have to change; what is
  * absent from the file is blamed on its object. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -595,6 +596,13 @@ static void check_service_sizes(const struct check *c, const struct config_servi
 		const struct config_host *h = &c->cfg->hosts[s->hosts[i]];
 		uint64_t rings = (uint64_t)h->workers_max * h->lane_slots * SLOT_BYTES;
 
+		if (h->memory_max != 0 && s->limits.linear_bytes_max > h->memory_max)
+			config_sink_node(
+				c->sink, blame(c, element(c, "hosts", s->hosts[i]), "memory_max"),
+				"%s is less than linear_bytes_max (%s) of service %s, expected at "
+				"least that",
+				config_size_format(h->memory_max, have),
+				config_size_format(s->limits.linear_bytes_max, need), s->name);
 		if (s->limits.linear_bytes_max + rings > h->to_host / workers)
 			config_sink_node(
 				c->sink, blame(c, element(c, "hosts", s->hosts[i]), "to_host"),
@@ -637,6 +645,63 @@ static bool clients_known(const struct config *cfg, uint32_t service)
 	return false;
 }
 
+/* "2.1" as numbers. */
+static bool field_path_parse(const char *text, struct config_hash *h)
+{
+	h->field_n = 0;
+	do {
+		char *end;
+		unsigned long n;
+
+		if (*text < '1' || *text > '9' || h->field_n == CONFIG_FIELD_DEPTH_MAX)
+			return false;
+		n = strtoul(text, &end, 10);
+		if (n > 536870911) /* of protobuf */
+			return false;
+		h->field[h->field_n++] = (uint32_t)n;
+		text = end;
+	} while (*text++ == '.');
+	return text[-1] == '\0';
+}
+
+static void check_metadata_key(const struct check *c, const char *key, const struct doc_node *node)
+{
+	if (key[0] == '\0' || key[strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789_.-")] != '\0')
+		config_sink_node(c->sink, blame(c, node, "key"),
+				 "expected the name of a metadata entry, in lower case");
+}
+
+/* Of `targets` things, named as `what`. */
+static void check_balance(const struct check *c, struct config_balance *b, uint32_t targets,
+			  const char *what, const struct doc_node *node)
+{
+	const struct doc_node *balance = doc_member(node, "balance");
+	const struct doc_node *hash = doc_member(balance, "hash");
+	const struct doc_node *sticky = doc_member(balance, "sticky");
+
+	if (b->weights_n != 0 && b->weights_n != targets)
+		config_sink_node(c->sink, doc_member(balance, "weights"),
+				 "has %u elements, expected one for each of %s (%u)", b->weights_n,
+				 what, targets);
+	if (b->hash.by == CONFIG_HASH_METADATA)
+		check_metadata_key(c, b->hash.key, hash);
+	if (b->hash.by == CONFIG_HASH_FIELD && !field_path_parse(b->hash.key, &b->hash))
+		config_sink_node(c->sink, blame(c, hash, "key"),
+				 "expected numbers of at most %d fields with dots, like \"2.1\"",
+				 CONFIG_FIELD_DEPTH_MAX);
+	if (b->sticky.by == CONFIG_STICKY_METADATA)
+		check_metadata_key(c, b->sticky.key, sticky);
+	if (hash != NULL && b->policy != CONFIG_CONSISTENT_HASH)
+		config_sink_node(c->sink, hash,
+				 "stands beside another policy, expected consistent_hash with it");
+	if (b->weights_n != 0 && b->policy == CONFIG_ROUND_ROBIN)
+		config_sink_node(c->sink, doc_member(balance, "weights"),
+				 "are nothing to round_robin, expected \"weighted\"");
+	if (b->ejection.time_max_ns < b->ejection.time_ns)
+		config_sink_node(c->sink, blame(c, doc_member(balance, "ejection"), "time_max"),
+				 "is less than time, expected at least that");
+}
+
 static void check_service(const struct check *c, uint32_t index)
 {
 	struct config_service *s = &c->cfg->services[index];
@@ -663,6 +728,7 @@ static void check_service(const struct check *c, uint32_t index)
 	if (s->workers_n == 0)
 		for (uint32_t w = 0; w < c->cfg->workers_n && w < CONFIG_WORKERS_MAX; w++)
 			s->workers[s->workers_n++] = w;
+	check_balance(c, &s->balance, s->hosts_n, "hosts", node);
 	service_limits_default(c->cfg, &s->limits, doc_member(node, "limits"));
 	check_service_sizes(c, s, node);
 	if (s->allow_n > 0 && !clients_known(c->cfg, index))

@@ -52,8 +52,22 @@ static json_t *quantity_pattern(const struct config_unit *units)
 	return text(buf);
 }
 
+/* "a,b" as an array. */
+static json_t *schema_words(const char *words)
+{
+	json_t *array = json_array();
+
+	for (size_t n; *words != '\0'; words += n + (words[n] == ',')) {
+		n = strcspn(words, ",");
+		json_array_append_new(array, json_stringn(words, n));
+	}
+	return array;
+}
+
 static json_t *schema_default(const struct field *f)
 {
+	if (f->type == FIELD_ENUMS)
+		return schema_words(f->def);
 	if (f->type == FIELD_BOOL)
 		return json_boolean(strcmp(f->def, "true") == 0);
 	if (f->type == FIELD_INT)
@@ -114,6 +128,18 @@ static json_t *schema_enum(const struct field *f)
 	return s;
 }
 
+/* An object, or a string that stands for one. */
+static json_t *schema_object(const struct field *f)
+{
+	const struct field *word = f->sub->fields;
+
+	if (f->shorthand == NULL)
+		return schema_ref(f);
+	while (strcmp(word->key, f->shorthand) != 0)
+		word++;
+	return json_pack("{s: [o, o]}", "anyOf", schema_enum(word), schema_ref(f));
+}
+
 static json_t *schema_refs(const struct field *f)
 {
 	char pattern[256];
@@ -149,6 +175,8 @@ static json_t *schema_type(const struct field *f)
 		return s;
 	case FIELD_ENUM:
 		return schema_enum(f);
+	case FIELD_ENUMS:
+		return schema_array(f, schema_enum(f));
 	case FIELD_STRING:
 		return schema_string(f, config_format_pattern(f->format));
 	case FIELD_MODE:
@@ -158,7 +186,7 @@ static json_t *schema_type(const struct field *f)
 	case FIELD_MAC:
 		return schema_string(f, mac_pattern);
 	case FIELD_OBJECT:
-		return schema_ref(f);
+		return schema_object(f);
 	case FIELD_OBJECTS:
 		return schema_array(f, schema_ref(f));
 	case FIELD_ITEMS:
@@ -253,6 +281,9 @@ static void type_print(const struct field *f)
 		printf("%s, %s to %s", f->type == FIELD_SIZE ? "size" : "duration",
 		       range_format(f, f->min, lo), range_format(f, f->max, hi));
 		break;
+	case FIELD_ENUMS:
+		printf("array of ");
+		/* fall through */
 	case FIELD_ENUM:
 		for (int i = 0; f->choices[i] != NULL; i++)
 			printf("%s`\"%s\"`", i > 0 ? ", " : "", f->choices[i]);
@@ -267,7 +298,10 @@ static void type_print(const struct field *f)
 		printf("MAC address");
 		break;
 	case FIELD_OBJECT:
-		printf("object");
+		if (f->shorthand != NULL)
+			printf("object, or its `%s` alone", f->shorthand);
+		else
+			printf("object");
 		break;
 	case FIELD_OBJECTS:
 		printf("%u to %u objects", f->items_min, f->items_max);
@@ -302,7 +336,7 @@ static void default_print(const struct field *f)
 		printf("%s", f->def_is);
 	else if (f->def == NULL)
 		printf("%s", f->type == FIELD_OBJECT ? "as below" : "none");
-	else if (f->type == FIELD_BOOL || f->type == FIELD_INT)
+	else if (f->type == FIELD_BOOL || f->type == FIELD_INT || f->type == FIELD_ENUMS)
 		printf("`%s`", f->def);
 	else
 		printf("`\"%s\"`", f->def);

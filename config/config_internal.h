@@ -84,6 +84,7 @@ enum field_type {
 	FIELD_SIZE,     /* uint64_t, "64MiB" */
 	FIELD_DURATION, /* uint64_t, "15ms" */
 	FIELD_ENUM,     /* int, one of `choices` */
+	FIELD_ENUMS,    /* uint32_t, a bit for each of `choices` in the array; `def`: with commas */
 	FIELD_STRING,   /* char[max + 1], of `format` */
 	FIELD_MODE,     /* uint32_t, "0660" */
 	FIELD_ADDRESS,  /* struct config_address */
@@ -121,6 +122,7 @@ struct field {
 	uint32_t items_min, items_max;
 	const char *const *choices; /* NULL-terminated */
 	const struct field_table *sub;
+	const char *shorthand; /* FIELD_OBJECT: a string stands for an object with this key alone */
 	const char *help;
 };
 
@@ -133,6 +135,7 @@ struct field_table {
 };
 
 extern const struct field_table config_table;
+extern const struct field_table balance_table; /* config_table_balance.c: struct config_balance */
 
 /* ---- reading and checking ------------------------------------------------------------------- */
 

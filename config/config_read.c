@@ -144,6 +144,22 @@ static void read_enum(struct reader *r, const struct field *f, const struct doc_
 				 expected);
 }
 
+/* One bit for each element; the array is of an allowed length. */
+static void read_enums(struct reader *r, const struct field *f, const struct doc_node *node,
+		       uint32_t *out)
+{
+	uint32_t bits = 0;
+
+	for (const struct doc_node *e = node->first; e != NULL; e = e->next) {
+		int choice = -1;
+
+		read_enum(r, f, e, &choice);
+		if (choice >= 0)
+			bits |= UINT32_C(1) << choice;
+	}
+	*out = bits;
+}
+
 /* A string of the field's format and length, or NULL and a finding. */
 static const char *checked_string(struct reader *r, const struct field *f,
 				  const struct doc_node *node)
@@ -269,6 +285,18 @@ static void read_array(struct reader *r, const struct field *f, char *base,
 }
 
 static void read_field(struct reader *r, const struct field *f, char *base,
+		       const struct doc_node *node);
+
+/* A string where an object may stand: the value of its foremost key. */
+static void read_shorthand(struct reader *r, const struct field *f, void *base,
+			   const struct doc_node *node)
+{
+	for (size_t i = 0; i < f->sub->fields_n; i++)
+		if (strcmp(f->sub->fields[i].key, f->shorthand) == 0)
+			read_field(r, &f->sub->fields[i], base, node);
+}
+
+static void read_field(struct reader *r, const struct field *f, char *base,
 		       const struct doc_node *node)
 {
 	void *at = base + f->offset;
@@ -307,6 +335,10 @@ static void read_field(struct reader *r, const struct field *f, char *base,
 		if (text != NULL)
 			strcpy(at, text);
 		break;
+	case FIELD_ENUMS:
+		if (array_fits(r, f, node))
+			read_enums(r, f, node, at);
+		break;
 	case FIELD_MODE:
 		read_mode(r, node, at);
 		break;
@@ -317,12 +349,34 @@ static void read_field(struct reader *r, const struct field *f, char *base,
 		read_mac(r, node, at, (bool *)(void *)(base + f->count_offset));
 		break;
 	case FIELD_OBJECT:
-		read_object(r, f->sub, at, node);
+		if (f->shorthand != NULL && json_is_string(node->value))
+			read_shorthand(r, f, at, node);
+		else
+			read_object(r, f->sub, at, node);
 		break;
 	default:
 		read_array(r, f, base, node);
 		break;
 	}
+}
+
+/* "a,b" of choices as bits. */
+static int default_bits(const struct field *f, uint32_t *bits)
+{
+	char text[256];
+	char *rest = text, *word;
+
+	if (strlen(f->def) >= sizeof(text))
+		return -SPLIT_E_BASE_INTERNAL;
+	strcpy(text, f->def);
+	while ((word = strsep(&rest, ",")) != NULL) {
+		int choice;
+
+		if (!choice_find(f, word, &choice))
+			return -SPLIT_E_BASE_INTERNAL;
+		*bits |= UINT32_C(1) << choice;
+	}
+	return 0;
 }
 
 /* The table's default. Its text is ours: what does not parse is our bug, and a test reads them all.
@@ -348,6 +402,9 @@ static int default_set(const struct field *f, char *base)
 		return config_duration_parse(f->def, at);
 	case FIELD_ENUM:
 		return choice_find(f, f->def, at) ? 0 : -SPLIT_E_BASE_INTERNAL;
+	case FIELD_ENUMS:
+		*(uint32_t *)at = 0;
+		return default_bits(f, at);
 	case FIELD_STRING:
 		strcpy(at, f->def);
 		return 0;

@@ -641,7 +641,7 @@ static const struct field host_fields[] = {
 	 .items_max = CONFIG_HOST_UIDS_MAX,
 	 .max = UINT32_MAX - 1,
 	 .help = "User ids that may attach under this name."},
-	INT("endpoints_max", endpoints_max, "8", 1, 64,
+	INT("endpoints_max", endpoints_max, "8", 1, CONFIG_ENDPOINTS_MAX,
 	    "Processes attached under this name at once."),
 	INT("workers_max", workers_max, "4", 1, CONFIG_HOST_WORKERS_MAX,
 	    "Worker threads of one process."),
@@ -680,6 +680,17 @@ static const struct field host_fields[] = {
 	INT("methods_max", methods_max, "256", 1, 4096, "Methods that one process may serve."),
 	INT("calls_max", calls_max, "8192", 1, 65536,
 	    "Calls of one process at once, for each daemon worker."),
+	{.key = "memory_max",
+	 .type = FIELD_SIZE,
+	 AT(memory_max),
+	 .min = 64 * KIB,
+	 .max = 64 * GIB,
+	 .def_is = "a worker's part of to_host",
+	 .help = "Bytes of its segment that the calls of one process may take, for each daemon "
+		 "worker: beyond it messages wait for room."},
+	INT("share", share, "100", 1, 10000,
+	    "Of a daemon worker's work (decoding, handing over, encoding) where several processes "
+	    "want it: each gets its share in proportion."),
 };
 TABLE(host, "Host",
       "A business-logic program that may attach. Several processes may share a name.");
@@ -709,7 +720,7 @@ static const struct field limits_fields[] = {
 TABLE(limits, "Limits", "What differs from grpc and linearize for one service.");
 #undef STRUCT
 
-static const char *const balance_policies[] = {"round_robin", "least_outstanding", NULL};
+/* ---- services ------------------------------------------------------------------------------- */
 #define STRUCT struct config_service
 static const struct field service_fields[] = {
 	NAME(FORMAT_SERVICE, "Full name as in the path of a call: package.Service."),
@@ -721,8 +732,12 @@ static const struct field service_fields[] = {
 	 .items_max = CONFIG_HOSTS_MAX,
 	 .max = CONFIG_NAME_MAX,
 	 .help = "Names of the hosts that may serve it."},
-	ENUM("balance", balance, "round_robin", balance_policies,
-	     "How calls are spread over the processes that serve it."),
+	{.key = "balance",
+	 .type = FIELD_OBJECT,
+	 AT(balance),
+	 .sub = &balance_table,
+	 .shorthand = "policy",
+	 .help = "How calls are spread over the processes that serve it."},
 	{.key = "workers",
 	 .type = FIELD_INTS,
 	 AT(workers),

@@ -63,7 +63,8 @@ static bool config_valid(const struct picker_config *c)
 	       (c->subset == 0 || (c->callers_n != 0 && c->caller < c->callers_n)) &&
 	       (c->slow_start_ns == 0 ||
 		(c->slow_start_percent >= 1 && c->slow_start_percent <= 100)) &&
-	       ((c->ejection.consecutive == 0 && c->ejection.percent == 0) ||
+	       ((c->ejection.consecutive == 0 && c->ejection.percent == 0 &&
+		 c->ejection.deviation == 0) ||
 		(c->ejection.interval_ns != 0 && c->ejection.base_ns != 0 &&
 		 c->ejection.max_ns >= c->ejection.base_ns));
 }
@@ -628,6 +629,19 @@ struct picker_member *picker_pick(struct picker *p, const struct picker_key *key
 	return m;
 }
 
+/* Of a member with too few results in the interval. */
+#define RATE_NONE UINT32_MAX
+
+static uint64_t root(uint64_t v)
+{
+	uint64_t r = 0;
+
+	for (uint64_t bit = UINT64_C(1) << 31; bit != 0; bit >>= 1)
+		if ((r | bit) * (r | bit) <= v)
+			r |= bit;
+	return r;
+}
+
 /* ---- health --------------------------------------------------------------------------------- */
 
 static void eject(struct picker *p, struct picker_member *m, uint64_t *counter)
@@ -676,19 +690,72 @@ void picker_end(struct picker *p, struct picker_member *m, enum picker_result re
 	}
 }
 
-static void interval_end(struct picker *p)
+static bool enforced(struct picker *p, uint32_t percent)
+{
+	return percent == 0 || percent >= 100 || random_below(&p->random, 100) < percent;
+}
+
+/* The share of good results, in millionths, below which a member is ejected; 0: none is. gRFC A50,
+ * "Success Rate Algorithm", in whole numbers. */
+static uint64_t rate_least(const struct picker *p)
+{
+	const struct picker_ejection *e = &p->cfg.ejection;
+	uint64_t n = 0, sum = 0, squares = 0, mean, below;
+
+	if (e->deviation == 0)
+		return 0;
+	for (uint32_t i = 0; i < p->members_n; i++) {
+		uint64_t rate = p->members[i]->interval_rate;
+
+		if (rate == RATE_NONE)
+			continue;
+		n++;
+		sum += rate;
+		squares += rate * rate;
+	}
+	if (n < (e->members_min != 0 ? e->members_min : 2))
+		return 0;
+	mean = sum / n;
+	below = root(squares / n > mean * mean ? squares / n - mean * mean : 0) * e->deviation /
+		1000;
+	return below < mean ? mean - below : 0;
+}
+
+/* What an interval's results say. */
+static void interval_judge(struct picker *p, struct picker_member *m, uint64_t least)
 {
 	const struct picker_ejection *e = &p->cfg.ejection;
 
+	if (m->interval_rate != RATE_NONE && m->interval_rate < least &&
+	    enforced(p, e->deviation_enforced))
+		eject(p, m, &p->counters.ejected_deviation);
+	else if (m->interval_rate != RATE_NONE && e->percent != 0 &&
+		 (uint64_t)m->interval_failed * 100 >=
+			 (uint64_t)e->percent * (m->interval_failed + m->interval_good) &&
+		 enforced(p, e->percent_enforced))
+		eject(p, m, &p->counters.ejected_percent);
+	else if (!m->ejected && m->ejections != 0)
+		m->ejections--;
+}
+
+static void interval_end(struct picker *p)
+{
+	uint64_t least;
+
 	for (uint32_t i = 0; i < p->members_n; i++) {
 		struct picker_member *m = p->members[i];
-		uint64_t failed = m->interval_failed, total = failed + m->interval_good;
+		uint64_t total = (uint64_t)m->interval_failed + m->interval_good;
 
-		if (e->percent != 0 && total != 0 && total >= e->percent_calls_min &&
-		    failed * 100 >= e->percent * total)
-			eject(p, m, &p->counters.ejected_percent);
-		else if (!m->ejected && m->ejections != 0)
-			m->ejections--;
+		m->interval_rate =
+			total != 0 && total >= p->cfg.ejection.calls_min
+				? (uint32_t)(m->interval_good * UINT64_C(1000000) / total)
+				: RATE_NONE;
+	}
+	least = rate_least(p);
+	for (uint32_t i = 0; i < p->members_n; i++) {
+		struct picker_member *m = p->members[i];
+
+		interval_judge(p, m, least);
 		m->interval_good = 0;
 		m->interval_failed = 0;
 	}

@@ -34,11 +34,12 @@
  * the consistent hash (round robin becomes weighted meanwhile).
  *
  * Ejection (gRFC A50, Envoy's outlier detection): a member with `consecutive` failures in a row, or
- * with at least `percent` failures among at least `percent_calls_min` results of one `interval_ns`,
- * is not picked for base_ns times the number of its ejections, at most max_ns; each interval
- * without one takes one of that number back. No more than `share_percent` of the members are
- * ejected at a time (but one always may be, unless it is the last usable). Its load still ends as
- * it ends.
+ * with at least `percent` failures among at least `calls_min` results of one `interval_ns`, or
+ * whose share of good ones is more than `deviation` standard deviations below the mean of all that
+ * had so many results, is not picked for base_ns times the number of its ejections, at most max_ns;
+ * each interval without one takes one of that number back. No more than `share_percent` of the
+ * members are ejected at a time (but one always may be, unless it is the last usable). Its load
+ * still ends as it ends.
  *
  * Bounds: picks are O(1), or O(members) for weighted and least outstanding; add and remove are
  * O(members log members), and O(hash_slots) more where there is a table. Ids and keys that peers
@@ -82,9 +83,14 @@ enum picker_result {
 #define PICKER_NODE_ANY       (-1)
 
 struct picker_ejection {
-	uint32_t consecutive;       /* failures in a row; 0: not by this */
-	uint32_t percent;           /* of an interval's results; 0: not by this */
-	uint32_t percent_calls_min; /* results that an interval must have had */
+	uint32_t consecutive; /* failures in a row; 0: not by this */
+	uint32_t percent;     /* of an interval's results; 0: not by this */
+	uint32_t deviation;   /* thousandths of a standard deviation; 0: not by this */
+	uint32_t members_min; /* deviation: with results enough; 0 counts as 2 */
+	uint32_t calls_min;   /* percent, deviation: results that an interval must have had */
+	/* A50's enforcement: so many percent of the ejections due by percent and by deviation are
+	 * carried out, drawn at random. 0 counts as 100. */
+	uint32_t percent_enforced, deviation_enforced;
 	uint64_t interval_ns;
 	uint64_t base_ns, max_ns;
 	uint32_t share_percent; /* of the members, ejected at a time */
@@ -124,6 +130,7 @@ struct picker_config {
 	X(failed, "pieces of work that failed")                                                    \
 	X(ejected_consecutive, "ejections after failures in a row")                                \
 	X(ejected_percent, "ejections for an interval's share of failures")                        \
+	X(ejected_deviation, "ejections for fewer good results than the others have")              \
 	X(eject_refused, "ejections left out: too many are ejected already, or it is the last")    \
 	X(uneject, "ejected members that came back")                                               \
 	X(drained, "members that finished what they had while draining")                           \
@@ -157,7 +164,7 @@ struct picker_member {
 	uint8_t state; /* enum picker_state */
 	bool ejected, warming, in_subset;
 	uint32_t failures; /* in a row */
-	uint32_t interval_good, interval_failed;
+	uint32_t interval_good, interval_failed, interval_rate;
 	uint32_t ejections; /* the multiplier */
 	uint64_t ejected_until_ns, warm_since_ns;
 };

@@ -2,62 +2,6 @@
 
 #include <string.h>
 
-static struct balance_route *route_least(struct balance_method *m)
-{
-	struct balance_route *best = NULL;
-
-	list_for_each (pos, &m->routes) {
-		struct balance_route *r = list_entry(pos, struct balance_route, in_method);
-
-		if (r->endpoint->ejected)
-			continue;
-		if (best == NULL || r->endpoint->outstanding < best->endpoint->outstanding)
-			best = r;
-	}
-	return best;
-}
-
-static struct balance_route *route_first(struct balance_method *m)
-{
-	list_for_each (pos, &m->routes) {
-		struct balance_route *r = list_entry(pos, struct balance_route, in_method);
-
-		if (!r->endpoint->ejected)
-			return r;
-	}
-	return NULL;
-}
-
-int balance_pick(struct balance *b, struct balance_method *m, struct balance_call *call,
-		 void **route_out)
-{
-	struct balance_service *s = m->service;
-	struct balance_route *r;
-
-	if (s->calls >= s->calls_max) {
-		counter_inc(&b->counters.calls_full);
-		return -SPLIT_E_BALANCE_CALLS;
-	}
-	r = s->policy == BALANCE_LEAST_OUTSTANDING ? route_least(m) : route_first(m);
-	if (r == NULL) {
-		counter_inc(&b->counters.no_endpoint);
-		return -SPLIT_E_BALANCE_NONE;
-	}
-	/* To the back: round robin is this rotation, and least outstanding breaks its ties by it.
-	 */
-	list_del(&r->in_method);
-	list_add_tail(&m->routes, &r->in_method);
-	list_init(&call->link);
-	call->endpoint = r->endpoint;
-	call->service = s;
-	call->queued = false;
-	s->calls++;
-	r->endpoint->outstanding++;
-	counter_inc(&b->counters.picked);
-	*route_out = r->user;
-	return 0;
-}
-
 /* How long the lane's oldest slot has waited for its worker. */
 static uint64_t lane_waited(const struct balance_lane *l, uint64_t now_ns)
 {
@@ -148,65 +92,41 @@ static void placed_count(struct balance *b, enum lane_class class)
 	counter_inc(counters[class]);
 }
 
-static void enqueue(struct balance *b, struct balance_call *call, bool at_head)
-{
-	struct balance_endpoint *e = call->endpoint;
-
-	if (at_head)
-		list_add_head(&e->queue, &call->link);
-	else
-		list_add_tail(&e->queue, &call->link);
-	call->queued = true;
-	call->service->queued++;
-	e->queued++;
-	b->queued++;
-}
-
-static void dequeue(struct balance *b, struct balance_call *call)
-{
-	list_del(&call->link);
-	call->queued = false;
-	call->service->queued--;
-	call->endpoint->queued--;
-	b->queued--;
-}
-
 int balance_place(struct balance *b, struct balance_call *call, uint64_t now_ns, unsigned *lane_out)
 {
 	struct balance_endpoint *e = call->endpoint;
 	enum lane_class class = LANE_NONE;
 
+	b->now_ns = now_ns;
 	/* Nobody overtakes the queue. */
-	if (list_empty(&e->queue))
+	if (list_empty(&e->flows))
 		class = lane_choose(b, e, now_ns, lane_out);
 	if (class != LANE_NONE) {
 		placed_count(b, class);
 		return 0;
 	}
-	if (call->service->queued >= call->service->queue_max) {
-		counter_inc(&b->counters.queue_full);
-		return -SPLIT_E_BALANCE_FULL;
-	}
-	call->queued_ns = now_ns;
-	enqueue(b, call, false);
-	counter_inc(&b->counters.queued);
-	return SPLIT_AGAIN;
+	return queue_join(b, call, now_ns);
+}
+
+int balance_defer(struct balance *b, struct balance_call *call, uint64_t now_ns)
+{
+	counter_inc(&b->counters.queue_deferred);
+	return queue_join(b, call, now_ns);
 }
 
 struct balance_call *balance_next(struct balance *b, struct balance_endpoint *e, uint64_t now_ns,
 				  unsigned *lane_out)
 {
-	struct list *first = list_first(&e->queue);
-	struct balance_call *call;
+	struct balance_call *call = queue_first(e);
 	enum lane_class class;
 
-	if (first == NULL)
+	if (call == NULL)
 		return NULL;
 	class = lane_choose(b, e, now_ns, lane_out);
 	if (class == LANE_NONE)
 		return NULL;
-	call = list_entry(first, struct balance_call, link);
-	dequeue(b, call);
+	queue_turn(e, call);
+	queue_take(b, call);
 	placed_count(b, class);
 	return call;
 }
@@ -214,46 +134,7 @@ struct balance_call *balance_next(struct balance *b, struct balance_endpoint *e,
 void balance_unplace(struct balance *b, struct balance_call *call)
 {
 	if (!call->queued)
-		enqueue(b, call, true);
-}
-
-void balance_done(struct balance *b, struct balance_call *call)
-{
-	if (call->endpoint == NULL)
-		return;
-	if (call->queued)
-		dequeue(b, call);
-	call->endpoint->outstanding--;
-	call->service->calls--;
-	call->endpoint = NULL;
-}
-
-static void endpoint_drop_queue(struct balance *b, struct balance_endpoint *e)
-{
-	struct list *node;
-
-	while ((node = list_first(&e->queue)) != NULL) {
-		struct balance_call *call = list_entry(node, struct balance_call, link);
-
-		dequeue(b, call);
-		counter_inc(&b->counters.dropped);
-		b->dropped(b->ctx, call->user, -SPLIT_E_BALANCE_NONE);
-	}
-}
-
-/* The queue is in order of arrival but services differ in patience, so all of it is looked at. */
-static void endpoint_expire_queue(struct balance *b, struct balance_endpoint *e, uint64_t now_ns)
-{
-	list_for_each_safe (pos, &e->queue) {
-		struct balance_call *call = list_entry(pos, struct balance_call, link);
-		uint64_t timeout_ns = call->service->queue_timeout_ns;
-
-		if (timeout_ns == 0 || now_ns - call->queued_ns < timeout_ns)
-			continue;
-		dequeue(b, call);
-		counter_inc(&b->counters.queue_timeouts);
-		b->dropped(b->ctx, call->user, -SPLIT_E_BALANCE_TIMEOUT);
-	}
+		queue_put(b, call, true);
 }
 
 static void endpoint_tick(struct balance *b, struct balance_endpoint *e, uint64_t now_ns)
@@ -273,45 +154,27 @@ static void endpoint_tick(struct balance *b, struct balance_endpoint *e, uint64_
 	if (!e->ejected && stalled && usable == 0) {
 		e->ejected = true;
 		counter_inc(&b->counters.ejected);
-		endpoint_drop_queue(b, e);
+		endpoint_state_look(b, e);
+		queue_drop(b, e);
 	} else if (e->ejected && usable != 0) {
 		e->ejected = false;
 		counter_inc(&b->counters.restored);
+		endpoint_state_look(b, e);
 	}
-	endpoint_expire_queue(b, e, now_ns);
+	queue_expire(b, e, now_ns);
 }
 
 void balance_tick(struct balance *b, uint64_t now_ns)
 {
-	list_for_each_safe (pos, &b->endpoints) {
+	b->now_ns = now_ns;
+	for (size_t i = 0; i < b->services_n; i++)
+		if (b->services[i].picker.members_n != 0)
+			picker_tick(&b->services[i].picker, now_ns);
+	list_for_each (pos, &b->endpoints) {
 		struct balance_endpoint *e = list_entry(pos, struct balance_endpoint, link);
 
 		if (!e->closed)
 			endpoint_tick(b, e, now_ns);
 	}
-}
-
-uint32_t balance_queued(const struct balance *b)
-{
-	return b->queued;
-}
-
-uint32_t balance_endpoint_queued(const struct balance_endpoint *e)
-{
-	return e->queued;
-}
-
-uint32_t balance_endpoint_outstanding(const struct balance_endpoint *e)
-{
-	return e->outstanding;
-}
-
-bool balance_endpoint_ejected(const struct balance_endpoint *e)
-{
-	return e->ejected;
-}
-
-const struct balance_counters *balance_counters_get(const struct balance *b)
-{
-	return &b->counters;
+	queue_give_back(b);
 }

@@ -7,30 +7,71 @@ COUNTER_DEFINE(balance, BALANCE_COUNTERS);
 
 static int services_copy(struct balance *b, const struct balance_config *cfg)
 {
-	b->services = calloc(cfg->services_n + 1, sizeof(*b->services));
+	size_t bytes = (cfg->services_n + 1) * sizeof(*b->services);
+
+	b->services = aligned_alloc(BITS_CACHE_LINE, align_up(bytes, BITS_CACHE_LINE));
 	if (b->services == NULL)
 		return -SPLIT_E_BASE_NOMEM;
+	memset(b->services, 0, bytes);
 	for (size_t i = 0; i < cfg->services_n; i++) {
 		struct balance_service *s = &b->services[i];
+		int err;
 
+		b->services_n++;
 		s->name = strdup(cfg->services[i].name);
 		if (s->name == NULL)
 			return -SPLIT_E_BASE_NOMEM;
 		s->name_len = strlen(s->name);
-		s->policy = cfg->services[i].policy;
+		err = picker_init(&s->picker, &cfg->services[i].picker);
+		if (err != 0)
+			return err;
 		s->queue_max = cfg->services[i].queue_max;
 		s->calls_max = cfg->services[i].calls_max;
 		s->queue_timeout_ns = cfg->services[i].queue_timeout_ns;
 		s->placed_here = cfg->services[i].placed_here;
-		b->services_n++;
 	}
 	return 0;
 }
 
+/* What is found by hashing: methods by path, routes by method and endpoint, flows. */
+static int tables_make(struct balance *b, const struct balance_config *cfg, uint32_t flows)
+{
+	uint32_t routes = (uint32_t)pow2_up(cfg->routes_max * 2u);
+	uint32_t flow_buckets = (uint32_t)pow2_up(flows);
+
+	b->buckets_mask = b->routes_mask = routes - 1;
+	b->flows_mask = flow_buckets - 1;
+	b->buckets = calloc(routes, sizeof(struct balance_method *));
+	b->route_buckets = calloc(routes, sizeof(struct balance_route *));
+	b->flow_buckets = calloc(flow_buckets, sizeof(struct balance_flow *));
+	return b->buckets == NULL || b->route_buckets == NULL || b->flow_buckets == NULL
+		       ? -SPLIT_E_BASE_NOMEM
+		       : 0;
+}
+
+static int pools_make(struct balance *b, const struct balance_config *cfg, uint32_t flows)
+{
+	uint32_t routes = cfg->routes_max;
+	int err = pool_init(&b->methods, sizeof(struct balance_method), routes, NULL);
+
+	if (err == 0)
+		err = pool_init(&b->routes, sizeof(struct balance_route), routes, NULL);
+	if (err == 0)
+		err = pool_init(&b->members, sizeof(struct balance_member), routes, NULL);
+	if (err == 0)
+		err = pool_init(&b->flows_pool, sizeof(struct balance_flow), flows, NULL);
+	if (err == 0)
+		err = pool_init(&b->endpoints_pool, sizeof(struct balance_endpoint),
+				cfg->endpoints_max, NULL);
+	return err;
+}
+
+#define FLOWS_DEFAULT 1024
+
 int balance_create(const struct balance_config *cfg, struct balance **out)
 {
+	uint32_t flows = cfg->flows_max != 0 ? cfg->flows_max : FLOWS_DEFAULT;
 	struct balance *b;
-	uint32_t buckets;
 	int err;
 
 	if (cfg->endpoints_max == 0 || cfg->routes_max == 0 || cfg->routes_max > (1u << 20) ||
@@ -41,21 +82,16 @@ int balance_create(const struct balance_config *cfg, struct balance **out)
 		return -SPLIT_E_BASE_NOMEM;
 	memset(b, 0, sizeof(*b));
 	list_init(&b->endpoints);
+	list_init(&b->given_back);
 	b->key = cfg->hash_key;
 	b->lane_patience_ns = cfg->lane_patience_ns;
 	b->ctx = cfg->ctx;
 	b->dropped = cfg->dropped;
-	buckets = (uint32_t)pow2_up(cfg->routes_max * 2u);
-	b->buckets_mask = buckets - 1;
-	b->buckets = calloc(buckets, sizeof(struct balance_method *));
-	err = b->buckets == NULL ? -SPLIT_E_BASE_NOMEM : services_copy(b, cfg);
+	err = tables_make(b, cfg, flows);
 	if (err == 0)
-		err = pool_init(&b->methods, sizeof(struct balance_method), cfg->routes_max, NULL);
+		err = services_copy(b, cfg);
 	if (err == 0)
-		err = pool_init(&b->routes, sizeof(struct balance_route), cfg->routes_max, NULL);
-	if (err == 0)
-		err = pool_init(&b->endpoints_pool, sizeof(struct balance_endpoint),
-				cfg->endpoints_max, NULL);
+		err = pools_make(b, cfg, flows);
 	if (err != 0) {
 		balance_destroy(b);
 		return err;
@@ -69,11 +105,17 @@ void balance_destroy(struct balance *b)
 	if (b == NULL)
 		return;
 	pool_fini(&b->endpoints_pool);
+	pool_fini(&b->flows_pool);
+	pool_fini(&b->members);
 	pool_fini(&b->routes);
 	pool_fini(&b->methods);
-	for (size_t i = 0; b->services != NULL && i < b->services_n; i++)
+	for (size_t i = 0; i < b->services_n; i++) {
 		free(b->services[i].name);
+		picker_fini(&b->services[i].picker);
+	}
 	free(b->services);
+	free(b->flow_buckets);
+	free(b->route_buckets);
 	free(b->buckets);
 	free(b);
 }
@@ -148,6 +190,71 @@ static void method_unserve(struct balance *b, struct balance_method *m)
 	method_reap(b, m);
 }
 
+/* ---- routes and members --------------------------------------------------------------------- */
+
+static struct balance_route **route_slot(const struct balance *b, const struct balance_method *m,
+					 const struct balance_endpoint *e)
+{
+	/* Our own addresses, not a peer's choice: no keyed hash. */
+	uint64_t mixed = ((uintptr_t)m * UINT64_C(0x9e3779b97f4a7c15)) ^
+			 ((uintptr_t)e * UINT64_C(0xc2b2ae3d27d4eb4f));
+	struct balance_route **at = &b->route_buckets[(mixed >> 32) & b->routes_mask];
+
+	while (*at != NULL && ((*at)->method != m || (*at)->endpoint != e))
+		at = &(*at)->hash_next;
+	return at;
+}
+
+struct balance_route *route_find(const struct balance *b, const struct balance_method *m,
+				 const struct balance_endpoint *e)
+{
+	return *route_slot(b, m, e);
+}
+
+/* The endpoint as a member of the service's picker; made with its first route there. NULL: there is
+ * no place for it. */
+static struct balance_member *member_get(struct balance *b, struct balance_endpoint *e,
+					 struct balance_service *s, uint32_t weight)
+{
+	const struct picker_member_config pc = {
+		.id = e->id,
+		.weight = weight != 0 ? weight : 1,
+		.node = e->node,
+		.load = &e->outstanding,
+	};
+	struct balance_member *m;
+
+	list_for_each (pos, &e->members) {
+		m = list_entry(pos, struct balance_member, in_endpoint);
+		if (m->service == s)
+			return m;
+	}
+	m = pool_get_zero(&b->members);
+	if (m == NULL)
+		return NULL;
+	if (picker_add(&s->picker, &m->picker, &pc, b->now_ns) != 0) {
+		pool_put(&b->members, m);
+		return NULL;
+	}
+	m->in = true;
+	m->service = s;
+	m->endpoint = e;
+	list_init(&m->in_endpoint);
+	list_add_tail(&e->members, &m->in_endpoint);
+	return m;
+}
+
+static void members_leave(struct balance_endpoint *e)
+{
+	list_for_each (pos, &e->members) {
+		struct balance_member *m = list_entry(pos, struct balance_member, in_endpoint);
+
+		if (m->in)
+			picker_remove(&m->service->picker, &m->picker);
+		m->in = false;
+	}
+}
+
 static bool route_add(struct balance *b, struct balance_endpoint *e,
 		      const struct balance_route_config *rc)
 {
@@ -167,13 +274,16 @@ static bool route_add(struct balance *b, struct balance_endpoint *e,
 	r = pool_get(&b->routes);
 	if (r == NULL)
 		return false;
-	r->method = method_get(b, s, path, len);
-	if (r->method == NULL) {
+	r->member = member_get(b, e, s, rc->weight);
+	r->method = r->member != NULL ? method_get(b, s, path, len) : NULL;
+	if (r->method == NULL || *route_slot(b, r->method, e) != NULL) {
 		pool_put(&b->routes, r);
 		return false;
 	}
 	r->endpoint = e;
 	r->user = rc->user;
+	r->hash_next = NULL;
+	*route_slot(b, r->method, e) = r;
 	list_init(&r->in_method);
 	list_init(&r->in_endpoint);
 	method_serve(r->method);
@@ -195,7 +305,13 @@ int balance_endpoint_add(struct balance *b, const struct balance_endpoint_config
 		return -SPLIT_E_BASE_LIMIT;
 	list_init(&e->link);
 	list_init(&e->routes);
-	list_init(&e->queue);
+	list_init(&e->members);
+	list_init(&e->flows);
+	list_init(&e->spare.link);
+	list_init(&e->spare.calls);
+	e->spare.endpoint = e;
+	e->id = cfg->id;
+	e->node = cfg->node;
 	e->ops = cfg->ops;
 	e->user = cfg->user;
 	e->stall_timeout_ns = cfg->stall_timeout_ns;
@@ -217,9 +333,11 @@ int balance_endpoint_add(struct balance *b, const struct balance_endpoint_config
 void balance_endpoint_close(struct balance *b, struct balance_endpoint *e)
 {
 	e->closed = true;
+	members_leave(e);
 	list_for_each_safe (pos, &e->routes) {
 		struct balance_route *r = list_entry(pos, struct balance_route, in_endpoint);
 
+		*route_slot(b, r->method, e) = r->hash_next;
 		list_del(&r->in_endpoint);
 		list_del(&r->in_method);
 		method_unserve(b, r->method);
@@ -231,6 +349,8 @@ void balance_endpoint_remove(struct balance *b, struct balance_endpoint *e)
 {
 	if (!e->closed)
 		balance_endpoint_close(b, e);
+	list_for_each_safe (pos, &e->members)
+		pool_put(&b->members, list_entry(pos, struct balance_member, in_endpoint));
 	list_del(&e->link);
 	pool_put(&b->endpoints_pool, e);
 }
@@ -274,6 +394,10 @@ int balance_lookup(struct balance *b, const char *path, size_t len,
 		m = *method_slot(b, path, len, siphash24(&b->key, path, len));
 	if (m == NULL || m->served == 0)
 		return lookup_failure(b, path, len);
+	if (m->service->placed_here && m->service->picker.usable_n == 0) {
+		counter_inc(&b->counters.no_endpoint);
+		return -SPLIT_E_BALANCE_NONE;
+	}
 	if (!m->service->placed_here) {
 		counter_inc(&b->counters.not_placed_here);
 		return -SPLIT_E_BALANCE_ELSEWHERE;

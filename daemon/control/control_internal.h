@@ -53,6 +53,7 @@ struct control_host {
 	struct worker_endpoint shared;
 	struct attach_method *methods; /* the attach's, with the options of manifests */
 	int host_index;                /* in config->hosts; -1 before HELLO */
+	unsigned ordinal; /* among the processes of its name, once it has an endpoint */
 	char name[ATTACH_NAME_MAX];
 	pid_t pid;
 	uid_t uid;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "daemon/balance/picker.h"
 #include "daemon/control/control_internal.h"
 #include "linearize/linearize.h"
 
@@ -383,7 +384,7 @@ static void host_offer(struct control_host *host)
 		.hugepages = host_hugepages(host, ch),
 		.numa_node = ch->numa_node,
 		.calls_max = ch->calls_max,
-		.quota_bytes = 0,
+		.quota_bytes = ch->memory_max,
 		.release_timeout_ns = ch->release_timeout_ns,
 		.revocable = true, /* a call cancelled before it was begun never runs */
 	};
@@ -464,6 +465,33 @@ static void host_activate(struct control_host *host)
 	host_log(host, "attached", what);
 }
 
+/* The lowest number that no process of the name has: who takes over from one that died gets its
+ * number, and with it what a consistent hash had sent there. */
+static unsigned ordinal_free(const struct control *control, int host_index)
+{
+	uint64_t taken[(CONFIG_ENDPOINTS_MAX + 63) / 64] = {0};
+	unsigned n = 0;
+
+	list_for_each (pos, &control->hosts) {
+		const struct control_host *host = list_entry(pos, struct control_host, link);
+
+		if (host->host_index == host_index && host->endpoint != NULL &&
+		    host->state != HOST_REMOVING)
+			taken[host->ordinal / 64] |= UINT64_C(1) << (host->ordinal % 64);
+	}
+	while (n < CONFIG_ENDPOINTS_MAX - 1 && taken[n / 64] >> (n % 64) & 1)
+		n++;
+	return n;
+}
+
+static uint64_t member_id(const struct control_host *host)
+{
+	char text[ATTACH_NAME_MAX + 16];
+	int n = snprintf(text, sizeof(text), "%s/%u", host->name, host->ordinal);
+
+	return picker_hash(text, (size_t)n);
+}
+
 /* Both segments are mapped and sealed: the endpoint exists. */
 static void host_mapped(struct control_host *host)
 {
@@ -480,6 +508,7 @@ static void host_mapped(struct control_host *host)
 		return;
 	}
 	endpoint_get(endpoint);
+	host->ordinal = ordinal_free(control, host->host_index);
 	pthread_mutex_lock(&control->lock);
 	host->endpoint = endpoint;
 	host->shared = (struct worker_endpoint){
@@ -489,6 +518,8 @@ static void host_mapped(struct control_host *host)
 		.methods = host->methods,
 		.methods_n = request->methods_n,
 		.catalog = host->catalog,
+		.id = member_id(host),
+		.node = control->p.config->hosts[host->host_index].numa_node,
 	};
 	pthread_mutex_unlock(&control->lock);
 	host->add_todo = all_workers(control);

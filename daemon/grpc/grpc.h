@@ -305,6 +305,14 @@ bool grpc_call_message_compressed(const struct grpc_call *call);
 /* Bytes that have come of the message whose room is being filled. */
 uint32_t grpc_call_received(const struct grpc_call *call);
 
+/* For a backend that must see how a message begins before it knows where there is room for it. Both
+ * from inside reserve. peek: copy up to `n` bytes of the message at hand that have come; how many.
+ * peek_wait: reserve is going to say SPLIT_AGAIN and shall be asked again when `n` (at most what a
+ * stream's first window holds, and the message has) are here. False: more than peek gives does not
+ * come, for the message is compressed or the client has closed; reserve is then not asked again. */
+size_t grpc_call_peek(const struct grpc_call *call, uint8_t *buf, size_t n);
+bool grpc_call_peek_wait(struct grpc_call *call, uint32_t n) SPLIT_MUST_USE;
+
 /* Room may be there again for a call whose reserve said SPLIT_AGAIN: reserve is asked again from
  * inside. Any event may come from inside, closed too. No effect on other calls. */
 void grpc_call_room(struct grpc_call *call);

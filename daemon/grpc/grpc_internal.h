@@ -73,6 +73,8 @@ struct grpc_call {
 	uint32_t message_bytes_max;
 	uint32_t messages_out;
 	struct hold *hold_first, *hold_last;
+	uint32_t peek_wanted;    /* bytes held after which reserve is asked again; 0: as ever */
+	bool peekable;           /* what is held begins with the message at hand */
 	struct inflate *inflate; /* the compressed message at hand */
 
 	/* Messages out: whole chains; the first is sent up to (out_at of prefix, iov, offset). */

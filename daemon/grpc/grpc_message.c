@@ -111,6 +111,49 @@ static bool hold_append(struct grpc_call *call, const uint8_t *p, size_t n)
 	return true;
 }
 
+/* --- peeking
+ * -------------------------------------------------------------------------------------- */
+
+size_t grpc_call_peek(const struct grpc_call *call, uint8_t *buf, size_t n)
+{
+	size_t done = 0;
+
+	if (!call->peekable)
+		return 0;
+	for (const struct hold *hold = call->hold_first; hold != NULL && done < n;
+	     hold = hold->next) {
+		size_t part = hold->end - hold->begin;
+
+		if (part > n - done)
+			part = n - done;
+		memcpy(buf + done, hold->bytes + hold->begin, part);
+		done += part;
+	}
+	return done;
+}
+
+bool grpc_call_peek_wait(struct grpc_call *call, uint32_t n)
+{
+	if (call->inflate != NULL || (call->peekable && (call->flags & CALL_HALF_CLOSED)))
+		return false;
+	call->peek_wanted = n;
+	return true;
+}
+
+/* Bytes were held, or no more will come: those that reserve waited for may be here. */
+static void peek_check(struct grpc_call *call)
+{
+	size_t held = 0;
+
+	if (likely(call->peek_wanted == 0) || !(call->flags & CALL_WAITING))
+		return;
+	for (const struct hold *hold = call->hold_first; hold != NULL && held < call->peek_wanted;
+	     hold = hold->next)
+		held += hold->end - hold->begin;
+	if (held >= call->peek_wanted || (call->flags & CALL_HALF_CLOSED))
+		grpc_call_room(call);
+}
+
 /* --- framing
  * -------------------------------------------------------------------------------------- */
 
@@ -253,7 +296,9 @@ void grpc_on_data(struct http2_stream *stream, const uint8_t *p, size_t n)
 		counter_inc(&call_server(call)->counters.hold_refused);
 		grpc_call_abort(call, GRPC_RESOURCE_EXHAUSTED, "no memory to hold the message",
 				GRPC_CLOSED_FAILED);
+		return;
 	}
+	peek_check(call);
 }
 
 /* --- the half-close
@@ -290,6 +335,7 @@ void grpc_on_end(struct http2_stream *stream)
 		return;
 	}
 	grpc_idle_leave(call);
+	peek_check(call);
 	end_hand_up(call);
 }
 
@@ -308,8 +354,10 @@ void grpc_call_go_on(struct grpc_call *call)
 			return;
 		hold->begin += (uint32_t)taken;
 		http2_stream_consume(call_stream(call), taken);
-		if (hold->begin < hold->end)
+		if (hold->begin < hold->end) {
+			peek_check(call);
 			return;
+		}
 		call->hold_first = hold->next;
 		if (call->hold_first == NULL)
 			call->hold_last = NULL;
@@ -332,7 +380,10 @@ void grpc_call_room(struct grpc_call *call)
 		return;
 	}
 	call->flags |= CALL_FEEDING;
+	call->peek_wanted = 0;
+	call->peekable = true;
 	message_reserve(call);
+	call->peekable = false;
 	call->flags &= ~(uint32_t)CALL_FEEDING;
 	if (!(call->flags & CALL_WAITING))
 		grpc_call_go_on(call);

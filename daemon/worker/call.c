@@ -424,7 +424,7 @@ static bool call_pick(struct call *call)
 
 	if (call->ep != NULL)
 		return true;
-	err = balance_pick(w->balance, call->sought, &call->balance, &route);
+	err = call_choose(call, &route);
 	if (err != 0) {
 		call_fail_code(call, err);
 		return false;
@@ -478,6 +478,18 @@ static int on_reserve(void *ctx, struct grpc_call *grpc, uint32_t bytes, uint8_t
 	int r = SPLIT_AGAIN;
 
 	(void)ctx;
+	if (call->ep == NULL) {
+		int look = call_look(call, bytes);
+
+		if (look == SPLIT_AGAIN)
+			goto out;
+		if (look == CHOOSE_LATER) {
+			call->wire = call->small;
+			*buf_out = call->wire;
+			r = 0;
+			goto out;
+		}
+	}
 	if (!call_pick(call))
 		goto out; /* finished: closed follows */
 	if (message_waits(call, bytes)) {
@@ -509,6 +521,12 @@ static void on_message(void *ctx, struct grpc_call *grpc, uint8_t *buf, uint32_t
 		return;
 	}
 	call->wire_bytes = bytes;
+	if (call->ep == NULL) { /* call_look() said CHOOSE_LATER */
+		call->seen = (uint16_t)bytes;
+		call->seen_whole = true;
+		if (!call_pick(call))
+			return;
+	}
 	call->have_message = true;
 	call->from_small = call->wire == call->small;
 	call->compressed = grpc_call_message_compressed(grpc);
@@ -546,6 +564,8 @@ static void on_closed(void *ctx, struct grpc_call *grpc, enum grpc_closed why)
 	struct call *call = grpc_call_user(grpc);
 
 	(void)ctx;
+	if (why == GRPC_CLOSED_DEADLINE && call->published && !call->answered)
+		call_judge(call, GRPC_DEADLINE_EXCEEDED);
 	call_replies_drop(call);
 	call->w->windows_grown -= call->window - SHEPHERD_STREAM_WINDOW;
 	call->conn->windows_grown -= call->window - SHEPHERD_STREAM_WINDOW;

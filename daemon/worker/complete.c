@@ -321,6 +321,7 @@ static void on_reply(struct call *call, const struct endpoint_completion *c)
 		 * discarded when the status goes out. */
 		grpc_call_pause(call->grpc, true);
 		call->answered = true;
+		call_judge(call, c->status);
 		call_leave_host(call, 0);
 	}
 	call_replies_advance(call);

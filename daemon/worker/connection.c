@@ -268,6 +268,7 @@ static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out
 	c->port = l->port;
 	c->listener = l->config;
 	c->tcp = tcp;
+	c->number = counter_get(&w->counters.connections);
 	list_init(&c->due);
 	list_init(&c->link);
 	list_init(&c->encode_wait);

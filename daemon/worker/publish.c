@@ -268,6 +268,7 @@ void call_given_back(struct call *call)
 	counter_inc(&call->w->counters.calls_given_back);
 	if (lost || call->decode != NULL || call->refusals++ == REFUSALS_MAX) {
 		call->answered = true;
+		call_judge(call, GRPC_UNAVAILABLE);
 		call_fail(call, GRPC_UNAVAILABLE, "the host did not take the call", 0);
 		return;
 	}

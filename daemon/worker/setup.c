@@ -326,6 +326,9 @@ static void call_dropped(void *ctx, void *call, int cause)
 	call_fail_code(call, cause);
 }
 
+/* Connections that have calls queued at once, by endpoint and service. */
+#define FLOWS_MAX 4096
+
 static int balance_setup(struct worker *w)
 {
 	const struct config *cfg = w->cfg;
@@ -334,6 +337,7 @@ static int balance_setup(struct worker *w)
 		.services_n = cfg->services_n,
 		.endpoints_max = w->endpoints_max + 1,
 		.routes_max = w->routes_max,
+		.flows_max = FLOWS_MAX,
 		.lane_patience_ns = LANE_PATIENCE_NS,
 		.ctx = w,
 		.dropped = call_dropped,
@@ -348,14 +352,12 @@ static int balance_setup(struct worker *w)
 
 		services[i] = (struct balance_service_config){
 			.name = s->name,
-			.policy = s->balance == CONFIG_BALANCE_LEAST_OUTSTANDING
-					  ? BALANCE_LEAST_OUTSTANDING
-					  : BALANCE_ROUND_ROBIN,
 			.queue_max = s->limits.queue_max,
 			.calls_max = s->limits.calls_max,
 			.queue_timeout_ns = s->limits.queue_timeout_ns,
 			.placed_here = config_service_has_worker(s, w->params.index),
 		};
+		choose_config(w, s, &services[i].picker);
 	}
 	b.services = services;
 	err = key_make(&b.hash_key);

@@ -73,6 +73,8 @@ struct worker_endpoint {
 					      * checked: schema_message_at() finds both */
 	size_t methods_n;
 	const struct services_catalog *catalog; /* for reflection; NULL: nothing is known */
+	uint64_t id;  /* the same for whoever takes this one's place among those of its name */
+	int32_t node; /* memory node of its segments; negative: unknown */
 };
 
 enum worker_msg_kind {

@@ -148,6 +148,15 @@ static void service_mark(struct attached *ep, unsigned service)
 	ep->serves[service / 64] |= UINT64_C(1) << (service % 64);
 }
 
+/* Of a process of `host` (index) in the service. */
+static uint32_t service_weight(const struct config_service *service, ptrdiff_t host)
+{
+	for (uint32_t i = 0; i < service->hosts_n && i < service->balance.weights_n; i++)
+		if (service->hosts[i] == (uint32_t)host)
+			return service->balance.weights[i];
+	return 1;
+}
+
 static struct attached *attached_create(struct worker *w, const struct worker_endpoint *we)
 {
 	struct attached *ep = calloc(1, sizeof(*ep));
@@ -171,6 +180,7 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 		route->service = we->methods[i].service;
 		route->method = we->methods[i].method;
 		route->user = &ep->methods[i];
+		route->weight = service_weight(ep->methods[i].service, we->host - w->cfg->hosts);
 		service_mark(ep, (unsigned)(ep->methods[i].service - w->cfg->services));
 		ep->routes_n++;
 	}
@@ -240,6 +250,8 @@ static void endpoint_add(struct worker *w, struct attached *ep)
 {
 	const struct config_host *host = ep->we->host;
 	const struct balance_endpoint_config cfg = {
+		.id = ep->we->id,
+		.node = ep->we->node,
 		.user = ep,
 		.ops = &attached_lanes,
 		.lanes = endpoint_lanes(ep->port),
@@ -255,6 +267,8 @@ static void endpoint_add(struct worker *w, struct attached *ep)
 	endpoint_port_adopt(ep->port, &w->shepherd);
 	endpoint_port_set_user(ep->port, ep);
 	ep->wire_max = g->to_host_partition_bytes / 2;
+	if (host->memory_max != 0 && host->memory_max < g->to_host_partition_bytes)
+		ep->wire_max = host->memory_max / 2;
 	list_add_tail(&w->endpoints, &ep->link);
 	err = balance_endpoint_add(w->balance, &cfg, &ep->balance);
 	if (err != 0) {

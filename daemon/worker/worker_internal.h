@@ -191,6 +191,7 @@ struct connection {
 	struct list held_calls;         /* struct call by `wait`: until encode_wait is empty */
 	unsigned at_host;   /* calls that hosts have, or will have before any held one */
 	struct list shares; /* struct room_share */
+	uint64_t number;    /* among the worker's connections */
 	struct wheel_timer idle;
 	struct net_addr peer;
 	struct rte_mbuf *out_head, *out_tail;
@@ -323,6 +324,8 @@ struct call {
 	bool prepare_alone;                 /* its decode began with nothing but wire rooms taken */
 	bool from_small; /* the message lies in `small` until the next one comes */
 	bool compressed; /* the message at hand came compressed */
+	bool seen_whole; /* all of the first message is in `small`, for choose.c */
+	uint16_t seen;   /* bytes of its beginning that are */
 	uint8_t refusals;
 
 	/* The request message at hand. */
@@ -603,6 +606,23 @@ void call_message_done(struct call *call);
 void call_ask(struct call *call);
 /* Publish the streams that began. Returns how many. */
 unsigned openings_run(struct worker *w);
+
+/* ---- choose.c ------------------------------------------------------------------------------- */
+
+struct picker_config;
+
+/* A service's policy, as its picker wants it. */
+void choose_config(const struct worker *w, const struct config_service *service,
+		   struct picker_config *out);
+/* Choose the endpoint by what is known of the call: 0 and the route, or a negative code. */
+int call_choose(struct call *call, void **route_out) SPLIT_MUST_USE;
+/* From reserve, without an endpoint: where the first message of `bytes` must be looked at before
+ * one is chosen, it is brought to `small`, all or its beginning. 0: go on and choose. SPLIT_AGAIN:
+ * it is asked again. CHOOSE_LATER: `small` is its room; choose when it is whole. */
+#define CHOOSE_LATER 2
+int call_look(struct call *call, uint32_t bytes) SPLIT_MUST_USE;
+/* What a status says about the endpoint that the call was with. */
+void call_judge(struct call *call, uint32_t status);
 
 /* ---- prepare.c ------------------------------------------------------------------------------ */
 

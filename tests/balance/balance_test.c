@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/balance/balance.h"
+#include "daemon/balance/balance_internal.h"
 
 #define MS UINT64_C(1000000)
 
@@ -35,25 +35,25 @@ static void on_dropped(void *ctx, void *call, int cause)
 
 static const struct balance_service_config services[] = {
 	{.name = "t.Rr",
-	 .policy = BALANCE_ROUND_ROBIN,
+	 .picker = {.policy = PICKER_ROUND_ROBIN, .members_max = 4, .node = PICKER_NODE_ANY},
 	 .queue_max = 3,
 	 .calls_max = 20,
 	 .queue_timeout_ns = 100 * MS,
 	 .placed_here = true},
 	{.name = "t.Least",
-	 .policy = BALANCE_LEAST_OUTSTANDING,
+	 .picker = {.policy = PICKER_LEAST_OUTSTANDING, .members_max = 4, .node = PICKER_NODE_ANY},
 	 .queue_max = 3,
 	 .calls_max = 20,
 	 .queue_timeout_ns = 100 * MS,
 	 .placed_here = true},
 	{.name = "t.Away",
-	 .policy = BALANCE_ROUND_ROBIN,
+	 .picker = {.policy = PICKER_ROUND_ROBIN, .members_max = 4, .node = PICKER_NODE_ANY},
 	 .queue_max = 3,
 	 .calls_max = 20,
 	 .queue_timeout_ns = 100 * MS,
 	 .placed_here = false},
 	{.name = "t.Nobody",
-	 .policy = BALANCE_ROUND_ROBIN,
+	 .picker = {.policy = PICKER_ROUND_ROBIN, .members_max = 4, .node = PICKER_NODE_ANY},
 	 .queue_max = 3,
 	 .calls_max = 20,
 	 .queue_timeout_ns = 100 * MS,
@@ -84,11 +84,14 @@ static void teardown(void)
 static struct balance_endpoint *add(struct fake *f, unsigned lanes)
 {
 	const struct balance_route_config routes[] = {
-		{"t.Rr", "A", &f->route},           {"t.Rr", "B", &f->route},
-		{"t.Least", "A", &f->route},        {"t.Away", "A", &f->route},
-		{"t.Unconfigured", "A", &f->route},
+		{"t.Rr", "A", &f->route, 0},           {"t.Rr", "B", &f->route, 0},
+		{"t.Least", "A", &f->route, 0},        {"t.Away", "A", &f->route, 0},
+		{"t.Unconfigured", "A", &f->route, 0},
 	};
+	static uint64_t id;
 	const struct balance_endpoint_config cfg = {
+		.id = ++id,
+		.node = PICKER_NODE_ANY,
 		.user = f,
 		.ops = &fake_ops,
 		.lanes = lanes,
@@ -122,7 +125,7 @@ static void *pick(const char *path, struct balance_call *call)
 	memset(call, 0, sizeof(*call));
 	call->user = call;
 	ck_assert_int_eq(lookup(path, &m), 0);
-	if (balance_pick(b, m, call, &route) != 0)
+	if (balance_pick(b, m, NULL, call, &route) != 0)
 		return NULL;
 	return route;
 }
@@ -160,7 +163,9 @@ START_TEST(round_robin_takes_turns)
 	for (int i = 0; i < 3; i++)
 		e[i] = add(&f[i], 1);
 	for (int i = 0; i < 9; i++)
-		ck_assert_ptr_eq(pick("/t.Rr/B", &c[i]), &f[i % 3].route);
+		ck_assert_ptr_eq(pick("/t.Rr/B", &c[i]), c[i % 3].endpoint == e[0]   ? &f[0].route
+							 : c[i % 3].endpoint == e[1] ? &f[1].route
+										     : &f[2].route);
 	for (int i = 0; i < 3; i++)
 		ck_assert_uint_eq(balance_endpoint_outstanding(e[i]), 3);
 	for (int i = 0; i < 9; i++)
@@ -373,8 +378,8 @@ START_TEST(queue_is_bounded_by_service_and_in_order)
 	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[0]);
 	balance_unplace(b, &c[0]);
 	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[0]);
+	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[4]); /* the other service's turn */
 	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[2]);
-	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[4]);
 	ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[5]);
 	ck_assert_ptr_null(balance_next(b, e, MS, &lane));
 	ck_assert_uint_eq(balance_queued(b), 0);
@@ -427,15 +432,15 @@ END_TEST
 
 START_TEST(all_ejected_is_unavailable)
 {
+	struct balance_method *m = NULL;
 	struct fake f;
-	struct balance_call c;
 
 	(void)add(&f, 1);
 	f.lanes[0] =
 		(struct balance_lane){.state = BALANCE_LANE_POLLING, .ahead = 1, .oldest_ns = MS};
 	balance_tick(b, MS);
 	balance_tick(b, 20 * MS);
-	ck_assert_ptr_null(pick("/t.Rr/A", &c));
+	ck_assert_int_eq(lookup("/t.Rr/A", &m), -SPLIT_E_BALANCE_NONE);
 }
 END_TEST
 
@@ -528,12 +533,12 @@ START_TEST(a_held_method_outlives_its_endpoints)
 	ck_assert_uint_eq(balance_method_service(b, m), 0);
 	balance_endpoint_remove(b, e);
 	ck_assert_ptr_null(balance_method_any(m));
-	ck_assert_int_eq(balance_pick(b, m, &c, &route), -SPLIT_E_BALANCE_NONE);
+	ck_assert_int_eq(balance_pick(b, m, NULL, &c, &route), -SPLIT_E_BALANCE_NONE);
 	ck_assert_int_eq(lookup("/t.Rr/A", &again), -SPLIT_E_BALANCE_NONE);
 	e = add(&f, 1);
 	ck_assert_int_eq(lookup("/t.Rr/A", &again), 0);
 	ck_assert_ptr_eq(again, m);
-	ck_assert_int_eq(balance_pick(b, m, &c, &route), 0);
+	ck_assert_int_eq(balance_pick(b, m, NULL, &c, &route), 0);
 	balance_done(b, &c);
 	balance_endpoint_remove(b, e);
 	balance_method_put(b, m);
@@ -553,6 +558,187 @@ START_TEST(closed_endpoint_gets_nothing_but_keeps_its_calls)
 	ck_assert_uint_eq(balance_endpoint_outstanding(e), 1);
 	balance_done(b, &c);
 	balance_endpoint_remove(b, e);
+}
+END_TEST
+
+static void pick_for(uint64_t flow, struct balance_call *c)
+{
+	(void)pick("/t.Rr/A", c);
+	c->flow = flow;
+}
+
+/* One connection has two calls queued before another's first: they take turns. */
+START_TEST(flows_take_turns)
+{
+	static const uint64_t flows[6] = {7, 7, 7, 8, 9, 8};
+	static const int order[6] = {0, 3, 4, 1, 5, 2};
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 1);
+	struct balance_call c[6];
+	unsigned lane;
+
+	b->services[0].queue_max = 10;
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	for (int i = 0; i < 6; i++) {
+		pick_for(flows[i], &c[i]);
+		ck_assert_int_eq(balance_place(b, &c[i], MS, &lane), SPLIT_AGAIN);
+	}
+	f.lanes[0].ahead = 0;
+	for (int i = 0; i < 6; i++) {
+		ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[order[i]]);
+		balance_done(b, &c[order[i]]);
+	}
+	ck_assert_ptr_null(balance_next(b, e, MS, &lane));
+	ck_assert_uint_eq(pool_in_use(&b->flows_pool), 0);
+	balance_endpoint_remove(b, e);
+}
+END_TEST
+
+START_TEST(a_full_queue_takes_from_the_longest_flow)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 1);
+	struct balance_call c[6];
+	unsigned lane;
+
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	for (int i = 0; i < 3; i++) {
+		pick_for(7, &c[i]);
+		ck_assert_int_eq(balance_place(b, &c[i], MS, &lane), SPLIT_AGAIN);
+	}
+	/* Its own last call is no worse than its newest. */
+	pick_for(7, &c[3]);
+	ck_assert_int_eq(balance_place(b, &c[3], MS, &lane), -SPLIT_E_BALANCE_FULL);
+	balance_done(b, &c[3]);
+	pick_for(8, &c[4]);
+	ck_assert_int_eq(balance_place(b, &c[4], MS, &lane), SPLIT_AGAIN);
+	ck_assert_uint_eq(dropped_n, 0);
+	ck_assert(c[2].queued); /* it goes nowhere else */
+	balance_tick(b, 2 * MS);
+	ck_assert_uint_eq(dropped_n, 1);
+	ck_assert_ptr_eq(dropped[0], &c[2]);
+	ck_assert_int_eq(dropped_cause, -SPLIT_E_BALANCE_FULL);
+	/* Two against one: nobody gives way. */
+	pick_for(8, &c[5]);
+	ck_assert_int_eq(balance_place(b, &c[5], MS, &lane), -SPLIT_E_BALANCE_FULL);
+	ck_assert_uint_eq(balance_queued(b), 3);
+	/* One that is ended before it is told. */
+	balance_done(b, &c[5]);
+	b->services[0].queue_max = 2;
+	pick_for(9, &c[5]);
+	ck_assert_int_eq(balance_place(b, &c[5], MS, &lane), SPLIT_AGAIN);
+	balance_done(b, &c[1]);
+	balance_tick(b, 3 * MS);
+	ck_assert_uint_eq(dropped_n, 1);
+	balance_done(b, &c[0]);
+	balance_done(b, &c[4]);
+	balance_done(b, &c[5]);
+	ck_assert_uint_eq(balance_queued(b), 0);
+	balance_endpoint_remove(b, e);
+}
+END_TEST
+
+/* More connections than flows: they share one, and nobody is lost. */
+START_TEST(flows_may_run_out)
+{
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 1);
+	struct balance_call c[5];
+	unsigned lane, n = 0;
+
+	b->services[0].queue_max = 10;
+	while (pool_get(&b->flows_pool) != NULL)
+		n++;
+	ck_assert_uint_eq(n, 1024);
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	for (unsigned i = 0; i < 5; i++) {
+		pick_for(i, &c[i]);
+		ck_assert_int_eq(balance_place(b, &c[i], MS, &lane), SPLIT_AGAIN);
+	}
+	f.lanes[0].ahead = 0;
+	for (int i = 0; i < 3; i++) {
+		ck_assert_ptr_eq(balance_next(b, e, MS, &lane), &c[i]);
+		balance_done(b, &c[i]);
+	}
+	balance_tick(b, 200 * MS);
+	ck_assert_uint_eq(dropped_n, 2);
+	ck_assert_uint_eq(balance_queued(b), 0);
+	balance_endpoint_remove(b, e);
+}
+END_TEST
+
+START_TEST(a_draining_endpoint_finishes_and_comes_back)
+{
+	struct fake f[2];
+	struct balance_endpoint *e[2] = {add(&f[0], 1), add(&f[1], 1)};
+	struct balance_method *m = NULL;
+	struct balance_call c[4], d;
+	unsigned lane;
+
+	for (int i = 0; i < 4; i++)
+		(void)pick("/t.Rr/A", &c[i]);
+	f[0].lanes[0] = (struct balance_lane){.state = BALANCE_LANE_RUNNING, .ahead = 2};
+	balance_endpoint_drain(b, e[0], true);
+	for (int i = 0; i < 4; i++) {
+		ck_assert_ptr_eq(pick("/t.Rr/A", &d), &f[1].route);
+		balance_done(b, &d);
+		/* What it has goes on: it is placed, and queued where there is no room. */
+		if (c[i].endpoint == e[0])
+			ck_assert_int_eq(balance_place(b, &c[i], MS, &lane), SPLIT_AGAIN);
+	}
+	f[0].lanes[0].ahead = 0;
+	ck_assert_ptr_nonnull(balance_next(b, e[0], MS, &lane));
+	ck_assert(!balance_endpoint_drained(e[0]));
+	balance_endpoint_drain(b, e[1], true);
+	ck_assert_int_eq(lookup("/t.Rr/A", &m), -SPLIT_E_BALANCE_NONE);
+	for (int i = 0; i < 4; i++)
+		balance_done(b, &c[i]);
+	ck_assert(balance_endpoint_drained(e[0]));
+	ck_assert(balance_endpoint_drained(e[1]));
+	ck_assert_uint_eq(balance_counters_get(b)->drained, 2);
+	balance_endpoint_drain(b, e[0], false);
+	ck_assert(!balance_endpoint_drained(e[0]));
+	ck_assert_ptr_eq(pick("/t.Rr/A", &d), &f[0].route);
+	balance_done(b, &d);
+	balance_endpoint_remove(b, e[0]);
+	balance_endpoint_remove(b, e[1]);
+}
+END_TEST
+
+/* An endpoint that does not serve a method is not chosen for it, whatever the turn. */
+START_TEST(only_who_serves_the_method_is_picked)
+{
+	struct fake f[2];
+	struct balance_endpoint *e[2] = {add(&f[0], 1), NULL};
+	const struct balance_route_config only = {"t.Rr", "A", &f[1].route, 3};
+	const struct balance_endpoint_config cfg = {
+		.id = 77,
+		.node = PICKER_NODE_ANY,
+		.user = &f[1],
+		.ops = &fake_ops,
+		.lanes = 1,
+		.lane_depth = 2,
+		.stall_timeout_ns = 10 * MS,
+		.routes = &only,
+		.routes_n = 1,
+	};
+	struct balance_call c;
+
+	ck_assert_int_eq(balance_endpoint_add(b, &cfg, &e[1]), 0);
+	for (int i = 0; i < 6; i++) {
+		ck_assert_ptr_eq(pick("/t.Rr/B", &c), &f[0].route);
+		balance_done(b, &c);
+	}
+	ck_assert_uint_eq(balance_service_counters(b, 0)->gauge_members, 2);
+	balance_endpoint_remove(b, e[0]);
+	ck_assert_ptr_eq(pick("/t.Rr/A", &c), &f[1].route);
+	/* It is closed while it has a call, whose end is nobody's business any more. */
+	balance_endpoint_close(b, e[1]);
+	c.result = PICKER_FAILED;
+	balance_done(b, &c);
+	ck_assert_uint_eq(balance_service_counters(b, 0)->failed, 0);
+	balance_endpoint_remove(b, e[1]);
+	ck_assert_uint_eq(balance_service_counters(b, 0)->gauge_members, 0);
 }
 END_TEST
 
@@ -581,6 +767,11 @@ int main(void)
 	tcase_add_test(tc, a_service_has_at_most_calls_max);
 	tcase_add_test(tc, a_held_method_outlives_its_endpoints);
 	tcase_add_test(tc, closed_endpoint_gets_nothing_but_keeps_its_calls);
+	tcase_add_test(tc, flows_take_turns);
+	tcase_add_test(tc, a_full_queue_takes_from_the_longest_flow);
+	tcase_add_test(tc, flows_may_run_out);
+	tcase_add_test(tc, a_draining_endpoint_finishes_and_comes_back);
+	tcase_add_test(tc, only_who_serves_the_method_is_picked);
 	suite_add_tcase(s, tc);
 	runner = srunner_create(s);
 	srunner_run_all(runner, CK_ENV);

@@ -477,7 +477,7 @@ static void start_ejecting(uint32_t consecutive, uint32_t percent, uint32_t shar
 	cfg.ejection = (struct picker_ejection){
 		.consecutive = consecutive,
 		.percent = percent,
-		.percent_calls_min = 10,
+		.calls_min = 10,
 		.interval_ns = SEC,
 		.base_ns = 10 * SEC,
 		.max_ns = 25 * SEC,
@@ -548,6 +548,41 @@ START_TEST(a_share_of_failures_ejects)
 	ck_assert(!m[2].ejected); /* 4 results */
 	ck_assert_uint_eq(p.counters.ejected_percent, 1);
 	picker_fini(&p);
+}
+END_TEST
+
+/* gRFC A50: one of five with 60 % against 95 to 100 % is an outlier, with 90 % it is not. */
+START_TEST(an_outlier_is_ejected)
+{
+	struct picker_config cfg = config_of(PICKER_ROUND_ROBIN);
+	static const unsigned good[2][5] = {{100, 98, 60, 97, 95}, {100, 94, 92, 97, 95}};
+
+	cfg.ejection = (struct picker_ejection){
+		.deviation = 1900,
+		.members_min = 5,
+		.calls_min = 100,
+		.interval_ns = SEC,
+		.base_ns = SEC,
+		.max_ns = SEC,
+		.share_percent = 50,
+	};
+	for (unsigned round = 0; round < 2; round++) {
+		start(&cfg);
+		add_n(5);
+		picker_tick(&p, SEC);
+		for (unsigned i = 0; i < 5; i++) {
+			for (unsigned k = 0; k < 100; k++) {
+				picker_begin(&m[i]);
+				picker_end(&p, &m[i],
+					   k < good[round][i] ? PICKER_GOOD : PICKER_FAILED, SEC);
+			}
+		}
+		picker_tick(&p, 2 * SEC);
+		for (unsigned i = 0; i < 5; i++)
+			ck_assert_int_eq(m[i].ejected, round == 0 && i == 2);
+		ck_assert_uint_eq(p.counters.ejected_deviation, round == 0);
+		picker_fini(&p);
+	}
 }
 END_TEST
 
@@ -671,5 +706,5 @@ BASE_CHECK_MAIN("picker", round_robin_takes_turns, weighted_is_exact_and_interle
 		a_subset_that_is_down_is_left, sticky_stays_until_it_can_not,
 		sticky_forgets_the_least_recently_used, slow_start_grows,
 		failures_in_a_row_eject_for_longer_each_time, a_share_of_failures_ejects,
-		ejection_is_bounded, only_what_fits_is_chosen, draining_ends_what_it_has,
-		what_is_wrong_is_refused)
+		an_outlier_is_ejected, ejection_is_bounded, only_what_fits_is_chosen,
+		draining_ends_what_it_has, what_is_wrong_is_refused)

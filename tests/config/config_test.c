@@ -274,7 +274,7 @@ START_TEST(values)
 	ck_assert_int_eq(parse(text, NULL), 0);
 	ck_assert(config_service_has_worker(&cfg->services[0], 1));
 	ck_assert(!config_service_has_worker(&cfg->services[0], 0));
-	ck_assert_int_eq(cfg->services[0].balance, CONFIG_BALANCE_LEAST_OUTSTANDING);
+	ck_assert_int_eq(cfg->services[0].balance.policy, CONFIG_LEAST_OUTSTANDING);
 	ck_assert_uint_eq(cfg->services[0].limits.queue_max, 0);
 	ck_assert_uint_eq(cfg->services[0].limits.calls_max, cfg->grpc.calls_max);
 	free(text);
@@ -388,7 +388,46 @@ static const struct {
 	 "c.json:8: services[0].name: is \"/a.Echo\", expected a full service name"},
 	{"\"hosts\": [\"echo\"]", "\"hosts\": [\"echo\"], \"balance\": \"random\"",
 	 "c.json:8: services[0].balance: is \"random\", expected one of \"round_robin\", "
-	 "\"least_outstanding\""},
+	 "\"weighted\""},
+	{"\"hosts\": [\"echo\"]", "\"hosts\": [\"echo\"], \"balance\": 3",
+	 "c.json:8: services[0].balance: is a number, expected an object"},
+	{"\"hosts\": [\"echo\"]",
+	 "\"hosts\": [\"echo\"], \"balance\": {\"policy\": \"weighted\", \"weights\": [1, 2]}",
+	 "c.json:8: services[0].balance.weights: has 2 elements, expected one for each of hosts "
+	 "(1)"},
+	{"\"hosts\": [\"echo\"]", "\"hosts\": [\"echo\"], \"balance\": {\"weights\": [2]}",
+	 "c.json:8: services[0].balance.weights: are nothing to round_robin"},
+	{"\"hosts\": [\"echo\"]",
+	 "\"hosts\": [\"echo\"], \"balance\": {\"policy\": \"consistent_hash\", \"hash\": {\"by\": "
+	 "\"metadata\"}}",
+	 "c.json:8: services[0].balance.hash: expected the name of a metadata entry"},
+	{"\"hosts\": [\"echo\"]",
+	 "\"hosts\": [\"echo\"], \"balance\": {\"sticky\": {\"by\": \"metadata\", \"key\": "
+	 "\"X-User\"}}",
+	 "c.json:8: services[0].balance.sticky.key: expected the name of a metadata entry, in "
+	 "lower"},
+	{"\"hosts\": [\"echo\"]",
+	 "\"hosts\": [\"echo\"], \"balance\": {\"policy\": \"consistent_hash\", \"hash\": {\"by\": "
+	 "\"field\", \"key\": \"2.user\"}}",
+	 "c.json:8: services[0].balance.hash.key: expected numbers of at most 8 fields"},
+	{"\"hosts\": [\"echo\"]",
+	 "\"hosts\": [\"echo\"], \"balance\": {\"policy\": \"consistent_hash\", \"hash\": {\"by\": "
+	 "\"field\", \"key\": \"1.2.3.4.5.6.7.8.9\"}}",
+	 "c.json:8: services[0].balance.hash.key: expected numbers of at most 8 fields"},
+	{"\"hosts\": [\"echo\"]",
+	 "\"hosts\": [\"echo\"], \"balance\": {\"hash\": {\"by\": \"connection\"}}",
+	 "c.json:8: services[0].balance.hash: stands beside another policy"},
+	{"\"hosts\": [\"echo\"]",
+	 "\"hosts\": [\"echo\"], \"balance\": {\"ejection\": {\"time\": \"10min\"}}",
+	 "c.json:8: services[0].balance.ejection: is less than time"},
+	{"\"hosts\": [\"echo\"]",
+	 "\"hosts\": [\"echo\"], \"balance\": {\"ejection\": {\"statuses\": [\"BAD\"]}}",
+	 "c.json:8: services[0].balance.ejection.statuses[0]: is \"BAD\", expected one of \"OK\""},
+	{"\"hosts\": [\"echo\"]",
+	 "\"hosts\": [\"echo\"], \"balance\": {\"ejection\": {\"statuses\": []}}",
+	 "c.json:8: services[0].balance.ejection.statuses: has 0 elements, expected 1 to 17"},
+	{"\"uids\": [0]", "\"uids\": [0], \"memory_max\": \"1MiB\"",
+	 "c.json:7: hosts[0].memory_max: 1MiB is less than linear_bytes_max"},
 	{"\"workers\"", "\"eal2\": 1,\n\n\n \"workers\"", "c.json:3: eal2: unknown key"},
 	{"\"workers\"", "\"\\u0065al\": {}, \"workers\"",
 	 "c.json:3: eal: duplicate key, first given in line 2"},
@@ -628,6 +667,47 @@ START_TEST(files)
 }
 END_TEST
 
+START_TEST(balance_in_full)
+{
+	char *text = changed(
+		"\"hosts\": [\"echo\"]",
+		"\"hosts\": [\"echo\"], \"balance\": {\"policy\": \"consistent_hash\", "
+		"\"weights\": [7], "
+		"\"hash\": {\"by\": \"field\", \"key\": \"2.536870911\", \"slots\": 1009}, "
+		"\"sticky\": {\"by\": \"metadata\", \"key\": \"x-user\"}, \"locality\": true, "
+		"\"subset\": 3, \"slow_start\": \"5s\", "
+		"\"ejection\": {\"consecutive\": 5, \"statuses\": [\"UNKNOWN\", \"INTERNAL\"]}}");
+	const struct config_balance *b;
+
+	ck_assert_int_eq(parse(text, NULL), 0);
+	free(text);
+	b = &cfg->services[0].balance;
+	ck_assert_int_eq(b->policy, CONFIG_CONSISTENT_HASH);
+	ck_assert_uint_eq(b->weights[0], 7);
+	ck_assert_uint_eq(b->hash.field_n, 2);
+	ck_assert_uint_eq(b->hash.field[0], 2);
+	ck_assert_uint_eq(b->hash.field[1], 536870911);
+	ck_assert_uint_eq(b->hash.slots, 1009);
+	ck_assert_int_eq(b->sticky.by, CONFIG_STICKY_METADATA);
+	ck_assert_str_eq(b->sticky.key, "x-user");
+	ck_assert(b->locality);
+	ck_assert_uint_eq(b->subset, 3);
+	ck_assert_uint_eq(b->slow_start_ns, UINT64_C(5000000000));
+	ck_assert_uint_eq(b->slow_start_percent, 10);
+	ck_assert_uint_eq(b->ejection.consecutive, 5);
+	ck_assert_uint_eq(b->ejection.statuses, 1u << 2 | 1u << 13);
+	/* What is not given. */
+	ck_assert_int_eq(parse(base, NULL), 0);
+	b = &cfg->services[0].balance;
+	ck_assert_int_eq(b->policy, CONFIG_ROUND_ROBIN);
+	ck_assert_uint_eq(b->weights_n, 0);
+	ck_assert_uint_eq(b->ejection.consecutive, 0);
+	ck_assert_uint_eq(b->ejection.statuses, 1u << 2 | 1u << 13 | 1u << 14 | 1u << 15);
+	ck_assert_uint_eq(cfg->hosts[0].share, 100);
+	ck_assert_uint_eq(cfg->hosts[0].memory_max, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("config");
@@ -637,6 +717,7 @@ int main(void)
 
 	tcase_set_timeout(tcase, 60);
 	tcase_add_checked_fixture(tcase, setup, teardown);
+	tcase_add_test(tcase, balance_in_full);
 	tcase_add_test(tcase, units);
 	tcase_add_test(tcase, addresses);
 	tcase_add_test(tcase, defaults);

@@ -60,6 +60,13 @@ BEYOND = [
     r"expected client_ca with it",
     r"beside a client_ca",
     r"are of TLS 1\.2, which min_version leaves out",
+    r"expected one for each of hosts",
+    r"expected the name of a metadata entry",
+    r"expected numbers of at most \d+ fields",
+    r"expected consistent_hash with it",
+    r"are nothing to round_robin",
+    r"is less than time",
+    r"is less than linear_bytes_max",
 ]
 BEYOND_RE = re.compile("|".join(BEYOND))
 

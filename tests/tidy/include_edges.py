@@ -58,7 +58,7 @@ PUBLIC = {
     "daemon/grpc": {"grpc.h"},
     "daemon/services": {"services.h"},
     "daemon/sched": {"sched.h"},
-    "daemon/balance": {"balance.h"},
+    "daemon/balance": {"balance.h", "field.h", "picker.h"},
     "daemon/worker": {"worker.h"},
     "daemon/control": {"control.h"},
     "host-lib": {"split-host.h"},
