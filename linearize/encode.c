@@ -18,7 +18,7 @@
 /* A source that is larger is not mapped as a whole: nothing before or after a value is read. */
 #define SOURCE_WHOLE_MAX (UINT64_C(1) << 40)
 
-#define CHUNK_WANT_MIN 1024u
+#define CHUNK_WANT_MIN 4096u
 #define CHUNK_WANT_MAX (256u << 10)
 
 static inline struct encode_state *state_of(struct encode_job *j)
@@ -267,8 +267,7 @@ static bool message_push(struct encode_state *s, const struct schema_message *m,
 	src = window(s, address, m->struct_bytes);
 	if (!src)
 		return false;
-	*frame = (struct encode_frame){
-		.m = m, .src = src, .mark = s->written, .field = m->field_count};
+	*frame = (struct encode_frame){.m = m, .src = src, .mark = s->written, .at = m->encode_end};
 	s->frame = frame;
 	return true;
 }
@@ -495,14 +494,21 @@ static bool unknown_put(struct encode_state *s, const uint8_t *at)
  * --------------------------------------------------------------------------------------------------------
  */
 
+static inline const struct schema_field *field_at(const struct encode_frame *frame)
+{
+	return &frame->m->fields[frame->at->index];
+}
+
 static bool element_put(struct encode_state *s, struct encode_frame *frame)
 {
+	const struct schema_field *f;
+
 	frame->left--;
-	if (frame->field == frame->m->field_count)
+	if (frame->at == frame->m->encode_end)
 		return unknown_put(s, frame->array +
 					      frame->left * sizeof(ProtobufCMessageUnknownField));
-	return value_put(s, &frame->m->fields[frame->field],
-			 frame->array + frame->left * frame->m->fields[frame->field].bytes);
+	f = field_at(frame);
+	return value_put(s, f, frame->array + frame->left * f->bytes);
 }
 
 /* All of the frame's message is out: its header, then on with its parent. */
@@ -515,7 +521,7 @@ static bool message_pop(struct encode_state *s)
 		return true;
 	}
 	s->frame--;
-	return put_header(s, &s->frame->m->fields[s->frame->field], mark);
+	return put_header(s, field_at(s->frame), mark);
 }
 
 static bool fields_run(struct encode_state *s)
@@ -538,10 +544,11 @@ static bool fields_run(struct encode_state *s)
 			/* Its begin and end and all its fields, there or not, are charged here. */
 			s->budget -= 2 + (int64_t)frame->m->field_count;
 			good = unknown_start(s);
-		} else if (frame->field == 0) {
+		} else if (frame->at[-1].index == ENCODE_ROW_BEGIN) {
 			good = message_pop(s);
 		} else {
-			f = &frame->m->fields[--frame->field];
+			frame->at--;
+			f = field_at(frame);
 			good = f->card == CARD_REPEATED ? repeated_put(s, f)
 							: singular_put(s, f, frame->src);
 		}
@@ -592,7 +599,13 @@ int encode_start(struct encode_job *j, const struct schema_message *m,
 	s->sink = *sink;
 	linear_limits_resolve(&s->limits, limits);
 	s->frame_last = s->frames + s->limits.depth_max;
-	s->inner = source->bytes >= 64 && source->bytes < SOURCE_WHOLE_MAX ? source->bytes - 63 : 0;
+	s->inner_peer = source->peer_base + ENCODE_MARGIN;
+	s->inner_mem = source->mem + ENCODE_MARGIN;
+	/* An empty string that lies there is one that must be looked for everywhere. */
+	s->inner = source->bytes >= 2 * ENCODE_MARGIN && source->bytes < SOURCE_WHOLE_MAX &&
+				   m->empty_string - source->peer_base >= source->bytes
+			   ? source->bytes - 2 * ENCODE_MARGIN + 1
+			   : 0;
 	s->fast = linearize_engine_get() == LINEARIZE_ENGINE_FAST ? linear_fast_get() : NULL;
 	return 0;
 }

@@ -19,6 +19,7 @@
  * the start; nothing of the first look is used then.
  */
 #include "linearize/encode_internal.h"
+#include "linearize/encode_ops.h"
 #include "linearize/fast_internal.h"
 
 /* Looks past the ends of short strings, which ASan would object to. */
@@ -26,133 +27,16 @@
 #define STRING_BY_VECTOR
 #endif
 
-enum fast_kind {
-	KIND_U32, /* varints: unsigned, sign-extended, 64 bits, zigzag, bool */
-	KIND_I32,
-	KIND_V64,
-	KIND_Z32,
-	KIND_Z64,
-	KIND_BOOL,
-	KIND_F32, /* fixed; floating ones have another zero */
-	KIND_F64,
-	KIND_FLOAT,
-	KIND_DOUBLE,
-	KIND_STRING,
-	KIND_BYTES,
-	KIND_MESSAGE,
-	KINDS
-};
-
-/* How a member says that it is there: by not being zero, by a word, by the case word, by a pointer
- * that is neither NULL nor the default; or it always is. ELEMENT: one of an array. */
-enum fast_presence { NONZERO, HAS, ONEOF, POINTER, ALWAYS, ELEMENT, PRESENCES };
-
-#define OP_SLOW            0
-#define OP(kind, presence) (1 + (kind)*PRESENCES + (presence))
-#define OP_PACKED          (1 + KINDS * PRESENCES)
-#define OP_PACKED_FIXED    (OP_PACKED + 1)
-#define OPS                (OP_PACKED_FIXED + 1)
-
 /* What is moved at once, and the room for that, a tag, a varint of 10 bytes and what stores run
  * over. */
-#define SHORT_BYTES 32
+#define SHORT_BYTES ENCODE_MARGIN
 #define FIELD_ROOM  64
 /* What any step of a short field costs at most. The generic engine takes the last few units. */
 #define BUDGET_LEAST 4
 
-static_assert(OPS <= 256, "an op is a byte");
-
-/* --- Tables ----------------------------------------------------------------------------------- */
-
-#ifndef LINEARIZE_WIDE
-
-static const uint8_t kinds[TYPE_COUNT] = {
-	[PROTOBUF_C_TYPE_INT32] = KIND_I32,       [PROTOBUF_C_TYPE_SINT32] = KIND_Z32,
-	[PROTOBUF_C_TYPE_SFIXED32] = KIND_F32,    [PROTOBUF_C_TYPE_INT64] = KIND_V64,
-	[PROTOBUF_C_TYPE_SINT64] = KIND_Z64,      [PROTOBUF_C_TYPE_SFIXED64] = KIND_F64,
-	[PROTOBUF_C_TYPE_UINT32] = KIND_U32,      [PROTOBUF_C_TYPE_FIXED32] = KIND_F32,
-	[PROTOBUF_C_TYPE_UINT64] = KIND_V64,      [PROTOBUF_C_TYPE_FIXED64] = KIND_F64,
-	[PROTOBUF_C_TYPE_FLOAT] = KIND_FLOAT,     [PROTOBUF_C_TYPE_DOUBLE] = KIND_DOUBLE,
-	[PROTOBUF_C_TYPE_BOOL] = KIND_BOOL,       [PROTOBUF_C_TYPE_ENUM] = KIND_I32,
-	[PROTOBUF_C_TYPE_STRING] = KIND_STRING,   [PROTOBUF_C_TYPE_BYTES] = KIND_BYTES,
-	[PROTOBUF_C_TYPE_MESSAGE] = KIND_MESSAGE,
-};
-
-void fast_encode_compile(struct schema_field *f)
-{
-	unsigned kind = kinds[f->type], presence = ALWAYS;
-
-	if (f->tag_bytes > 4)
-		return;
-	memcpy((uint8_t *)&f->tag_high + 4 - f->tag_bytes, f->tag, f->tag_bytes);
-	if (f->card == CARD_REPEATED && f->flags & FIELD_PACKED) {
-		f->encode_op = f->wire == WIRE_VARINT ? OP_PACKED : OP_PACKED_FIXED;
-		return;
-	}
-	if (f->card == CARD_REPEATED)
-		presence = ELEMENT;
-	else if (f->card == CARD_ONEOF)
-		presence = ONEOF;
-	else if (f->card == CARD_HAS)
-		presence = HAS;
-	else if (f->flags & FIELD_OPTIONAL)
-		presence = POINTER;
-	else if (f->flags & FIELD_NONE)
-		presence = NONZERO;
-	f->encode_op = (uint8_t)OP(kind, presence);
-}
-
-#endif
-
-/* Of packed varints: how they are written, and how long they can be. */
-static const struct {
-	uint8_t kind;
-	bool sign_extend;
-	uint8_t most;
-} packed_kinds[TYPE_COUNT] = {
-	[PROTOBUF_C_TYPE_INT32] = {VARINT_32, true, 10},
-	[PROTOBUF_C_TYPE_ENUM] = {VARINT_32, true, 10},
-	[PROTOBUF_C_TYPE_UINT32] = {VARINT_32, false, 5},
-	[PROTOBUF_C_TYPE_SINT32] = {VARINT_ZIGZAG_32, false, 5},
-	[PROTOBUF_C_TYPE_INT64] = {VARINT_64, false, 10},
-	[PROTOBUF_C_TYPE_UINT64] = {VARINT_64, false, 10},
-	[PROTOBUF_C_TYPE_SINT64] = {VARINT_ZIGZAG_64, false, 10},
-	[PROTOBUF_C_TYPE_BOOL] = {VARINT_BOOL, false, 1},
-};
-
 /* --- Writing backwards ------------------------------------------------------------------------ */
 
-static __attribute__((noinline)) uint8_t *varint_longest(uint8_t *head, uint64_t v)
-{
-	unsigned n = v >> 63 ? 10 : 9, i;
-
-	head -= n;
-	for (i = 0; i + 1 < n; i++, v >>= 7)
-		head[i] = (uint8_t)(v | 0x80);
-	head[i] = (uint8_t)v;
-	return head;
-}
-
-/* At most 8 bytes: the groups are spread over a word and moved to its end. All bytes but the last
- * say that they go on, those in front of the first too: nothing is there yet. */
-ALWAYS_INLINE uint8_t *varint_spread(uint8_t *head, uint64_t v)
-{
-	unsigned n = ((63 - (unsigned)__builtin_clzll(v)) * 9 + 73) / 64;
-
-	store64(head - 8, groups_spread(v) << (64 - 8 * n) | HIGH_BITS >> 8);
-	return head - n;
-}
-
-ALWAYS_INLINE uint8_t *varint_put(uint8_t *head, uint64_t v)
-{
-	if (likely(v < 0x80)) {
-		*--head = (uint8_t)v;
-		return head;
-	}
-	return likely(!(v >> 56)) ? varint_spread(head, v) : varint_longest(head, v);
-}
-
-ALWAYS_INLINE uint8_t *tag_put(uint8_t *head, const struct schema_field *f)
+ALWAYS_INLINE uint8_t *tag_put(uint8_t *head, const struct encode_field *f)
 {
 	store32(head - 4, f->tag_high);
 	return head - f->tag_bytes;
@@ -185,23 +69,41 @@ static __attribute__((noinline)) void copy_exact(uint8_t *to, const uint8_t *fro
 
 /* --- Values ----------------------------------------------------------------------------------- */
 
-ALWAYS_INLINE bool kind_is_wide(enum fast_kind kind)
+ALWAYS_INLINE bool kind_is_wide(enum encode_kind kind)
 {
 	return kind == KIND_V64 || kind == KIND_Z64 || kind == KIND_F64 || kind == KIND_DOUBLE ||
 	       kind >= KIND_STRING;
 }
 
-ALWAYS_INLINE bool kind_is_fixed(enum fast_kind kind)
+ALWAYS_INLINE bool kind_is_fixed(enum encode_kind kind)
 {
 	return kind >= KIND_F32 && kind <= KIND_DOUBLE;
 }
 
-ALWAYS_INLINE uint64_t value_load(enum fast_kind kind, const uint8_t *at)
+/* load*_once for the usual: a volatile load would not be part of the address's own instruction.
+ * What was loaded is its register's from here on. */
+ALWAYS_INLINE uint32_t load32_near(const uint8_t *p)
 {
-	return kind_is_wide(kind) ? load64_once(at) : load32_once(at);
+	uint32_t v = *(const hostile32 *)(const void *)p;
+
+	__asm__("" : "+r"(v));
+	return v;
 }
 
-ALWAYS_INLINE uint64_t varint_convert(enum fast_kind kind, uint64_t v)
+ALWAYS_INLINE uint64_t load64_near(const uint8_t *p)
+{
+	uint64_t v = *(const hostile64 *)(const void *)p;
+
+	__asm__("" : "+r"(v));
+	return v;
+}
+
+ALWAYS_INLINE uint64_t value_load(enum encode_kind kind, const uint8_t *at)
+{
+	return kind_is_wide(kind) ? load64_near(at) : load32_near(at);
+}
+
+ALWAYS_INLINE uint64_t varint_convert(enum encode_kind kind, uint64_t v)
 {
 	switch (kind) {
 	case KIND_I32:
@@ -217,10 +119,11 @@ ALWAYS_INLINE uint64_t varint_convert(enum fast_kind kind, uint64_t v)
 	}
 }
 
-ALWAYS_INLINE uint8_t *scalar_put(enum fast_kind kind, uint8_t *head, uint64_t v)
+ALWAYS_INLINE uint8_t *scalar_put(enum encode_kind kind, uint8_t *head, uint64_t v)
 {
 	if (!kind_is_fixed(kind))
-		return varint_put(head, varint_convert(kind, v));
+		return varint_put(head, varint_convert(kind, v),
+				  kind_is_wide(kind) || kind == KIND_I32);
 	if (kind_is_wide(kind)) {
 		store64(head - 8, v);
 		return head - 8;
@@ -229,7 +132,7 @@ ALWAYS_INLINE uint8_t *scalar_put(enum fast_kind kind, uint8_t *head, uint64_t v
 	return head - 4;
 }
 
-ALWAYS_INLINE bool value_is_zero(enum fast_kind kind, uint64_t v)
+ALWAYS_INLINE bool value_is_zero(enum encode_kind kind, uint64_t v)
 {
 	if (kind == KIND_FLOAT)
 		v &= INT32_MAX;
@@ -243,13 +146,10 @@ ALWAYS_INLINE bool value_is_zero(enum fast_kind kind, uint64_t v)
 /* `head`: the first byte written. `src`: the message. `f`: its field at hand; between two fields
  * the one that was written last. With more parameters the ops would have to save registers. */
 #define PARAMETERS                                                                                 \
-	struct encode_state *s, uint8_t *head, const uint8_t *src, const struct schema_field *f
+	struct encode_state *s, uint8_t *head, const uint8_t *src, const struct encode_field *f
 #define ARGUMENTS s, head, src, f
 
 typedef void fast_op(PARAMETERS);
-
-static fast_op *const ops[OPS];
-static fast_op *const element_ops[OPS];
 
 #define NOINLINE static __attribute__((noinline))
 
@@ -262,7 +162,7 @@ static fast_op *const element_ops[OPS];
 NOINLINE void leave(PARAMETERS)
 {
 	(void)src;
-	s->frame->field = (uint32_t)(f - s->first);
+	s->frame->at = f;
 	s->fast_head = head;
 }
 
@@ -273,7 +173,7 @@ NOINLINE void give_up(PARAMETERS)
 	leave(ARGUMENTS);
 }
 
-static void message_over(PARAMETERS);
+static void dispatch(PARAMETERS);
 
 /* On with the field before `f`. */
 ALWAYS_INLINE void next_field(PARAMETERS)
@@ -284,12 +184,8 @@ ALWAYS_INLINE void next_field(PARAMETERS)
 		return;
 	}
 #endif
-	if (unlikely(f == s->first)) {
-		message_over(ARGUMENTS);
-		return;
-	}
 	f--;
-	ops[f->encode_op](ARGUMENTS);
+	dispatch(ARGUMENTS);
 }
 
 /* Between `head` and the lowest place that may be written. */
@@ -305,36 +201,45 @@ ALWAYS_INLINE bool no_room(const struct encode_state *s, const uint8_t *head)
 }
 
 /* encode.c's window(), without its error. */
-ALWAYS_INLINE const uint8_t *window(const struct encode_state *s, uint64_t address, uint64_t bytes)
+ALWAYS_INLINE bool is_inside(const struct encode_state *s, uint64_t address, uint64_t bytes,
+			     const uint8_t **from)
 {
-	uint64_t at = address - s->source.peer_base;
+	uint64_t at = address - s->source.peer_base, end;
 
-	if (unlikely(at > s->source.bytes || bytes > s->source.bytes - at))
-		return NULL;
-	return s->source.mem + at;
+	*from = s->source.mem + at;
+	return likely(!__builtin_add_overflow(at, bytes, &end) && end <= s->source.bytes);
 }
 
 /* --- Strings and bytes ------------------------------------------------------------------------ */
 
 /* Tag and length in front of content of less than 128 bytes. */
-ALWAYS_INLINE uint8_t *short_header(uint8_t *head, const struct schema_field *f, uint64_t n)
+ALWAYS_INLINE uint8_t *short_header(uint8_t *head, const struct encode_field *f, uint64_t n)
 {
 	head[-1] = (uint8_t)n;
 	store32(head - 5, f->tag_high);
-	return head - 1 - f->tag_bytes;
+	return head - f->short_header_bytes;
 }
 
 #ifdef STRING_BY_VECTOR
-/* May SHORT_BYTES be read before and after `at`, a place in the window? */
-ALWAYS_INLINE bool is_inner(const struct encode_state *s, uint64_t at)
+/* Where `address`, which may be anything, is here, if SHORT_BYTES may be read before and after it:
+ * then it is neither a default nor the empty string. */
+ALWAYS_INLINE bool is_inner(const struct encode_state *s, uint64_t address, const uint8_t **from)
 {
-	return likely(at - SHORT_BYTES < s->inner);
+	uint64_t at = address - s->inner_peer;
+
+	*from = s->inner_mem + at;
+	return likely(at < s->inner);
 }
 
 /* The NUL among the SHORT_BYTES bytes at `from`; SHORT_BYTES if there is none. */
 ALWAYS_INLINE unsigned nul_find(const uint8_t *from)
 {
-#if defined(__SSE2__)
+#if defined(__AVX2__)
+	__m256i v = _mm256_loadu_si256((const __m256i *)(const void *)from);
+
+	return _tzcnt_u32(
+		(unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, _mm256_setzero_si256())));
+#elif defined(__SSE2__)
 	__m128i none = _mm_setzero_si128();
 	__m128i low = _mm_loadu_si128((const __m128i *)(const void *)from);
 	__m128i high = _mm_loadu_si128((const __m128i *)(const void *)(from + 16));
@@ -358,12 +263,19 @@ ALWAYS_INLINE unsigned nul_find(const uint8_t *from)
 /* The SHORT_BYTES bytes before `from_end`, to those before `to_end`. */
 ALWAYS_INLINE void copy_back(uint8_t *to_end, const uint8_t *from_end)
 {
+#ifdef __AVX2__
+	_mm256_storeu_si256(
+		(__m256i *)(void *)(to_end - SHORT_BYTES),
+		_mm256_loadu_si256((const __m256i *)(const void *)(from_end - SHORT_BYTES)));
+#else
 	memcpy(to_end - SHORT_BYTES, from_end - SHORT_BYTES, SHORT_BYTES);
+#endif
 }
 #else
-ALWAYS_INLINE bool is_inner(const struct encode_state *s, uint64_t at)
+ALWAYS_INLINE bool is_inner(const struct encode_state *s, uint64_t address, const uint8_t **from)
 {
-	(void)s, (void)at;
+	(void)s, (void)address;
+	*from = NULL;
 	return false;
 }
 
@@ -385,7 +297,7 @@ ALWAYS_INLINE void copy_back(uint8_t *to_end, const uint8_t *from_end)
 /* `n` bytes at `from`, `inner` or not, with their header; `scanned`: their end was looked for.
  * Returns the new head, or NULL when it is unusual and nothing was done. Charges for the copy. */
 ALWAYS_INLINE uint8_t *content_put(struct encode_state *s, uint8_t *head,
-				   const struct schema_field *f, const uint8_t *from, uint64_t n,
+				   const struct encode_field *f, const uint8_t *from, uint64_t n,
 				   bool inner, bool scanned)
 {
 	int64_t units = (int64_t)(n / LINEAR_UNIT_BYTES);
@@ -405,7 +317,7 @@ ALWAYS_INLINE uint8_t *content_put(struct encode_state *s, uint8_t *head,
 			memcpy(head, from, n);
 	}
 	s->budget -= units + (n >= LINEAR_UNIT_BYTES / 2) + (scanned ? units : 0);
-	return tag_put(varint_put(head, n), f);
+	return tag_put(varint_put(head, n, false), f);
 }
 
 /* What became of a field. */
@@ -413,20 +325,15 @@ enum outcome { UNUSUAL, ABSENT, WRITTEN };
 
 /* Any string; *head moves when it was written. */
 NOINLINE enum outcome string_any(struct encode_state *s, uint8_t **head,
-				 const struct schema_field *f, uint64_t address,
+				 const struct encode_field *f, uint64_t address,
 				 bool empty_is_absent)
 {
-	const uint8_t *from = NULL, *nul;
+	const uint8_t *from = NULL, *near, *nul;
 	uint64_t n = 0, at, most, room = room_of(s, *head);
 	bool scanned = false, inner = false;
 	uint8_t *to;
 
-	if (address == 0 || address == s->empty_string) {
-		n = 0;
-	} else if (address == f->default_address) {
-		from = f->default_data;
-		n = f->default_bytes;
-	} else {
+	if (address != 0 && address != s->empty_string) {
 		at = address - s->source.peer_base;
 		if (at >= s->source.bytes)
 			return UNUSUAL;
@@ -437,7 +344,7 @@ NOINLINE enum outcome string_any(struct encode_state *s, uint8_t **head,
 			return UNUSUAL;
 		n = (uint64_t)(nul - from);
 		scanned = true;
-		inner = is_inner(s, at);
+		inner = is_inner(s, address, &near);
 	}
 	if (empty_is_absent && n == 0)
 		return ABSENT;
@@ -450,16 +357,13 @@ NOINLINE enum outcome string_any(struct encode_state *s, uint8_t **head,
 
 /* A short string, not empty, in the window's inside: the new head. NULL: it is another string. */
 ALWAYS_INLINE uint8_t *string_short(const struct encode_state *s, uint8_t *head,
-				    const struct schema_field *f, uint64_t address)
+				    const struct encode_field *f, uint64_t address)
 {
-	uint64_t at = address - s->source.peer_base;
 	const uint8_t *from;
 	unsigned n;
 
-	if (unlikely(!is_inner(s, at) || address == f->default_address ||
-		     address == s->empty_string))
+	if (unlikely(!is_inner(s, address, &from)))
 		return NULL;
-	from = s->source.mem + at;
 	n = nul_find(from);
 	if (unlikely(n - 1 >= SHORT_BYTES - 1))
 		return NULL;
@@ -467,29 +371,27 @@ ALWAYS_INLINE uint8_t *string_short(const struct encode_state *s, uint8_t *head,
 	return short_header(head - n, f, n);
 }
 
-/* Bytes of any length `n`, whose member is `at`; NULL: unusual. */
-NOINLINE uint8_t *bytes_any(struct encode_state *s, uint8_t *head, const struct schema_field *f,
+/* Bytes of any length `n`; NULL: unusual. */
+NOINLINE uint8_t *bytes_any(struct encode_state *s, uint8_t *head, const struct encode_field *f,
 			    uint64_t n, uint64_t address)
 {
-	uint64_t at = address - s->source.peer_base;
+	const uint8_t *near, *from;
 
 	if (n == 0)
 		return short_header(head, f, 0);
-	if (address == f->default_address && address != 0 && n <= f->default_bytes)
-		return content_put(s, head, f, f->default_data, n, false, false);
-	if (at > s->source.bytes || n > s->source.bytes - at)
+	if (!is_inside(s, address, n, &from))
 		return NULL;
-	return content_put(s, head, f, s->source.mem + at, n, is_inner(s, at), false);
+	return content_put(s, head, f, from, n, is_inner(s, address, &near), false);
 }
 
 ALWAYS_INLINE uint8_t *bytes_put(struct encode_state *s, uint8_t *head,
-				 const struct schema_field *f, uint64_t n, uint64_t address)
+				 const struct encode_field *f, uint64_t n, uint64_t address)
 {
-	uint64_t at = address - s->source.peer_base;
+	const uint8_t *from;
 
-	if (unlikely(n - 1 >= SHORT_BYTES || !is_inner(s, at) || address == f->default_address))
+	if (unlikely(n - 1 >= SHORT_BYTES || !is_inner(s, address, &from)))
 		return bytes_any(s, head, f, n, address);
-	copy_back(head, s->source.mem + at + n);
+	copy_back(head, from + n);
 	return short_header(head - n, f, n);
 }
 
@@ -502,7 +404,7 @@ ALWAYS_INLINE void message_begin(PARAMETERS, struct encode_frame *frame,
 {
 	int64_t left = s->budget - 2 - (int64_t)m->field_count;
 
-	if (unlikely(left < BUDGET_LEAST || load32_once(src + BASE_N_UNKNOWN) != 0)) {
+	if (unlikely(left < BUDGET_LEAST || load32_near(src + BASE_N_UNKNOWN) != 0)) {
 		frame->unknown_done = false;
 		leave(ARGUMENTS);
 		return;
@@ -512,41 +414,40 @@ ALWAYS_INLINE void message_begin(PARAMETERS, struct encode_frame *frame,
 	next_field(ARGUMENTS);
 }
 
-/* The frame's array goes on, or the fields before it. */
-ALWAYS_INLINE void array_step(PARAMETERS)
-{
-	if (s->frame->left)
-		element_ops[f->encode_op](ARGUMENTS);
-	else
-		next_field(ARGUMENTS);
-}
+static void element_KIND_MESSAGE(PARAMETERS);
 
 /* All fields are out. If this is not the outermost message: its header, then on with its parent. */
-NOINLINE void message_over(PARAMETERS)
+static void op_begin(PARAMETERS)
 {
 	struct encode_frame *frame = s->frame;
 	uint64_t n;
 
 	if (unlikely(frame == s->frames || no_room(s, head))) {
-		leave(ARGUMENTS);
+		give_up(ARGUMENTS);
+		return;
+	}
+	/* The generic engine may have entered it, for its tag's sake. */
+	if (unlikely(frame[-1].at->tag_bytes > 4)) {
+		give_up(ARGUMENTS);
 		return;
 	}
 	n = (s->written_base - (uint64_t)(uintptr_t)head) - frame->mark;
 	s->frame = --frame;
 	src = frame->src;
-	s->first = frame->m->fields;
-	f = s->first + frame->field;
-	head = tag_put(varint_put(head, n), f);
-	array_step(ARGUMENTS);
+	f = frame->at;
+	head = tag_put(varint_put(head, n, false), f);
+	if (frame->left)
+		element_KIND_MESSAGE(ARGUMENTS);
+	else
+		next_field(ARGUMENTS);
 }
 
-/* Is the message at `address`, not 0, for this engine? Its struct, or NULL. */
-ALWAYS_INLINE const uint8_t *message_find(const struct encode_state *s,
-					  const struct schema_field *f, uint64_t address)
+/* Is the message at `address`, not 0, for this engine? */
+ALWAYS_INLINE bool message_find(const struct encode_state *s, const struct encode_field *f,
+				uint64_t address, const uint8_t **sub)
 {
-	const uint8_t *sub = window(s, address, f->sub.message->struct_bytes);
-
-	return unlikely(s->frame == s->frame_last) ? NULL : sub;
+	return is_inside(s, address, f->sub.message->struct_bytes, sub) &&
+	       likely(s->frame != s->frame_last);
 }
 
 /* Go on inside the message `sub`, the value of `f`. */
@@ -555,44 +456,45 @@ ALWAYS_INLINE void message_enter(PARAMETERS, const uint8_t *sub)
 	const struct schema_message *m = f->sub.message;
 	struct encode_frame *frame = s->frame;
 
-	frame->field = (uint32_t)(f - s->first);
+	frame->at = f;
 	frame++;
 	s->frame = frame;
 	frame->m = m;
 	frame->src = src = sub;
 	frame->left = 0;
 	frame->mark = s->written_base - (uint64_t)(uintptr_t)head;
-	f = m->fields;
-	s->first = f;
-	f += m->field_count;
+	f = m->encode_end;
 	message_begin(ARGUMENTS, frame, m);
 }
 
 /* --- Singular fields -------------------------------------------------------------------------- */
 
 /* Is the member of `f` there? Then `*v` is its word. */
-ALWAYS_INLINE bool is_there(enum fast_kind kind, enum fast_presence presence, const uint8_t *src,
-			    const struct schema_field *f, uint64_t *v)
+ALWAYS_INLINE bool is_there(const struct encode_state *s, enum encode_kind kind,
+			    enum encode_presence presence, const uint8_t *src,
+			    const struct encode_field *f, uint64_t *v)
 {
 	bool pointer = kind == KIND_STRING || kind == KIND_MESSAGE;
 
-	if (presence == ONEOF && load32_once(src + f->quantifier) != f->number)
+	if (presence == ONEOF && load32_near(src + f->presence_at) != f->number)
 		return false;
-	if (presence == HAS && load32_once(src + f->quantifier) == 0)
+	if (presence == HAS && load32_near(src + f->presence_at) == 0)
 		return false;
 	*v = value_load(kind, src + f->offset);
+	if (presence == NONZERO && kind == KIND_STRING)
+		return *v != 0 && *v != s->empty_string;
 	if (presence == NONZERO)
 		return !value_is_zero(kind, *v);
 	if (presence == POINTER || (presence == ONEOF && pointer))
-		return *v != 0 && *v != f->default_address;
+		return *v != 0 && (kind == KIND_MESSAGE || *v != f->sub.absent);
 	return true;
 }
 
-ALWAYS_INLINE void scalar_op(enum fast_kind kind, enum fast_presence presence, PARAMETERS)
+ALWAYS_INLINE void scalar_op(enum encode_kind kind, enum encode_presence presence, PARAMETERS)
 {
 	uint64_t v;
 
-	if (is_there(kind, presence, src, f, &v)) {
+	if (is_there(s, kind, presence, src, f, &v)) {
 		if (no_room(s, head)) {
 			give_up(ARGUMENTS);
 			return;
@@ -602,15 +504,15 @@ ALWAYS_INLINE void scalar_op(enum fast_kind kind, enum fast_presence presence, P
 	next_field(ARGUMENTS);
 }
 
-ALWAYS_INLINE void bytes_op(enum fast_kind kind, enum fast_presence presence, PARAMETERS)
+ALWAYS_INLINE void bytes_op(enum encode_kind kind, enum encode_presence presence, PARAMETERS)
 {
 	uint64_t v;
 
-	if (is_there(kind, presence, src, f, &v)) {
+	if (is_there(s, kind, presence, src, f, &v)) {
 		uint8_t *to = NULL;
 
 		if (!no_room(s, head))
-			to = bytes_put(s, head, f, v, v ? load64_once(src + f->offset + 8) : 0);
+			to = bytes_put(s, head, f, v, v ? load64_near(src + f->offset + 8) : 0);
 		if (unlikely(!to)) {
 			give_up(ARGUMENTS);
 			return;
@@ -620,12 +522,12 @@ ALWAYS_INLINE void bytes_op(enum fast_kind kind, enum fast_presence presence, PA
 	next_field(ARGUMENTS);
 }
 
-ALWAYS_INLINE void string_slow(enum fast_presence presence, PARAMETERS)
+ALWAYS_INLINE void string_slow(enum encode_presence presence, PARAMETERS)
 {
 	enum outcome outcome;
 	uint64_t v;
 
-	if (is_there(KIND_STRING, presence, src, f, &v)) {
+	if (is_there(s, KIND_STRING, presence, src, f, &v)) {
 		outcome = string_any(s, &head, f, v, presence == NONZERO);
 		if (outcome == UNUSUAL) {
 			give_up(ARGUMENTS);
@@ -635,11 +537,11 @@ ALWAYS_INLINE void string_slow(enum fast_presence presence, PARAMETERS)
 	next_field(ARGUMENTS);
 }
 
-ALWAYS_INLINE void string_op(fast_op *slow, enum fast_presence presence, PARAMETERS)
+ALWAYS_INLINE void string_op(fast_op *slow, enum encode_presence presence, PARAMETERS)
 {
 	uint64_t v;
 
-	if (is_there(KIND_STRING, presence, src, f, &v)) {
+	if (is_there(s, KIND_STRING, presence, src, f, &v)) {
 		uint8_t *to;
 
 		/* Whether it is empty must be known before the room counts. */
@@ -657,12 +559,12 @@ ALWAYS_INLINE void string_op(fast_op *slow, enum fast_presence presence, PARAMET
 	next_field(ARGUMENTS);
 }
 
-ALWAYS_INLINE void message_op(enum fast_presence presence, PARAMETERS)
+ALWAYS_INLINE void message_op(enum encode_presence presence, PARAMETERS)
 {
 	const uint8_t *sub;
 	uint64_t v;
 
-	if (!is_there(KIND_MESSAGE, presence, src, f, &v)) {
+	if (!is_there(s, KIND_MESSAGE, presence, src, f, &v)) {
 		next_field(ARGUMENTS);
 		return;
 	}
@@ -675,8 +577,7 @@ ALWAYS_INLINE void message_op(enum fast_presence presence, PARAMETERS)
 		next_field(ARGUMENTS);
 		return;
 	}
-	sub = message_find(s, f, v);
-	if (unlikely(!sub)) {
+	if (!message_find(s, f, v, &sub)) {
 		give_up(ARGUMENTS);
 		return;
 	}
@@ -688,43 +589,43 @@ ALWAYS_INLINE void message_op(enum fast_presence presence, PARAMETERS)
 /* The array of `f`, its count in `*n`, checked, nothing done. NULL with `*n` 0: there is none;
  * else: unusual. */
 ALWAYS_INLINE const uint8_t *array_find(const struct encode_state *s, const uint8_t *src,
-					const struct schema_field *f, uint64_t *n)
+					const struct encode_field *f, uint64_t *n)
 {
-	*n = load64_once(src + f->quantifier);
+	const uint8_t *array;
+
+	*n = load64_near(src + f->presence_at);
 	if (*n == 0 ||
 	    unlikely(*n > s->source.bytes / 16 || *n > s->limits.elements_max - s->elements))
 		return NULL;
-	return window(s, load64_once(src + f->offset), *n * f->bytes);
+	return is_inside(s, load64_near(src + f->offset), *n * type_bytes[f->type], &array) ? array
+											    : NULL;
 }
 
-static void op_array(PARAMETERS)
+/* The array of `f` begins, if there is one: nothing of it is written. */
+ALWAYS_INLINE enum outcome array_open(struct encode_state *s, const uint8_t *src,
+				      const struct encode_field *f)
 {
 	uint64_t n;
 	const uint8_t *array = array_find(s, src, f, &n);
 
-	if (!array) {
-		if (n)
-			give_up(ARGUMENTS);
-		else
-			next_field(ARGUMENTS);
-		return;
-	}
+	if (!array)
+		return n ? UNUSUAL : ABSENT;
 	s->elements += n;
 	s->frame->array = array;
 	s->frame->left = n;
-	element_ops[f->encode_op](ARGUMENTS);
+	return WRITTEN;
 }
 
 /* The last of the elements that are left: the new head, or NULL. They were counted with their
  * array. */
 ALWAYS_INLINE uint8_t *element_put(struct encode_state *s, uint8_t *head,
-				   const struct schema_field *f, enum fast_kind kind,
+				   const struct encode_field *f, enum encode_kind kind,
 				   const uint8_t *at)
 {
 	uint64_t v = value_load(kind, at);
 
 	if (kind == KIND_BYTES)
-		return bytes_put(s, head, f, v, v ? load64_once(at + 8) : 0);
+		return bytes_put(s, head, f, v, v ? load64_near(at + 8) : 0);
 	if (kind == KIND_STRING) {
 		uint8_t *to = string_short(s, head, f, v);
 
@@ -735,7 +636,7 @@ ALWAYS_INLINE uint8_t *element_put(struct encode_state *s, uint8_t *head,
 	return tag_put(scalar_put(kind, head, v), f);
 }
 
-ALWAYS_INLINE void element_op(enum fast_kind kind, PARAMETERS)
+ALWAYS_INLINE void element_op(enum encode_kind kind, PARAMETERS)
 {
 	struct encode_frame *frame = s->frame;
 	unsigned bytes = kind == KIND_BYTES ? 16 : kind_is_wide(kind) ? 8 : 4;
@@ -758,14 +659,14 @@ ALWAYS_INLINE void element_op(enum fast_kind kind, PARAMETERS)
 	next_field(ARGUMENTS);
 }
 
-static void element_message(PARAMETERS)
+static void element_KIND_MESSAGE(PARAMETERS)
 {
 	struct encode_frame *frame = s->frame;
-	const uint8_t *at = frame->array + (frame->left - 1) * 8, *sub;
-	uint64_t v = load64_once(at);
+	const uint8_t *sub;
+	uint64_t v = load64_near(frame->array + (frame->left - 1) * 8);
 
-	sub = v ? message_find(s, f, v) : src;
-	if (unlikely(!sub || (!v && no_room(s, head)) || s->budget < BUDGET_LEAST)) {
+	if (!(v ? message_find(s, f, v, &sub) : !no_room(s, head)) ||
+	    unlikely(s->budget < BUDGET_LEAST)) {
 		leave(ARGUMENTS);
 		return;
 	}
@@ -773,7 +674,10 @@ static void element_message(PARAMETERS)
 	frame->left--;
 	if (unlikely(v == 0)) {
 		head = short_header(head, f, 0);
-		array_step(ARGUMENTS);
+		if (frame->left)
+			element_KIND_MESSAGE(ARGUMENTS);
+		else
+			next_field(ARGUMENTS);
 		return;
 	}
 	message_enter(ARGUMENTS, sub);
@@ -786,7 +690,7 @@ static void op_packed_fixed(PARAMETERS)
 	uint8_t *to = head;
 
 	if (array)
-		to = content_put(s, head, f, array, n * f->bytes, false, false);
+		to = content_put(s, head, f, array, n * type_bytes[f->type], false, false);
 	else if (n)
 		to = NULL;
 	if (!to) {
@@ -798,28 +702,22 @@ static void op_packed_fixed(PARAMETERS)
 	next_field(ARGUMENTS);
 }
 
-static uint8_t *packed_write(const struct schema_field *f, uint8_t *head, const uint8_t *array,
-			     uint64_t from, uint64_t to)
-{
-	return FAST_NAME(varints_encode)((enum varint_kind)packed_kinds[f->type].kind,
-					 packed_kinds[f->type].sign_extend, head, array, from, to);
-}
-
 /* All of a packed field, if even the longest varints would have room. */
 static void op_packed(PARAMETERS)
 {
 	uint64_t n, room = room_of(s, head);
 	const uint8_t *array = array_find(s, src, f, &n);
+	const struct varints_encoder *encoder = &FAST_NAME(varints_encoders)[f->type];
 	uint8_t *end = head;
 
 	if (array) {
-		if (unlikely(n > room || packed_kinds[f->type].most * n + FIELD_ROOM > room ||
+		if (unlikely(n > room || encoder->most * n + FIELD_ROOM > room ||
 			     s->budget < (int64_t)n + BUDGET_LEAST)) {
 			give_up(ARGUMENTS);
 			return;
 		}
-		head = packed_write(f, head, array, n, 0);
-		head = tag_put(varint_put(head, (uint64_t)(end - head)), f);
+		head = encoder->encode(head, array, n, 0);
+		head = tag_put(varint_put(head, (uint64_t)(end - head), false), f);
 		s->budget -= (int64_t)n;
 		s->elements += n;
 	} else if (n) {
@@ -896,35 +794,74 @@ NUMBERS(ELEMENT_OP, ELEMENT)
 BYTES(ELEMENT_OP, ELEMENT)
 STRINGS(ELEMENT_OP, ELEMENT)
 
-#define OP_ENTRY(kind, presence)      [OP(kind, presence)] = op_##kind##_##presence,
-#define ARRAY_ENTRY(kind, presence)   [OP(kind, presence)] = op_array,
-#define ELEMENT_ENTRY(kind, presence) [OP(kind, presence)] = element_##kind,
+#define ARRAY_OP(kind, presence)                                                                   \
+	static void op_##kind##_##presence(PARAMETERS)                                             \
+	{                                                                                          \
+		enum outcome outcome = array_open(s, src, f);                                      \
+                                                                                                   \
+		if (outcome == WRITTEN)                                                            \
+			element_##kind(ARGUMENTS);                                                 \
+		else if (outcome == ABSENT)                                                        \
+			next_field(ARGUMENTS);                                                     \
+		else                                                                               \
+			give_up(ARGUMENTS);                                                        \
+	}
+
+NUMBERS(ARRAY_OP, ELEMENT)
+BYTES(ARRAY_OP, ELEMENT)
+STRINGS(ARRAY_OP, ELEMENT)
+MESSAGES(ARRAY_OP, ELEMENT)
+
+/* A tree of comparisons and direct jumps (-fno-jump-tables), not a jump through a table: a jump to
+ * one of many is mispredicted at nearly each field where the processor, or what it runs under, does
+ * not predict such jumps well, and costs more than the whole tree. */
+#define OP_CASE(kind, presence)                                                                    \
+	case OP(kind, presence):                                                                   \
+		op_##kind##_##presence(ARGUMENTS);                                                 \
+		return;
+#define ELEMENT_CASE(kind, presence)                                                               \
+	case OP(kind, presence):                                                                   \
+		element_##kind(ARGUMENTS);                                                         \
+		return;
 
 /* clang-format off */
-static fast_op *const ops[OPS] = {
-	[OP_SLOW] = give_up,
-	WORDS(NUMBERS, OP_ENTRY)
-	WORDS(BYTES, OP_ENTRY)
-	POINTERS(STRINGS, OP_ENTRY)
-	POINTERS(MESSAGES, OP_ENTRY)
-	NUMBERS(ARRAY_ENTRY, ELEMENT)
-	BYTES(ARRAY_ENTRY, ELEMENT)
-	STRINGS(ARRAY_ENTRY, ELEMENT)
-	MESSAGES(ARRAY_ENTRY, ELEMENT)
-	[OP_PACKED] = op_packed,
-	[OP_PACKED_FIXED] = op_packed_fixed,
-};
+NOINLINE void dispatch(PARAMETERS)
+{
+	switch (f->op) {
+	WORDS(NUMBERS, OP_CASE)
+	WORDS(BYTES, OP_CASE)
+	POINTERS(STRINGS, OP_CASE)
+	POINTERS(MESSAGES, OP_CASE)
+	NUMBERS(OP_CASE, ELEMENT)
+	BYTES(OP_CASE, ELEMENT)
+	STRINGS(OP_CASE, ELEMENT)
+	MESSAGES(OP_CASE, ELEMENT)
+	case OP_BEGIN:
+		op_begin(ARGUMENTS);
+		return;
+	case OP_PACKED:
+		op_packed(ARGUMENTS);
+		return;
+	case OP_PACKED_FIXED:
+		op_packed_fixed(ARGUMENTS);
+		return;
+	default:
+		give_up(ARGUMENTS);
+	}
+}
 
 /* The same field when it is an array that has begun. */
-static fast_op *const element_ops[OPS] = {
-	[OP_SLOW] = leave,
-	NUMBERS(ELEMENT_ENTRY, ELEMENT)
-	BYTES(ELEMENT_ENTRY, ELEMENT)
-	STRINGS(ELEMENT_ENTRY, ELEMENT)
-	[OP(KIND_MESSAGE, ELEMENT)] = element_message,
-	[OP_PACKED] = leave,
-	[OP_PACKED_FIXED] = leave,
-};
+static void array_resume(PARAMETERS)
+{
+	switch (f->op) {
+	NUMBERS(ELEMENT_CASE, ELEMENT)
+	BYTES(ELEMENT_CASE, ELEMENT)
+	STRINGS(ELEMENT_CASE, ELEMENT)
+	MESSAGES(ELEMENT_CASE, ELEMENT)
+	default:
+		leave(ARGUMENTS);
+	}
+}
 /* clang-format on */
 
 /* --- The engine ------------------------------------------------------------------------------- */
@@ -939,12 +876,11 @@ static inline uint8_t *floor_of(const struct encode_state *s)
 
 void FAST_NAME(encode_fast)(struct encode_state *s)
 {
-	const struct encode_frame *frame = s->frame;
-	const struct schema_field *f = frame->m->fields + frame->field;
+	struct encode_frame *frame = s->frame;
+	const struct encode_field *f = frame->at;
 	const uint8_t *src = frame->src;
 	uint8_t *head = s->head;
 
-	s->first = frame->m->fields;
 	s->floor = floor_of(s);
 	s->floor_field = s->floor + FIELD_ROOM;
 	s->written_base = s->written + (uint64_t)(uintptr_t)head;
@@ -953,36 +889,38 @@ void FAST_NAME(encode_fast)(struct encode_state *s)
 	s->hops = 0;
 #endif
 	if (frame->left) {
-		if (frame->field == frame->m->field_count)
+		if (f == frame->m->encode_end)
 			return; /* unknown fields */
-		element_ops[f->encode_op](ARGUMENTS);
+		array_resume(ARGUMENTS);
 	} else if (frame->unknown_done) {
 		next_field(ARGUMENTS);
 	} else {
-		message_begin(ARGUMENTS, s->frame, frame->m);
+		message_begin(ARGUMENTS, frame, frame->m);
 	}
 	s->written += (uint64_t)(s->head - s->fast_head);
 	s->head = s->fast_head;
+	FAST_LEAVE();
 }
 
 void FAST_NAME(encode_fast_packed)(struct encode_state *s)
 {
 	struct encode_frame *frame = s->frame;
+	const struct varints_encoder *encoder = &FAST_NAME(varints_encoders)[s->field->type];
 	const uint8_t *floor = floor_of(s);
 
 	while (frame->left && s->budget > 0 && s->head - floor >= 10 + FIELD_ROOM) {
-		uint64_t n = (uint64_t)(s->head - floor - FIELD_ROOM) /
-			     packed_kinds[s->field->type].most;
+		uint64_t n = (uint64_t)(s->head - floor - FIELD_ROOM) / encoder->most;
 		uint8_t *head;
 
 		if (n > frame->left)
 			n = frame->left;
 		if (n > (uint64_t)s->budget)
 			n = (uint64_t)s->budget;
-		head = packed_write(s->field, s->head, frame->array, frame->left, frame->left - n);
+		head = encoder->encode(s->head, frame->array, frame->left, frame->left - n);
 		frame->left -= n;
 		s->budget -= (int64_t)n;
 		s->written += (uint64_t)(s->head - head);
 		s->head = head;
 	}
+	FAST_LEAVE();
 }

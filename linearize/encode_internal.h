@@ -13,16 +13,16 @@ enum encode_phase {
 	PHASE_DONE,
 };
 
-/* A message being written. Its fields at and after `field` are out. While `left` is not 0, that
- * many elements of `array` are still to be written: of unknown fields if field == field_count,
- * else of the repeated field `field`. */
+/* A message being written. Its fields at and after `at`, in their row, are out. While `left` is not
+ * 0, that many elements of `array` are still to be written: of unknown fields if `at` is the row's
+ * end, else of the repeated field `at`. */
 struct encode_frame {
 	const struct schema_message *m;
+	const struct encode_field *at;
 	const uint8_t *src;
-	const uint8_t *array;
 	uint64_t left;
 	uint64_t mark; /* bytes written before this message */
-	uint32_t field;
+	const uint8_t *array;
 	bool unknown_done;
 };
 
@@ -34,12 +34,14 @@ struct encode_state {
 	uint64_t empty_string;
 
 	/* The fast engine's, while it runs. */
-	uint64_t inner;        /* places in the source that have SHORT_BYTES on both sides */
-	uint64_t written_base; /* bytes written, plus `head` */
-	struct encode_frame *frame_last;  /* deepest that limits allow */
-	const struct schema_field *first; /* of the message at hand */
-	uint8_t *floor;                   /* no byte before it may be written */
-	uint8_t *floor_field;             /* a field needs `head` not to be before this */
+	/* Places in the source that have ENCODE_MARGIN bytes on both sides: how many there are, the
+	 * peer's address of the first and where it is here. */
+	uint64_t inner, inner_peer;
+	const uint8_t *inner_mem;
+	uint64_t written_base;           /* bytes written, plus `head` */
+	struct encode_frame *frame_last; /* deepest that limits allow */
+	uint8_t *floor;                  /* no byte before it may be written */
+	uint8_t *floor_field;            /* a field needs `head` not to be before this */
 	uint8_t *fast_head;
 	uint32_t hops;
 
@@ -65,6 +67,9 @@ struct encode_state {
 	struct linear_chunk chunks[ENCODE_CHUNKS_MAX];
 	struct encode_frame frames[LINEAR_DEPTH_MAX + 1];
 };
+
+/* What the fast engine reads before and after a short string. */
+#define ENCODE_MARGIN 32
 
 static_assert(sizeof(struct encode_state) <= ENCODE_JOB_BYTES, "a job holds its state");
 

@@ -35,6 +35,14 @@
 #define unlikely(x)   __builtin_expect(!!(x), 0)
 #define HIGH_BITS     0x8080808080808080u
 
+/* At the end of what is called from outside. Between the pieces nothing is cleared: they call each
+ * other at every field (-mno-vzeroupper). */
+#ifdef __AVX2__
+#define FAST_LEAVE() _mm256_zeroupper()
+#else
+#define FAST_LEAVE() ((void)0)
+#endif
+
 struct decode_state;
 struct encode_state;
 
@@ -83,10 +91,15 @@ uint64_t FAST_NAME(varints_count)(const uint8_t *p, const uint8_t *end);
  * Nothing past `wire_end` (>= end) is read. False: one is too long; then `slot` holds anything. */
 bool FAST_NAME(varints_decode)(enum varint_kind kind, uint8_t *slot, const uint8_t *p,
 			       const uint8_t *end, const uint8_t *wire_end);
-/* Encode elements [to, from) of `array`, the last one first, in front of `head`; each has 10 bytes
- * of room, and 16 more are there. The array may change meanwhile: each element is loaded once. */
-uint8_t *FAST_NAME(varints_encode)(enum varint_kind kind, bool sign_extend, uint8_t *head,
-				   const uint8_t *array, uint64_t from, uint64_t to);
+/* By ProtobufCType, of what has varints: encode elements [to, from) of `array`, the last one first,
+ * in front of `head`; each has `most` bytes of room, and 16 more are there. The array may change
+ * meanwhile: each element is loaded once. */
+struct varints_encoder {
+	uint8_t *(*encode)(uint8_t *head, const uint8_t *array, uint64_t from, uint64_t to);
+	uint8_t most;
+};
+
+extern const struct varints_encoder FAST_NAME(varints_encoders)[TYPE_COUNT];
 
 /* --- Varints ---------------------------------------------------------------------------------- */
 
@@ -148,6 +161,43 @@ ALWAYS_INLINE struct varint varint_near(const uint8_t *p)
 	if (likely(!(w & 0x80)))
 		return (struct varint){p + 1, w & 0x7f};
 	return varint_join(p, w);
+}
+
+/* Of `v`, which is not 0. */
+ALWAYS_INLINE unsigned varint_bytes(uint64_t v)
+{
+	return (640 - 9 * (unsigned)__builtin_clzll(v)) / 64;
+}
+
+/* `n` bytes, at most 8: the groups are spread over a word and moved to its end. All bytes but the
+ * last say that they go on, those in front of the first too: nothing is there yet. */
+ALWAYS_INLINE uint8_t *varint_spread(uint8_t *head, uint64_t v, unsigned n)
+{
+	store64(head - 8, groups_spread(v) << (-8 * n & 63) | HIGH_BITS >> 8);
+	return head - n;
+}
+
+/* 9 or 10 bytes: the last two first, of which the rest overwrites one where there are 9. */
+ALWAYS_INLINE uint8_t *varint_longest(uint8_t *head, uint64_t v)
+{
+	unsigned top = (unsigned)(v >> 63);
+	uint16_t last = (uint16_t)((unsigned)(v >> 56) << (8 - 8 * top) | top << 8);
+
+	memcpy(head - 2, &last, 2);
+	head -= 9 + top;
+	store64(head, groups_spread(v) | HIGH_BITS);
+	return head;
+}
+
+/* The bytes of `v` in front of `head`, from the last on. `wide`: it may have more than 32 bits. */
+ALWAYS_INLINE uint8_t *varint_put(uint8_t *head, uint64_t v, bool wide)
+{
+	if (likely(v < 0x80)) {
+		*--head = (uint8_t)v;
+		return head;
+	}
+	return likely(!wide || !(v >> 56)) ? varint_spread(head, v, varint_bytes(v))
+					   : varint_longest(head, v);
 }
 
 /* Any varint of at most 10 bytes that ends before `end`, byte by byte. */

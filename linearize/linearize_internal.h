@@ -159,8 +159,7 @@ struct schema_field {
 	uint8_t bytes;       /* of one element */
 	uint8_t oneof_bytes; /* of the whole union */
 	uint8_t tag_bytes;
-	uint8_t tag[5];    /* as encode writes it */
-	uint8_t encode_op; /* enum fast_encode_op */
+	uint8_t tag[5]; /* as encode writes it */
 	union {
 		const struct schema_message *message;
 		const struct schema_enum *enumeration;
@@ -168,7 +167,6 @@ struct schema_field {
 	uint64_t default_address;
 	const uint8_t *default_data;
 	uint32_t default_bytes;
-	uint32_t tag_high; /* the tag's bytes at the high end; of at most 4, else encode_op is 0 */
 };
 
 static_assert(sizeof(struct schema_field) <= 64, "one cache line");
@@ -198,15 +196,38 @@ struct fast_field {
 
 static_assert(sizeof(struct fast_field) == 32, "two in a cache line");
 
+/* What encode_fast needs of a field, half a cache line. The fields of a message stand in a row, by
+ * number, behind one that only says where the row begins. */
+struct encode_field {
+	uint8_t op; /* encode_fast.c */
+	uint8_t tag_bytes;
+	uint8_t short_header_bytes; /* with a length of one byte */
+	uint8_t type;
+	uint32_t offset;
+	uint32_t presence_at; /* has word, case word or count */
+	uint32_t number;
+	uint32_t tag_high; /* the tag's bytes at the high end; of at most 4, else op is 0 */
+	uint32_t index;    /* in the message's fields; ENCODE_ROW_BEGIN */
+	union {
+		const struct schema_message *message;
+		uint64_t absent; /* string with presence: the address that means "not there" */
+	} sub;
+};
+
+static_assert(sizeof(struct encode_field) == 32, "two in a cache line");
+
+#define ENCODE_ROW_BEGIN UINT32_MAX
+
 #define FAST_TAG_NONE   UINT32_MAX
 #define FAST_NUMBERS    16   /* each message has at least these, the tags of one byte */
 #define FAST_NUMBER_MAX 2047 /* the last that has a tag of two bytes */
 
 struct schema_message {
-	const struct fast_field *fast;     /* by number, for number < fast_count */
-	const struct schema_field *fields; /* by number, ascending */
-	const uint32_t *dense;             /* number -> index + 1, for number < dense_count */
-	const uint8_t *image;              /* struct_bytes, as message_init leaves them */
+	const struct fast_field *fast;         /* by number, for number < fast_count */
+	const struct encode_field *encode_end; /* behind the last of its row */
+	const struct schema_field *fields;     /* by number, ascending */
+	const uint32_t *dense;                 /* number -> index + 1, for number < dense_count */
+	const uint8_t *image;                  /* struct_bytes, as message_init leaves them */
 	uint32_t field_count;
 	uint32_t dense_count;
 	uint32_t fast_count;
@@ -238,6 +259,7 @@ struct schema {
 	int32_t *numbers;
 	uint32_t *dense;
 	struct fast_field *fast;
+	struct encode_field *encode;
 	uint8_t *images;
 	char *names;
 	uint32_t message_count;
@@ -271,8 +293,9 @@ static inline const struct schema_field *schema_field_find(const struct schema_m
  * m->fast_count. */
 void fast_compile(struct schema_message *m, struct fast_field *table);
 
-/* Fill in encode_op and tag_high of a field that is otherwise compiled. */
-void fast_encode_compile(struct schema_field *f);
+/* Fill in the row of `m`, which is otherwise compiled; there is room for one more than its fields.
+ */
+void fast_encode_compile(struct schema_message *m, struct encode_field *row);
 
 /* What may be read past the images of all messages. */
 #define FAST_IMAGE_SLACK 64

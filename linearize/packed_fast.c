@@ -307,11 +307,23 @@ ALWAYS_INLINE uint64_t wire_of(enum varint_kind kind, bool sign_extend, uint64_t
 /* What was loaded stays in its register: the peer may change memory meanwhile. */
 #define HOLD(v) __asm__ volatile("" : "+x"(v))
 
-/* 8 elements that end before `at`, if each makes one byte; else false and nothing is written. */
-ALWAYS_INLINE bool narrow_8(enum varint_kind kind, uint8_t *head, const uint8_t *at)
+/* Words of one or two bytes; a quarter of `words` and of `keep`, which says which bytes there are.
+ */
+ALWAYS_INLINE uint8_t *squeeze_4(uint8_t *head, uint64_t words, uint64_t keep)
+{
+	unsigned bits = (unsigned)__builtin_popcountll(keep);
+
+	store64(head - 8, _pext_u64(words, keep) << (64 - bits));
+	return head - bits / 8;
+}
+
+/* 8 elements that end before `at`, if none makes more than two bytes: the new head. Else NULL, and
+ * nothing is written. */
+ALWAYS_INLINE uint8_t *narrow_8(enum varint_kind kind, uint8_t *head, const uint8_t *at)
 {
 	const __m256i order = _mm256_setr_epi32(0, 4, 0, 0, 0, 0, 0, 0);
-	__m256i low, high, bad;
+	__m256i low, high, two, words, keep;
+	__m128i half;
 
 	if (kind_is_wide(kind)) {
 		low = _mm256_loadu_si256((const __m256i *)(const void *)(at - 64));
@@ -326,9 +338,9 @@ ALWAYS_INLINE bool narrow_8(enum varint_kind kind, uint8_t *head, const uint8_t 
 			high = _mm256_xor_si256(_mm256_slli_epi64(high, 1),
 						_mm256_cmpgt_epi64(zero, high));
 		}
-		bad = _mm256_or_si256(low, high);
-		if (!_mm256_testz_si256(bad, _mm256_set1_epi64x(~INT64_C(0x7f))))
-			return false;
+		if (!_mm256_testz_si256(_mm256_or_si256(low, high),
+					_mm256_set1_epi64x(~INT64_C(0x3fff))))
+			return NULL;
 		/* The low words of both, in order: 0 2 (low) 4 6 (high) in each half, then sorted.
 		 */
 		low = _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(low),
@@ -343,76 +355,86 @@ ALWAYS_INLINE bool narrow_8(enum varint_kind kind, uint8_t *head, const uint8_t 
 		if (kind == VARINT_ZIGZAG_32)
 			low = _mm256_xor_si256(_mm256_slli_epi32(low, 1),
 					       _mm256_srai_epi32(low, 31));
-		if (!_mm256_testz_si256(low, _mm256_set1_epi32(~0x7f)))
-			return false;
+		if (kind != VARINT_BOOL && !_mm256_testz_si256(low, _mm256_set1_epi32(~0x3fff)))
+			return NULL;
 	}
-	low = _mm256_packus_epi32(low, low);
-	low = _mm256_packus_epi16(low, low);
-	low = _mm256_permutevar8x32_epi32(low, order);
-	store64(head - 8, (uint64_t)_mm256_extract_epi64(low, 0));
-	return true;
+	if (kind == VARINT_BOOL || _mm256_testz_si256(low, _mm256_set1_epi32(~0x7f))) {
+		low = _mm256_packus_epi32(low, low);
+		low = _mm256_packus_epi16(low, low);
+		low = _mm256_permutevar8x32_epi32(low, order);
+		store64(head - 8, (uint64_t)_mm256_extract_epi64(low, 0));
+		return head - 8;
+	}
+	high = _mm256_srli_epi32(low, 7);
+	two = _mm256_cmpgt_epi32(high, _mm256_setzero_si256());
+	words = _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi32(0x7f)),
+				_mm256_slli_epi32(high, 8));
+	words = _mm256_or_si256(words, _mm256_and_si256(two, _mm256_set1_epi32(0x80)));
+	keep = _mm256_or_si256(_mm256_and_si256(two, _mm256_set1_epi32(0xff00)),
+			       _mm256_set1_epi32(0xff));
+	/* In each half 4 words, then what to keep of them. */
+	words = _mm256_packus_epi32(words, keep);
+	half = _mm256_extracti128_si256(words, 1);
+	head = squeeze_4(head, (uint64_t)_mm_extract_epi64(half, 0),
+			 (uint64_t)_mm_extract_epi64(half, 1));
+	half = _mm256_castsi256_si128(words);
+	return squeeze_4(head, (uint64_t)_mm_extract_epi64(half, 0),
+			 (uint64_t)_mm_extract_epi64(half, 1));
 }
 #endif
-
-static __attribute__((noinline)) uint8_t *longest(uint8_t *head, uint64_t v)
-{
-	unsigned n = v >> 63 ? 10 : 9, i;
-
-	head -= n;
-	for (i = 0; i + 1 < n; i++, v >>= 7)
-		head[i] = (uint8_t)(v | 0x80);
-	head[i] = (uint8_t)v;
-	return head;
-}
 
 ALWAYS_INLINE uint8_t *encode_kind(enum varint_kind kind, bool sign_extend, uint8_t *head,
 				   const uint8_t *array, uint64_t from, uint64_t to)
 {
+	const bool wide = kind_is_wide(kind) || sign_extend;
+
 	while (from > to) {
-		uint64_t v;
-		unsigned n;
+		uint64_t left = from - to, stop;
 
 #ifdef __AVX2__
-		if (from - to >= 8 &&
-		    narrow_8(kind, head, array + from * (kind_is_wide(kind) ? 8 : 4))) {
-			from -= 8;
-			head -= 8;
-			continue;
+		if (left >= 8) {
+			uint8_t *next =
+				narrow_8(kind, head, array + from * (kind_is_wide(kind) ? 8 : 4));
+
+			if (likely(next)) {
+				head = next;
+				from -= 8;
+				continue;
+			}
 		}
 #endif
 		/* What did not narrow is looked at again from the start, 8 at a time. */
-		for (n = 0; n < 8 && from > to; n++) {
-			unsigned bytes;
+		stop = left > 8 ? from - 8 : to;
+		do {
+			uint64_t v;
 
 			from--;
 			v = wire_of(kind, sign_extend, element_load(kind, array, from));
-			if (unlikely(v >> 56)) {
-				head = longest(head, v);
-				continue;
-			}
-			bytes = ((63 - (unsigned)__builtin_clzll(v | 1)) * 9 + 73) / 64;
-			/* Bytes in front of the first may be anything. */
-			store64(head - 8, groups_spread(v) << (64 - 8 * bytes) | HIGH_BITS >> 8);
-			head -= bytes;
-		}
+			head = unlikely(wide && v >> 56)
+				       ? varint_longest(head, v)
+				       : varint_spread(head, v, varint_bytes(v | 1));
+		} while (from > stop);
 	}
 	return head;
 }
 
-uint8_t *FAST_NAME(varints_encode)(enum varint_kind kind, bool sign_extend, uint8_t *head,
-				   const uint8_t *array, uint64_t from, uint64_t to)
-{
-	switch (kind) {
-	case VARINT_32:
-		return sign_extend ? encode_kind(VARINT_32, true, head, array, from, to)
-				   : encode_kind(VARINT_32, false, head, array, from, to);
-	case VARINT_64:
-		return encode_kind(VARINT_64, false, head, array, from, to);
-	case VARINT_ZIGZAG_32:
-		return encode_kind(VARINT_ZIGZAG_32, false, head, array, from, to);
-	case VARINT_ZIGZAG_64:
-		return encode_kind(VARINT_ZIGZAG_64, false, head, array, from, to);
-	default:
-		return encode_kind(VARINT_BOOL, false, head, array, from, to);
+#define ENCODE(name, kind, sign_extend)                                                            \
+	static uint8_t *encode_##name(uint8_t *head, const uint8_t *array, uint64_t from,          \
+				      uint64_t to)                                                 \
+	{                                                                                          \
+		return encode_kind(kind, sign_extend, head, array, from, to);                      \
 	}
-}
+
+ENCODE(i32, VARINT_32, true)
+ENCODE(u32, VARINT_32, false)
+ENCODE(v64, VARINT_64, false)
+ENCODE(z32, VARINT_ZIGZAG_32, false)
+ENCODE(z64, VARINT_ZIGZAG_64, false)
+ENCODE(bool, VARINT_BOOL, false)
+
+const struct varints_encoder FAST_NAME(varints_encoders)[TYPE_COUNT] = {
+	[PROTOBUF_C_TYPE_INT32] = {encode_i32, 10},  [PROTOBUF_C_TYPE_ENUM] = {encode_i32, 10},
+	[PROTOBUF_C_TYPE_UINT32] = {encode_u32, 5},  [PROTOBUF_C_TYPE_SINT32] = {encode_z32, 5},
+	[PROTOBUF_C_TYPE_INT64] = {encode_v64, 10},  [PROTOBUF_C_TYPE_UINT64] = {encode_v64, 10},
+	[PROTOBUF_C_TYPE_SINT64] = {encode_z64, 10}, [PROTOBUF_C_TYPE_BOOL] = {encode_bool, 1},
+};

@@ -387,7 +387,6 @@ static void compile_field(const struct schema *s, const struct parser *p,
 	}
 	out->tag_bytes = tag_encode(
 		f->number, out->flags & FIELD_PACKED ? (uint8_t)WIRE_LEN : out->wire, out->tag);
-	fast_encode_compile(out);
 }
 
 static void compile_oneofs(struct schema_field *fields, uint32_t count, uint8_t *largest,
@@ -459,6 +458,8 @@ static void compile_message(struct schema *s, const struct parser *p, uint32_t i
 	out->fast = fast;
 	out->fast_count = message_fast_count(p, m);
 	fast_compile(out, fast);
+	/* Before it stand the fields of the messages before, and one more for each. */
+	fast_encode_compile(out, s->encode + m->first_field + index);
 }
 
 static int compare_numbers(const void *a, const void *b)
@@ -498,10 +499,11 @@ static int compile(struct schema *s, struct parser *p)
 	s->numbers = calloc(p->h.values + 1, sizeof(*s->numbers));
 	s->dense = dense = calloc(p->dense_count + 1, sizeof(*s->dense));
 	s->fast = fast = calloc(p->fast_count + 1, sizeof(*s->fast));
+	s->encode = calloc((size_t)p->h.fields + p->h.messages + 1, sizeof(*s->encode));
 	s->images = image = calloc(p->image_bytes + FAST_IMAGE_SLACK, 1);
 	s->names = name = calloc(p->name_bytes + 1, 1);
 	if (!s->messages || !s->fields || !s->enums || !s->numbers || !s->dense || !s->fast ||
-	    !s->images || !s->names)
+	    !s->encode || !s->images || !s->names)
 		return -SPLIT_E_BASE_NOMEM;
 	s->message_count = p->h.messages;
 	s->header = (const void *)s->blob;
@@ -533,6 +535,7 @@ static void schema_free(struct schema *s)
 	free(s->numbers);
 	free(s->dense);
 	free(s->fast);
+	free(s->encode);
 	free(s->images);
 	free(s->names);
 	free(s);

@@ -80,6 +80,10 @@ static uint32_t random_number(struct random *r, uint32_t last)
 		return last + 1 + (uint32_t)random_below(r, 40);
 	case 1:
 		return last < 1u << 20 ? last + (uint32_t)random_below(r, 1u << 16) + 1 : last + 1;
+	case 2: /* a tag of 5 bytes; so it is with all that follow */
+		if (random_below(r, 4) == 0 && last < 1u << 25)
+			return (1u << 25) + (uint32_t)random_below(r, 1u << 26);
+		return last + 1;
 	default:
 		return last + 1;
 	}
