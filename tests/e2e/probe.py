@@ -14,11 +14,10 @@ import time
 
 METHODS = {
     "echo": "/split.examples.Echo/Unary",
+    "exchange": "/bench.exchange.Exchange/Settle",
     "greeter": "/split.examples.Greeter/SayHello",
     "interop": "/grpc.testing.TestService/EmptyCall",
 }
-
-
 
 
 def plain(target, method):

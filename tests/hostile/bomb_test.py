@@ -169,7 +169,8 @@ def main():
         assert honest_saw["OK"] > 0 and not bad, f"the honest host's clients saw {bad}"
         assert after["worker.turn_units_max"] <= TURN_UNITS_MAX, "a turn did more than its quantum"
         assert moved["worker.decode_yields"] > 0 and moved["worker.encode_yields"] > 0, "nothing had to yield: no bomb went off"
-        assert held(bed) == before and grown < 96 * 1024, "something was left behind"
+        assert grown < 96 * 1024, f"splitd's memory grew by {grown} KiB"
+        wait_until(lambda: held(bed) == before, 60, f"descriptors and segments as before: {before}")
         assert bed.splitd_stop() == 0
 
 
