@@ -111,8 +111,7 @@ static bool message_init(struct h2_message *m, uint32_t size, unsigned field_num
 	return true;
 }
 
-int h2_template_init(struct h2_template *t, const char *path, const char *authority,
-		     enum h2_kind kind, uint32_t messages, uint32_t size)
+static int headers_init(struct h2_template *t, const char *path, const char *authority)
 {
 	/* What the first block has inserted, the newest first: 62 is user-agent, 66 is :path. */
 	static const uint8_t indexed[] = {0x80 | HPACK_METHOD_POST,
@@ -122,8 +121,6 @@ int h2_template_init(struct h2_template *t, const char *path, const char *author
 					  0x80 | 64,
 					  0x80 | 63,
 					  0x80 | 62};
-	bool client_streams = kind == H2_CLIENT || kind == H2_BIDI;
-	bool server_streams = kind == H2_SERVER || kind == H2_BIDI;
 
 	memset(t, 0, sizeof(*t));
 	if (strlen(path) > 126 || strlen(authority) > 126)
@@ -132,6 +129,18 @@ int h2_template_init(struct h2_template *t, const char *path, const char *author
 	t->plain_n = block(t->plain, false, path, authority);
 	memcpy(t->next, indexed, sizeof(indexed));
 	t->next_n = sizeof(indexed);
+	return 0;
+}
+
+int h2_template_init(struct h2_template *t, const char *path, const char *authority,
+		     enum h2_kind kind, uint32_t messages, uint32_t size)
+{
+	bool client_streams = kind == H2_CLIENT || kind == H2_BIDI;
+	bool server_streams = kind == H2_SERVER || kind == H2_BIDI;
+	int err = headers_init(t, path, authority);
+
+	if (err != 0)
+		return err;
 	t->requests = client_streams ? messages : 1;
 	t->replies = server_streams ? messages : 1;
 	t->in_turns = kind == H2_BIDI;
@@ -142,6 +151,18 @@ int h2_template_init(struct h2_template *t, const char *path, const char *author
 		return -SPLIT_E_BASE_NOMEM;
 	}
 	return 0;
+}
+
+int h2_template_init_bytes(struct h2_template *t, const char *path, const char *authority,
+			   uint8_t *request, size_t request_bytes, uint8_t *reply,
+			   size_t reply_bytes)
+{
+	int err = headers_init(t, path, authority);
+
+	t->request = (struct h2_message){.bytes = request, .n = (uint32_t)request_bytes};
+	t->reply = (struct h2_message){.bytes = reply, .n = (uint32_t)reply_bytes};
+	t->requests = t->replies = 1;
+	return err;
 }
 
 void h2_template_fini(struct h2_template *t)

@@ -55,6 +55,11 @@ enum h2_kind { H2_UNARY, H2_CLIENT, H2_SERVER, H2_BIDI };
  * them where it streams. 0 or -SPLIT_E_BASE_NOMEM. */
 int h2_template_init(struct h2_template *t, const char *path, const char *authority,
 		     enum h2_kind kind, uint32_t messages, uint32_t size) SPLIT_MUST_USE;
+/* The same of any unary method: `request` and `reply` with their prefixes, as they are to be sent
+ * and to come; the template's from here on, to be freed by h2_template_fini (also on failure). */
+int h2_template_init_bytes(struct h2_template *t, const char *path, const char *authority,
+			   uint8_t *request, size_t request_bytes, uint8_t *reply,
+			   size_t reply_bytes) SPLIT_MUST_USE;
 void h2_template_fini(struct h2_template *t);
 
 struct h2_call {

@@ -327,8 +327,13 @@ int load_create(const struct load_params *params, struct link_set *set, struct l
 	l->set = set;
 	list_init(&l->due);
 	random_seed(&l->random, params->seed);
-	err = h2_template_init(&l->template, params->path, params->authority, params->kind,
-			       params->messages, params->bytes);
+	if (params->request != NULL)
+		err = h2_template_init_bytes(&l->template, params->path, params->authority,
+					     params->request, params->request_bytes, params->reply,
+					     params->reply_bytes);
+	else
+		err = h2_template_init(&l->template, params->path, params->authority, params->kind,
+				       params->messages, params->bytes);
 	l->template.done = on_done;
 	l->template.ctx = l;
 	l->conns = calloc(params->connections, sizeof(*l->conns));

@@ -24,6 +24,10 @@ struct load_params {
 	uint32_t messages; /* of a call, each way that streams */
 	double rate;       /* calls a second; 0: closed loop */
 	const char *path, *authority;
+	/* Not NULL: a unary call of any method, these bytes each way (gRPC's prefix first), instead
+	 * of EchoMessages; the load's from load_create on. */
+	uint8_t *request, *reply;
+	size_t request_bytes, reply_bytes;
 	uint64_t seed;
 	/* True: end early (the server is gone, a signal came). May be NULL. */
 	bool (*stopped)(void *ctx);

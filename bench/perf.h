@@ -40,6 +40,7 @@ extern const struct perf_mode perf_mode_codec;
 extern const struct perf_mode perf_mode_rpc;
 extern const struct perf_mode perf_mode_dispatch;
 extern const struct perf_mode perf_mode_tcp;
+extern const struct perf_mode perf_mode_isolation;
 
 /* Table output: printf to standard output, nothing with --json. */
 void perf_say(const struct perf_options *options, const char *format, ...)

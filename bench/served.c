@@ -37,8 +37,20 @@ uint64_t core_busy_ns(unsigned core)
 	return busy * (CLOCK_NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
+/* The service of split-perf isolation is no example: the demo does not know it. */
+static int config_exchange(json_t *config)
+{
+	json_t *host = json_pack("{s:s, s:[i], s:b}", "name", "exchange", "uids", 0,
+				 "hugepages_fallback", 1);
+	json_t *service =
+		json_pack("{s:s, s:[s]}", "name", "bench.exchange.Exchange", "hosts", "exchange");
+
+	return json_array_append_new(json_object_get(config, "hosts"), host) |
+	       json_array_append_new(json_object_get(config, "services"), service);
+}
+
 /* The demo's configuration with stage counting on. */
-static int config_write(struct served *s, bool poll)
+static int config_write(struct served *s, bool poll, const char *example)
 {
 	json_t *config = json_load_file(SPLIT_PERF_ROOT "/config/demo.json", 0, NULL);
 	json_t *telemetry = json_object_get(config, "telemetry");
@@ -49,6 +61,7 @@ static int config_write(struct served *s, bool poll)
 	fd = config != NULL ? mkstemp(s->config) : -1;
 	if (fd < 0 || json_object_set_new(telemetry, "stages", json_true()) != 0 ||
 	    (poll && json_object_set_new(idle, "mode", json_string("poll")) != 0) ||
+	    (example && strcmp(example, "exchange") == 0 && config_exchange(config) != 0) ||
 	    json_dumpfd(config, fd, 0) != 0) {
 		perf_warn("cannot make a configuration from config/demo.json");
 		err = -SPLIT_E_BASE_SYSTEM;
@@ -74,6 +87,19 @@ static void build_default(char *out, size_t bytes)
 	}
 }
 
+static void peer_exec(const struct served_options *o, const char *build)
+{
+	char program[1200], core[16], mtu[16];
+
+	snprintf(program, sizeof(program), "%s/%s", o->build != NULL ? o->build : build, o->peer);
+	snprintf(core, sizeof(core), "%u", o->core_host);
+	snprintf(mtu, sizeof(mtu), "%u", o->peer_mtu);
+	execl("/bin/bash", "bash", SPLIT_PERF_ROOT "/bench/peers/peer.sh", program, core, mtu,
+	      (char *)NULL);
+	perf_warn("cannot run bench/peers/peer.sh: %s", strerror(errno));
+	_exit(127);
+}
+
 static void script_exec(const struct served_options *o, const struct served *s, int out)
 {
 	char build[1024], daemon[16], host[16], cert[64], key[64];
@@ -81,14 +107,17 @@ static void script_exec(const struct served_options *o, const struct served *s, 
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	(void)dup2(out, STDOUT_FILENO);
 	build_default(build, sizeof(build));
+	if (o->peer != NULL)
+		peer_exec(o, build);
 	snprintf(daemon, sizeof(daemon), "%u", o->core_daemon);
 	snprintf(host, sizeof(host), "%u", o->core_host);
 	snprintf(cert, sizeof(cert), "%s/tls.pem", s->certificate);
 	snprintf(key, sizeof(key), "%s/tls.key", s->certificate);
-	execl("/bin/bash", "bash", SPLIT_PERF_ROOT "/scripts/serve.sh", "echo", "--port", o->port,
-	      "--no-setup", "--build", o->build != NULL ? o->build : build, "--config", s->config,
-	      "--daemon-core", daemon, "--host-core", host, o->tls ? "--tls-cert" : (char *)NULL,
-	      cert, "--tls-key", key, (char *)NULL);
+	execl("/bin/bash", "bash", SPLIT_PERF_ROOT "/scripts/serve.sh",
+	      o->example != NULL ? o->example : "echo", "--port", o->port, "--no-setup", "--build",
+	      o->build != NULL ? o->build : build, "--config", s->config, "--daemon-core", daemon,
+	      "--host-core", host, o->tls ? "--tls-cert" : (char *)NULL, cert, "--tls-key", key,
+	      (char *)NULL);
 	perf_warn("cannot run scripts/serve.sh: %s", strerror(errno));
 	_exit(127);
 }
@@ -119,9 +148,9 @@ static int ready_parse(struct served *s, char *line)
 		else if (strcmp(word, "host") == 0)
 			s->host = atoi(value);
 	}
-	return s->netns[0] && s->address[0] && s->prefix[0] && s->port && s->splitd && s->host
-		       ? 0
-		       : -SPLIT_E_BASE_SYSTEM;
+	if (!s->netns[0] || !s->address[0] || !s->port || !s->host)
+		return -SPLIT_E_BASE_SYSTEM;
+	return !s->prefix[0] == !s->splitd ? 0 : -SPLIT_E_BASE_SYSTEM;
 }
 
 static int ready_read(struct served *s, int fd)
@@ -145,11 +174,11 @@ static int ready_read(struct served *s, int fd)
 			return ready_parse(s, line);
 		}
 	}
-	perf_warn("scripts/serve.sh did not come up");
+	perf_warn("the server did not come up");
 	return -SPLIT_E_BASE_SYSTEM;
 }
 
-static int enter(struct served *s)
+int served_enter(struct served *s)
 {
 	char path[128];
 	int fd;
@@ -176,7 +205,7 @@ int served_start(const struct served_options *o, struct served *s)
 	s->home_fd = s->ctl.fd = -1;
 	s->core_daemon = o->core_daemon;
 	s->core_host = o->core_host;
-	err = config_write(s, o->poll);
+	err = o->peer == NULL ? config_write(s, o->poll, o->example) : 0;
 	if (err == 0 && o->tls) {
 		(void)snprintf(s->certificate, sizeof(s->certificate),
 			       "/tmp/split-perf-tls.XXXXXX");
@@ -193,15 +222,15 @@ int served_start(const struct served_options *o, struct served *s)
 		err = s->script > 0 ? ready_read(s, out[0]) : -SPLIT_E_BASE_SYSTEM;
 		close(out[0]);
 	}
-	if (err == 0)
+	if (err == 0 && s->splitd != 0)
 		err = ctl_socket_path(s->prefix, path, sizeof(path));
-	if (err == 0) {
+	if (err == 0 && s->splitd != 0) {
 		err = ctl_open(&s->ctl, path);
 		if (err != 0)
 			perf_warn("%s", s->ctl.error);
 	}
 	if (err == 0)
-		err = enter(s);
+		err = served_enter(s);
 	if (err != 0)
 		served_stop(s);
 	return err;
@@ -209,17 +238,22 @@ int served_start(const struct served_options *o, struct served *s)
 
 bool served_running(const struct served *s)
 {
-	return kill(s->splitd, 0) == 0 && kill(s->host, 0) == 0;
+	return (s->splitd == 0 || kill(s->splitd, 0) == 0) && kill(s->host, 0) == 0;
+}
+
+void served_leave(struct served *s)
+{
+	if (s->home_fd < 0)
+		return;
+	if (setns(s->home_fd, CLONE_NEWNET) != 0)
+		perf_warn("cannot leave namespace %s: %s", s->netns, strerror(errno));
+	close(s->home_fd);
+	s->home_fd = -1;
 }
 
 void served_stop(struct served *s)
 {
-	if (s->home_fd >= 0) {
-		if (setns(s->home_fd, CLONE_NEWNET) != 0)
-			perf_warn("cannot leave namespace %s: %s", s->netns, strerror(errno));
-		close(s->home_fd);
-		s->home_fd = -1;
-	}
+	served_leave(s);
 	if (s->ctl.fd >= 0)
 		ctl_close(&s->ctl);
 	if (s->script > 0) {
@@ -232,7 +266,7 @@ void served_stop(struct served *s)
 				usleep(10000);
 		}
 		if (!ended)
-			perf_warn("scripts/serve.sh (pid %d) does not end", (int)s->script);
+			perf_warn("the server's script (pid %d) does not end", (int)s->script);
 		s->script = 0;
 	}
 	if (s->config[0] != '\0')
@@ -253,8 +287,14 @@ static uint64_t value_of(const json_t *object, const char *name)
 int served_sample(struct served *s, struct rig_sample *out)
 {
 	json_t *counters = NULL, *stages = NULL;
-	int err = ctl_ask(&s->ctl, "/splitd/counters,worker,0", &counters);
+	int err = 0;
 
+	if (s->splitd == 0) {
+		*out = (struct rig_sample){.ns = clock_ns(),
+					   .host_cpu_ns = process_cpu_ns(s->host)};
+		return 0;
+	}
+	err = ctl_ask(&s->ctl, "/splitd/counters,worker,0", &counters);
 	if (err == 0)
 		err = ctl_ask(&s->ctl, "/splitd/stages,0", &stages);
 	if (err != 0)

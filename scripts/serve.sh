@@ -76,6 +76,7 @@ fi
 splitd=$build/daemon/splitd
 service=$build/examples/$example
 [ "$example" != interop ] || service=$build/tests/interop/interop
+[ "$example" != exchange ] || service=$build/bench/exchange/exchange_host # a bench's, with its own configuration
 [ -x "$splitd" ] || die "$splitd is missing: build first, or leave --no-setup away"
 [ -x "$service" ] || die "no example named $example (looked for $service)"
 

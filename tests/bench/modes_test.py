@@ -37,6 +37,10 @@ SHAPES = {
             "daemon_ns_per_call": NUMBER, "host_ns_per_call": NUMBER, "daemon_busy": NUMBER, "cycles": STAGES,
             "cycles_hz": int, "stages_cost": (int, float, type(None)),
             "latency_ns": dict.fromkeys(["p50", "p90", "p99", "p999", "max"], int), "errors": int, "behind": int},
+    "isolation": {**HEAD, "rows": [{"system": str, "modelled": object, "bytes": int, "busy_ns": int, "antagonist": object, "offered_per_s": NUMBER,
+                                    "calls_per_s": NUMBER, "p75_ns": int, "p90_ns": int, "p99_ns": int, "host_util": NUMBER,
+                                    "host_core_util": NUMBER, "daemon_util": (int, float, type(None)), "codec_ns_per_call": NUMBER,
+                                    "errors": int, "behind": int}]},
 }
 COMMON = ["--json", "--runs", "1"]
 
@@ -57,7 +61,7 @@ def check(value, shape, where, findings):
             return
         for i, item in enumerate(value):
             check(item, shape[0], f"{where}[{i}]", findings)
-    elif not isinstance(value, shape) or isinstance(value, bool):
+    elif not isinstance(value, shape) or (isinstance(value, bool) and shape is not object):
         findings.append(f"{where}: {value!r} is not {shape}")
 
 
@@ -103,6 +107,21 @@ def dispatch(binary):
     return findings
 
 
+def isolation(binary, build, port):
+    out, findings = mode_run(binary, "isolation", "--seconds", "0.2", "--build", build, "--port", port, "--sizes", "1KiB,48KiB",
+                             "--busy", "0,20000", "--rate", "100")
+    kinds = [(r["bytes"], r["antagonist"], r["busy_ns"], r["system"]) for r in out["rows"]]
+    wanted = [(size, antagonist, busy, system) for size in (1024, 49152) for antagonist in (False, True) for busy in (0, 20000)
+              for system in ("grpc++", "split", "split-modelled")]
+    if kinds != wanted:
+        findings.append(f"isolation: rows {kinds}")
+    for row in out["rows"]:
+        # Both answered what the bench knows they must, byte for byte.
+        if row["errors"] or row["calls_per_s"] <= 0 or (row["daemon_util"] is None) != (row["system"] == "grpc++"):
+            findings.append(f"isolation: {row}")
+    return findings
+
+
 def tcp(binary, port):
     shape = dict(SHAPES["tcp"])
     if port == "ring":
@@ -125,6 +144,8 @@ def main():
         findings = rpc(binary, build, port or None)
     elif mode == "tcp":
         findings = tcp(binary, port)
+    elif mode == "isolation":
+        findings = isolation(binary, build, port)
     elif mode == "dispatch":
         findings = dispatch(binary)
     else:

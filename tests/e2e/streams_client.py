@@ -83,7 +83,7 @@ async def held(target, streams, connections):
     channels, stub = stubs(target, connections)
     calls, wrong = [], []
     for s in range(streams):
-        call = stub[s % connections]["Bidi"](timeout=120)
+        call = stub[s % connections]["Bidi"](timeout=600)
         calls.append(call)
         await call.write(Echo(payload=body(64, s)))
     for s, call in enumerate(calls):

@@ -25,7 +25,7 @@ def private_kib(pid):
     return 0
 
 
-def client(bed, what, *args, seconds=300):
+def client(bed, what, *args, seconds=900):
     process = bed.start([ROOT / "tests/e2e/streams_client.py", bed.target, what, *map(json.dumps, args)], stdout=-1, stderr=-1, text=True)
     out, err = process.communicate(timeout=seconds)
     if process.returncode != 0:
