@@ -162,7 +162,7 @@ int config_load(const char *path, struct config **out, struct config_report *rep
 int config_host_find(const struct config *cfg, const char *name)
 {
 	for (uint32_t i = 0; i < cfg->hosts_n; i++)
-		if (strcmp(cfg->hosts[i].name, name) == 0)
+		if (!cfg->hosts[i].gone && strcmp(cfg->hosts[i].name, name) == 0)
 			return (int)i;
 	return -1;
 }
@@ -170,7 +170,7 @@ int config_host_find(const struct config *cfg, const char *name)
 int config_service_find(const struct config *cfg, const char *name)
 {
 	for (uint32_t i = 0; i < cfg->services_n; i++)
-		if (strcmp(cfg->services[i].name, name) == 0)
+		if (!cfg->services[i].gone && strcmp(cfg->services[i].name, name) == 0)
 			return (int)i;
 	return -1;
 }

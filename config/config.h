@@ -347,6 +347,7 @@ struct config_host {
 				 0: all of its part */
 	uint32_t share;       /* of a daemon worker's work, against other processes */
 	uint32_t methods_max; /* that one process may serve */
+	bool gone;            /* a reload has taken it away: nobody attaches as it */
 };
 
 /* The same order as enum picker_policy (daemon/balance/picker.h). */
@@ -430,6 +431,7 @@ struct config_service {
 	struct config_item *authorities; /* of calls that are for it; none: any */
 	uint32_t authorities_n;
 	char manifest[CONFIG_MANIFEST_MAX + 1]; /* a file; "": none */
+	bool gone;                              /* a reload has taken it away */
 };
 
 /* Where calls out of handlers go. */
@@ -540,9 +542,22 @@ int config_parse(const char *text, size_t len, const char *name,
 /* NULL is ignored. */
 void config_free(struct config *cfg);
 
+/* ---- reloading ------------------------------------------------------------------------------ */
+
+/* Make `fresh` ready to follow `running`, whose hosts and services keep their indices in it: those
+ * that `fresh` does not have any more become `gone`, new ones come behind. 0; or
+ * -SPLIT_E_CONFIG_INVALID when keys differ that cannot change without a restart, each of which
+ * `restart` is called for ("ports[0].mtu"); -SPLIT_E_BASE_NOMEM; -SPLIT_E_BASE_LIMIT, also told to
+ * `restart`: too many came and went. On failure `fresh` is only fit for config_free. */
+int config_succeed(const struct config *running, struct config *fresh,
+		   void (*restart)(void *ctx, const char *path), void *ctx) SPLIT_MUST_USE;
+/* Whether what is at this path ("http2.keepalive", "hosts[2].uids") may change in a reload. */
+bool config_key_is_live(const char *path);
+
 /* ---- small helpers -------------------------------------------------------------------------- */
 
-/* Index of a host or service by name, or -1. Linear: for the control thread. */
+/* Index of a host or service by name, or -1; not of those that are gone. Linear: for the control
+ * thread. */
 int config_host_find(const struct config *cfg, const char *name);
 int config_service_find(const struct config *cfg, const char *name);
 

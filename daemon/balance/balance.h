@@ -83,6 +83,7 @@ struct balance_service_config {
 struct balance_config {
 	const struct balance_service_config *services;
 	size_t services_n;
+	size_t services_max; /* that balance_service_set may make of them; at least services_n */
 	uint32_t endpoints_max;
 	uint32_t routes_max; /* sum of all methods of all endpoints */
 	uint32_t flows_max;  /* connections with queued calls, for each endpoint and service; those
@@ -181,6 +182,20 @@ int balance_endpoint_add(struct balance *b, const struct balance_endpoint_config
 
 /* Finishes what it has and is not picked any more; or is again. */
 void balance_endpoint_drain(struct balance *b, struct balance_endpoint *e, bool drains);
+
+/* Change the service of this index, or add it as the next one. `service` NULL: it is gone, nobody
+ * finds it. Copied. 0, -SPLIT_E_BASE_LIMIT (services_max), -SPLIT_E_BASE_INVALID. */
+int balance_service_set(struct balance *b, size_t index,
+			const struct balance_service_config *service) SPLIT_MUST_USE;
+
+/* One more method of an endpoint that is not closed. 0, or -SPLIT_E_BASE_LIMIT, counted:
+ * routes_max, or a service that nobody knows. */
+int balance_route_add(struct balance *b, struct balance_endpoint *e,
+		      const struct balance_route_config *route) SPLIT_MUST_USE;
+/* And one less: calls already picked stay valid until balance_done. One it does not have is
+ * ignored. */
+void balance_route_remove(struct balance *b, struct balance_endpoint *e,
+			  const struct balance_route_config *route);
 
 /* Not picked any more, by nobody; calls already picked stay valid until balance_done. */
 void balance_endpoint_close(struct balance *b, struct balance_endpoint *e);

@@ -10,8 +10,8 @@
 
 struct balance_service {
 	struct picker picker;
-	char *name;
-	size_t name_len;
+	char name[BALANCE_PATH_MAX];
+	size_t name_len; /* 0: gone */
 	uint32_t queue_max, calls_max;
 	uint32_t queued, calls;
 	uint64_t queue_timeout_ns;
@@ -46,6 +46,7 @@ struct balance_member {
 	struct list in_endpoint;
 	struct balance_service *service;
 	struct balance_endpoint *endpoint;
+	uint32_t routes;
 	bool in; /* the service's picker has it */
 };
 
@@ -86,7 +87,7 @@ struct balance_endpoint {
 struct balance {
 	struct balance_counters counters;
 	struct balance_service *services;
-	size_t services_n;
+	size_t services_n, services_max;
 	struct balance_method **buckets;
 	uint32_t buckets_mask;
 	struct balance_method *method_last; /* looked up last, or NULL */

@@ -5,32 +5,50 @@
 
 COUNTER_DEFINE(balance, BALANCE_COUNTERS);
 
+int balance_service_set(struct balance *b, size_t index,
+			const struct balance_service_config *service)
+{
+	struct balance_service *s;
+	size_t len = service != NULL ? strlen(service->name) : 0;
+	int err;
+
+	if (index > b->services_n || len >= sizeof(s->name))
+		return -SPLIT_E_BASE_INVALID;
+	if (index >= b->services_max)
+		return -SPLIT_E_BASE_LIMIT;
+	s = &b->services[index];
+	if (index == b->services_n) {
+		err = service != NULL ? picker_init(&s->picker, &service->picker)
+				      : -SPLIT_E_BASE_INVALID;
+		if (err != 0)
+			return err;
+		b->services_n++;
+	}
+	s->name_len = len;
+	if (service == NULL)
+		return 0;
+	memcpy(s->name, service->name, len + 1);
+	s->queue_max = service->queue_max;
+	s->calls_max = service->calls_max;
+	s->queue_timeout_ns = service->queue_timeout_ns;
+	s->placed_here = service->placed_here;
+	return 0;
+}
+
 static int services_copy(struct balance *b, const struct balance_config *cfg)
 {
-	size_t bytes = (cfg->services_n + 1) * sizeof(*b->services);
+	size_t bytes;
+	int err = 0;
 
-	b->services = aligned_alloc(BITS_CACHE_LINE, align_up(bytes, BITS_CACHE_LINE));
+	b->services_max = cfg->services_max > cfg->services_n ? cfg->services_max : cfg->services_n;
+	bytes = align_up((b->services_max + 1) * sizeof(*b->services), BITS_CACHE_LINE);
+	b->services = aligned_alloc(BITS_CACHE_LINE, bytes);
 	if (b->services == NULL)
 		return -SPLIT_E_BASE_NOMEM;
 	memset(b->services, 0, bytes);
-	for (size_t i = 0; i < cfg->services_n; i++) {
-		struct balance_service *s = &b->services[i];
-		int err;
-
-		b->services_n++;
-		s->name = strdup(cfg->services[i].name);
-		if (s->name == NULL)
-			return -SPLIT_E_BASE_NOMEM;
-		s->name_len = strlen(s->name);
-		err = picker_init(&s->picker, &cfg->services[i].picker);
-		if (err != 0)
-			return err;
-		s->queue_max = cfg->services[i].queue_max;
-		s->calls_max = cfg->services[i].calls_max;
-		s->queue_timeout_ns = cfg->services[i].queue_timeout_ns;
-		s->placed_here = cfg->services[i].placed_here;
-	}
-	return 0;
+	for (size_t i = 0; i < cfg->services_n && err == 0; i++)
+		err = balance_service_set(b, i, &cfg->services[i]);
+	return err;
 }
 
 /* What is found by hashing: methods by path, routes by method and endpoint, flows. */
@@ -109,10 +127,8 @@ void balance_destroy(struct balance *b)
 	pool_fini(&b->members);
 	pool_fini(&b->routes);
 	pool_fini(&b->methods);
-	for (size_t i = 0; i < b->services_n; i++) {
-		free(b->services[i].name);
+	for (size_t i = 0; i < b->services_n; i++)
 		picker_fini(&b->services[i].picker);
-	}
 	free(b->services);
 	free(b->flow_buckets);
 	free(b->route_buckets);
@@ -125,7 +141,7 @@ static struct balance_service *service_find(struct balance *b, const char *name,
 	for (size_t i = 0; i < b->services_n; i++) {
 		struct balance_service *s = &b->services[i];
 
-		if (s->name_len == len && memcmp(s->name, name, len) == 0)
+		if (len != 0 && s->name_len == len && memcmp(s->name, name, len) == 0)
 			return s;
 	}
 	return NULL;
@@ -226,8 +242,12 @@ static struct balance_member *member_get(struct balance *b, struct balance_endpo
 
 	list_for_each (pos, &e->members) {
 		m = list_entry(pos, struct balance_member, in_endpoint);
-		if (m->service == s)
-			return m;
+		if (m->service != s)
+			continue;
+		/* It has had routes there before. */
+		if (!m->in)
+			m->in = picker_add(&s->picker, &m->picker, &pc, b->now_ns) == 0;
+		return m->in ? m : NULL;
 	}
 	m = pool_get_zero(&b->members);
 	if (m == NULL)
@@ -255,22 +275,31 @@ static void members_leave(struct balance_endpoint *e)
 	}
 }
 
-static bool route_add(struct balance *b, struct balance_endpoint *e,
-		      const struct balance_route_config *rc)
+/* "/service/method"; its length, or 0 when that is too long. */
+static size_t route_path(const struct balance_route_config *rc, char path[BALANCE_PATH_MAX])
 {
 	size_t service_len = strlen(rc->service), method_len = strlen(rc->method);
-	struct balance_service *s = service_find(b, rc->service, service_len);
 	size_t len = service_len + method_len + 2;
-	char path[BALANCE_PATH_MAX];
-	struct balance_route *r;
 
-	if (s == NULL || len > sizeof(path))
-		return false;
+	if (len > BALANCE_PATH_MAX)
+		return 0;
 	path[0] = '/';
 	memcpy(path + 1, rc->service, service_len);
 	path[1 + service_len] = '/';
 	memcpy(path + 2 + service_len, rc->method, method_len);
+	return len;
+}
 
+static bool route_add(struct balance *b, struct balance_endpoint *e,
+		      const struct balance_route_config *rc)
+{
+	struct balance_service *s = service_find(b, rc->service, strlen(rc->service));
+	char path[BALANCE_PATH_MAX];
+	size_t len = route_path(rc, path);
+	struct balance_route *r;
+
+	if (s == NULL || len == 0)
+		return false;
 	r = pool_get(&b->routes);
 	if (r == NULL)
 		return false;
@@ -286,6 +315,7 @@ static bool route_add(struct balance *b, struct balance_endpoint *e,
 	*route_slot(b, r->method, e) = r;
 	list_init(&r->in_method);
 	list_init(&r->in_endpoint);
+	r->member->routes++;
 	method_serve(r->method);
 	list_add_tail(&r->method->routes, &r->in_method);
 	list_add_tail(&e->routes, &r->in_endpoint);
@@ -330,19 +360,56 @@ int balance_endpoint_add(struct balance *b, const struct balance_endpoint_config
 	return 0;
 }
 
+int balance_route_add(struct balance *b, struct balance_endpoint *e,
+		      const struct balance_route_config *route)
+{
+	if (!e->closed && route_add(b, e, route))
+		return 0;
+	counter_inc(&b->counters.routes_refused);
+	return -SPLIT_E_BASE_LIMIT;
+}
+
+/* Without a route the endpoint is no member of that service's picker any more. */
+static void route_free(struct balance *b, struct balance_route *r)
+{
+	struct balance_member *m = r->member;
+
+	if (--m->routes == 0 && m->in) {
+		picker_remove(&m->service->picker, &m->picker);
+		m->in = false;
+	}
+	*route_slot(b, r->method, r->endpoint) = r->hash_next;
+	list_del(&r->in_endpoint);
+	list_del(&r->in_method);
+	method_unserve(b, r->method);
+	pool_put(&b->routes, r);
+}
+
+void balance_route_remove(struct balance *b, struct balance_endpoint *e,
+			  const struct balance_route_config *route)
+{
+	char path[BALANCE_PATH_MAX];
+	size_t len = route_path(route, path);
+	struct balance_method *m = *method_slot(b, path, len, siphash24(&b->key, path, len));
+
+	if (m == NULL)
+		return;
+	list_for_each_safe (pos, &m->routes) {
+		struct balance_route *r = list_entry(pos, struct balance_route, in_method);
+
+		if (r->endpoint != e)
+			continue;
+		route_free(b, r);
+		return; /* with it perhaps the method */
+	}
+}
+
 void balance_endpoint_close(struct balance *b, struct balance_endpoint *e)
 {
 	e->closed = true;
 	members_leave(e);
-	list_for_each_safe (pos, &e->routes) {
-		struct balance_route *r = list_entry(pos, struct balance_route, in_endpoint);
-
-		*route_slot(b, r->method, e) = r->hash_next;
-		list_del(&r->in_endpoint);
-		list_del(&r->in_method);
-		method_unserve(b, r->method);
-		pool_put(&b->routes, r);
-	}
+	list_for_each_safe (pos, &e->routes)
+		route_free(b, list_entry(pos, struct balance_route, in_endpoint));
 }
 
 void balance_endpoint_remove(struct balance *b, struct balance_endpoint *e)

@@ -257,8 +257,7 @@ int certificates_reload(struct control *control, const struct config *fresh,
 	for (uint32_t i = 0; i < fresh->listeners_n; i++) {
 		if (contexts[i] == NULL)
 			continue;
-		/* TLS where there was none, or another listener: needs a restart, and reload.c
-		 * says so. */
+		/* config_succeed lets no listener change its name, nor TLS come or go. */
 		if (i >= tls->config->listeners_n || tls->contexts[i] == NULL ||
 		    strcmp(tls->config->listeners[i].name, fresh->listeners[i].name) != 0) {
 			tls_context_put(contexts[i]);
@@ -271,6 +270,12 @@ int certificates_reload(struct control *control, const struct config *fresh,
 	}
 	certificates_tick(control, clock_ns());
 	return 0;
+}
+
+void certificates_configure(struct control *control)
+{
+	if (control->p.tls != NULL)
+		control->p.tls->config = control->p.config;
 }
 
 static void contexts_post(struct control *control, uint32_t listener)

@@ -93,6 +93,7 @@ int control_create(const struct control_params *p, struct control **out)
 	if (control == NULL)
 		return -SPLIT_E_BASE_NOMEM;
 	control->p = *p;
+	control->config_first = p->config;
 	control->epoll_fd = control->signal_fd = control->socket_fd = -1;
 	control->started_ns = clock_ns();
 	list_init(&control->hosts);
@@ -152,7 +153,7 @@ static void signals_read(struct control *control)
 
 	while (read(control->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		if (info.ssi_signo == SIGHUP) {
-			control_reload(control);
+			control->reload_wanted = true;
 		} else if (control->state == CONTROL_RUNNING) {
 			log_info("signal %u from pid %u", info.ssi_signo, info.ssi_pid);
 			drain_start(control);
@@ -176,6 +177,10 @@ static void reports_read(struct control *control)
 
 		while (worker_report_next(control->p.workers[w], &report)) {
 			report.worker = w;
+			if (report.kind == WORKER_REPORT_CONFIG) {
+				reload_report(control, w);
+				continue;
+			}
 			if (report.kind != WORKER_REPORT_DRAINED) {
 				hosts_report(control, &report);
 				continue;
@@ -322,6 +327,7 @@ void control_destroy(struct control *control)
 		close(control->signal_fd);
 	if (control->epoll_fd >= 0)
 		close(control->epoll_fd);
+	reload_fini(control);
 	pthread_mutex_destroy(&control->lock);
 	free(control);
 }

@@ -51,6 +51,9 @@ struct control_host {
 	struct schema *schema;
 	struct services_catalog *catalog; /* NULL: none */
 	struct worker_endpoint shared;
+	struct config_host config; /* as it was when it attached: workers read it */
+	int16_t *services;         /* by method: index in config->services; -1: none */
+	uint64_t leave_ns; /* a reload has taken its name away: detached then; 0: it stays */
 	struct attach_method *methods; /* the attach's, with the options of manifests */
 	int host_index;                /* in config->hosts; -1 before HELLO */
 	unsigned ordinal; /* among the processes of its name, once it has an endpoint */
@@ -90,6 +93,13 @@ struct control {
 	struct log_limit host_log;   /* coming and going likewise */
 	/* Telemetry's threads read hosts and state under it; control writes them under it. */
 	pthread_mutex_t lock;
+	/* A reload on its way: workers that were not told, that have not said that they are
+	 * through; what was in force before. p.config is the new one already. */
+	uint64_t config_todo, config_wait;
+	const struct config *config_first; /* the caller's */
+	struct config *config_own;         /* p.config, when a reload made it; NULL: the caller's */
+	struct config *config_past; /* freed once no worker has it; NULL: the caller's, or none */
+	bool reload_wanted;         /* SIGHUP */
 	/* Reloads asked for by telemetry, and what came of the last one done; under the lock. */
 	struct {
 		uint64_t asked, done;
@@ -106,6 +116,8 @@ void hosts_report(struct control *control, const struct worker_report *report);
 /* Timeouts, posts that found a full ring, endpoints that are free. Frees hosts. */
 void hosts_tick(struct control *control, uint64_t now_ns);
 void hosts_remove_all(struct control *control, const char *why);
+/* `fresh` will be in force: which services hosts bring, and who has to go. Before workers know. */
+void hosts_configure(struct control *control, const struct config *fresh);
 /* After the workers have left their loops: everything, at once. */
 void hosts_destroy_all(struct control *control);
 
@@ -138,10 +150,20 @@ void departed_fini(struct control *control);
 int certificates_reload(struct control *control, const struct config *fresh,
 			void (*tell)(const char *line)) SPLIT_MUST_USE;
 void certificates_tick(struct control *control, uint64_t now_ns);
+/* Control's configuration is another one now. */
+void certificates_configure(struct control *control);
 
-/* reload.c: SIGHUP, and splitctl's command: what telemetry asked for. */
-void control_reload(struct control *control);
+/* A configuration with `n` services is in force; the new ones have no manifest. False: no memory.
+ */
+bool manifests_resize(struct control *control, uint32_t n) SPLIT_MUST_USE;
+
+/* reload.c: SIGHUP (reload_wanted), and splitctl's command: what telemetry asked for. One at a
+ * time. */
 void reload_tick(struct control *control);
+/* A worker has the new configuration. */
+void reload_report(struct control *control, unsigned worker);
+/* The configurations that reloads have made. After the workers are gone. */
+void reload_fini(struct control *control);
 
 /* telemetry.c: register the commands (once in a process) and say who answers them; NULL: nobody. */
 int telemetry_open(struct control *control);

@@ -110,6 +110,7 @@ static void host_free(struct control_host *host)
 	services_catalog_destroy(host->catalog);
 	schema_destroy(host->schema);
 	free(host->methods);
+	free(host->services);
 	free(host);
 }
 
@@ -284,7 +285,15 @@ static bool methods_take(struct control_host *host, const struct attach_request 
 		host->methods[i] = request->methods[i];
 		manifest_options(host->control, &host->methods[i]);
 	}
-	return host->methods != NULL;
+	host->services = calloc(request->methods_n + 1, sizeof(*host->services));
+	return host->methods != NULL && host->services != NULL;
+}
+
+/* Which service of the configuration each of its methods belongs to. */
+static void services_find(struct control_host *host, const struct config *cfg, size_t methods_n)
+{
+	for (size_t i = 0; i < methods_n; i++)
+		host->services[i] = (int16_t)config_service_find(cfg, host->methods[i].service);
 }
 
 static uint64_t hugepages_free_bytes(void)
@@ -401,7 +410,8 @@ static void host_post(struct control_host *host, uint64_t *todo, enum worker_msg
 	struct control *control = host->control;
 
 	for (unsigned w = 0; w < control->p.workers_n; w++) {
-		struct worker_msg msg = {.kind = kind, .endpoint = &host->shared};
+		struct worker_msg msg = {
+			.kind = kind, .endpoint = &host->shared, .config = control->p.config};
 		uint64_t bit = UINT64_C(1) << w;
 
 		if (!(*todo & bit))
@@ -509,11 +519,15 @@ static void host_mapped(struct control_host *host)
 	}
 	endpoint_get(endpoint);
 	host->ordinal = ordinal_free(control, host->host_index);
+	services_find(host, control->p.config, request->methods_n);
 	pthread_mutex_lock(&control->lock);
 	host->endpoint = endpoint;
+	host->config = control->p.config->hosts[host->host_index];
 	host->shared = (struct worker_endpoint){
 		.endpoint = endpoint,
-		.host = &control->p.config->hosts[host->host_index],
+		.host = &host->config,
+		.host_index = (uint32_t)host->host_index,
+		.services = host->services,
 		.schema = host->schema,
 		.methods = host->methods,
 		.methods_n = request->methods_n,
@@ -704,6 +718,8 @@ void hosts_tick(struct control *control, uint64_t now_ns)
 			host_activate(host);
 			break;
 		case HOST_ACTIVE:
+			if (host->leave_ns != 0 && now_ns >= host->leave_ns)
+				host_remove(host, "the configuration names it no more");
 			break;
 		case HOST_REMOVING:
 			host_post(host, &host->remove_todo, WORKER_MSG_ENDPOINT_REMOVE);
@@ -711,6 +727,31 @@ void hosts_tick(struct control *control, uint64_t now_ns)
 				host_free(host);
 			break;
 		}
+	}
+}
+
+void hosts_configure(struct control *control, const struct config *fresh)
+{
+	uint64_t leave_ns = clock_ns() + fresh->shutdown.drain_timeout_ns;
+
+	list_for_each_safe (pos, &control->hosts) {
+		struct control_host *host = list_entry(pos, struct control_host, link);
+		bool stays = host->host_index < 0 ||
+			     (!fresh->hosts[host->host_index].gone &&
+			      config_host_has_uid(&fresh->hosts[host->host_index], host->uid));
+
+		if (host->state == HOST_GREETING && !stays) {
+			host_refuse(host, -SPLIT_E_SHEPHERD_ATTACH_NAME,
+				    ": the configuration names it no more");
+			continue;
+		}
+		if (host->services != NULL && host->endpoint != NULL)
+			services_find(host, fresh, host->shared.methods_n);
+		/* It gets no new calls; those it has may end. */
+		if (stays)
+			host->leave_ns = 0;
+		else if (host->leave_ns == 0)
+			host->leave_ns = leave_ns;
 	}
 }
 

@@ -37,6 +37,19 @@ bool manifests_load(struct control *control)
 	return true;
 }
 
+bool manifests_resize(struct control *control, uint32_t n)
+{
+	uint32_t have = control->p.config->services_n;
+	struct manifest **more = realloc(control->manifests, (n + 1) * sizeof(struct manifest *));
+
+	if (more == NULL)
+		return false;
+	control->manifests = more;
+	for (uint32_t i = have; i <= n; i++)
+		more[i] = NULL;
+	return true;
+}
+
 void manifests_free(struct control *control)
 {
 	for (uint32_t i = 0; control->manifests != NULL && i < control->p.config->services_n; i++)

@@ -261,9 +261,8 @@ static int endpoint_answer(struct control *control, const char *params, struct r
 
 			rte_tel_data_add_dict_u64(d, "workers", g->host_workers);
 			rte_tel_data_add_dict_u64(d, "methods", host->shared.methods_n);
-			rte_tel_data_add_dict_u64(d, "to_host_bytes", host->shared.host->to_host);
-			rte_tel_data_add_dict_u64(d, "to_daemon_bytes",
-						  host->shared.host->to_daemon);
+			rte_tel_data_add_dict_u64(d, "to_host_bytes", host->config.to_host);
+			rte_tel_data_add_dict_u64(d, "to_daemon_bytes", host->config.to_daemon);
 		}
 		return 0;
 	}

@@ -247,6 +247,10 @@ struct wheel;
 int grpc_server_create(const struct grpc_config *config, const struct grpc_backend *backend,
 		       void *ctx, struct wheel *wheel,
 		       struct grpc_server **server_out) SPLIT_MUST_USE;
+/* Take over, for calls and connections to come, what needs no memory of its own: message_bytes_max,
+ * the times, compress but its level and memory, and what http2_engine_configure does. The rest of
+ * `config` is not looked at. */
+void grpc_server_configure(struct grpc_server *server, const struct grpc_config *config);
 /* All its connections must be gone. NULL is fine. */
 void grpc_server_destroy(struct grpc_server *server);
 const struct grpc_counters *grpc_server_counters(const struct grpc_server *server);

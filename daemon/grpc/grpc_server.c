@@ -86,6 +86,25 @@ int grpc_server_create(const struct grpc_config *config, const struct grpc_backe
 	return 0;
 }
 
+void grpc_server_configure(struct grpc_server *s, const struct grpc_config *config)
+{
+	struct grpc_config *c = &s->config;
+
+	c->message_bytes_max = config->message_bytes_max;
+	c->timeout_max_ns = config->timeout_max_ns;
+	c->compress = config->compress;
+	c->compress_bytes_min = config->compress_bytes_min;
+	c->compress_quantum = config->compress_quantum;
+	c->upload_timeout_ns = config->upload_timeout_ns;
+	c->upload_rate_min = config->upload_rate_min;
+	c->idle_timeout_ns = config->idle_timeout_ns;
+	c->age_max_ns = config->age_max_ns;
+	c->age_grace_ns = config->age_grace_ns;
+	c->keepalive_ns = config->keepalive_ns;
+	c->keepalive_timeout_ns = config->keepalive_timeout_ns;
+	http2_engine_configure(s->engine, &config->http2);
+}
+
 void grpc_server_destroy(struct grpc_server *s)
 {
 	if (s == NULL)

@@ -204,6 +204,9 @@ const struct http2_counters *http2_engine_counters(const struct http2_engine *en
  * by memory_bytes. NULL when there is none. `bytes` 1..256 KiB; 16-byte aligned. */
 void *http2_engine_alloc(struct http2_engine *engine, size_t bytes);
 void http2_engine_free(struct http2_engine *engine, void *p);
+/* Take over what needs no memory of its own: budgets, the rules of PINGs, frame_timeout_ns, and for
+ * new sessions streams_max. The rest of `config` is not looked at. */
+void http2_engine_configure(struct http2_engine *engine, const struct http2_config *config);
 /* Bytes in use of memory_bytes, and streams in use: 0 when all sessions are gone. */
 size_t http2_engine_memory_used(const struct http2_engine *engine);
 size_t http2_engine_streams_used(const struct http2_engine *engine);

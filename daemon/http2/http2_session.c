@@ -525,6 +525,22 @@ void http2_engine_free(struct http2_engine *e, void *p)
 	(void)http2_memory_put(&e->memory, p);
 }
 
+void http2_engine_configure(struct http2_engine *e, const struct http2_config *config)
+{
+	struct http2_config *c = &e->config;
+
+	c->streams_max = config->streams_max;
+	c->frame_timeout_ns = config->frame_timeout_ns;
+	c->ping_interval_min_ns = config->ping_interval_min_ns;
+	c->ping_strikes_max = config->ping_strikes_max;
+	c->pings_without_streams = config->pings_without_streams;
+	c->resets = config->resets;
+	c->pings = config->pings;
+	c->settings = config->settings;
+	c->empty = config->empty;
+	c->windows = config->windows;
+}
+
 size_t http2_engine_memory_used(const struct http2_engine *e)
 {
 	return e->memory.used;

@@ -175,7 +175,7 @@ int call_look(struct call *call, uint32_t bytes)
 
 void call_judge(struct call *call, uint32_t status)
 {
-	uint32_t failures = call->method->service->balance.ejection.statuses;
+	uint32_t failures = call->method->failures;
 
 	if (status > GRPC_STATUS_MAX)
 		status = GRPC_UNKNOWN;

@@ -250,13 +250,13 @@ static void budget_fill(const struct config_budget *c, struct http2_budget *b)
 	b->per_second = c->per_second;
 }
 
-static int grpc_setup(struct worker *w)
+static void grpc_config_fill(const struct config *config, struct grpc_config *out)
 {
-	const struct config_http2 *h = &w->cfg->http2;
-	const struct config_grpc *g = &w->cfg->grpc;
+	const struct config_http2 *h = &config->http2;
+	const struct config_grpc *g = &config->grpc;
 	struct grpc_config cfg;
 
-	grpc_config_default(&cfg, w->cfg->tcp.connections_max);
+	grpc_config_default(&cfg, config->tcp.connections_max);
 	cfg.calls_max = g->calls_max;
 	cfg.message_bytes_max = (uint32_t)g->message_bytes_max;
 	cfg.metadata_bytes_max = (uint32_t)g->metadata_bytes_max;
@@ -296,7 +296,23 @@ static int grpc_setup(struct worker *w)
 	budget_fill(&h->settings, &cfg.http2.settings);
 	budget_fill(&h->empty, &cfg.http2.empty);
 	budget_fill(&h->windows, &cfg.http2.windows);
+	*out = cfg;
+}
+
+static int grpc_setup(struct worker *w)
+{
+	struct grpc_config cfg;
+
+	grpc_config_fill(w->cfg, &cfg);
 	return grpc_server_create(&cfg, &call_backend, w, &w->wheel, &w->grpc);
+}
+
+void grpc_configure(struct worker *w)
+{
+	struct grpc_config cfg;
+
+	grpc_config_fill(w->cfg, &cfg);
+	grpc_server_configure(w->grpc, &cfg);
 }
 
 static int tls_setup(struct worker *w)
@@ -318,6 +334,14 @@ static int tls_setup(struct worker *w)
 	return wanted ? tls_engine_create(&cfg, &connection_tls_events, &w->tls) : 0;
 }
 
+void readers_period_set(struct worker *w)
+{
+	w->readers_period_ns =
+		RTE_MIN(RTE_MIN(w->cfg->grpc.reader_timeout_ns, w->cfg->grpc.upload_timeout_ns),
+			w->cfg->http2.frame_timeout_ns) /
+		4;
+}
+
 /* ---- balance -------------------------------------------------------------------------------- */
 
 static void call_dropped(void *ctx, void *call, int cause)
@@ -329,12 +353,40 @@ static void call_dropped(void *ctx, void *call, int cause)
 /* Connections that have calls queued at once, by endpoint and service. */
 #define FLOWS_MAX 4096
 
+static struct balance_service_config service_config(const struct worker *w,
+						    const struct config_service *s)
+{
+	struct balance_service_config out = {
+		.name = s->name,
+		.queue_max = s->limits.queue_max,
+		.calls_max = s->limits.calls_max,
+		.queue_timeout_ns = s->limits.queue_timeout_ns,
+		.placed_here = config_service_has_worker(s, w->params.index),
+	};
+
+	choose_config(w, s, &out.picker);
+	return out;
+}
+
+void services_configure(struct worker *w)
+{
+	for (uint32_t i = 0; i < w->cfg->services_n; i++) {
+		const struct config_service *s = &w->cfg->services[i];
+		const struct balance_service_config b = service_config(w, s);
+
+		/* There is room for as many as a configuration can have. */
+		if (balance_service_set(w->balance, i, s->gone ? NULL : &b) != 0)
+			worker_log_msg(w, LOG_LEVEL_ERROR, "no room for service \"%s\"", s->name);
+	}
+}
+
 static int balance_setup(struct worker *w)
 {
 	const struct config *cfg = w->cfg;
 	struct balance_service_config *services;
 	struct balance_config b = {
 		.services_n = cfg->services_n,
+		.services_max = CONFIG_SERVICES_MAX,
 		.endpoints_max = w->endpoints_max + 1,
 		.routes_max = w->routes_max,
 		.flows_max = FLOWS_MAX,
@@ -347,18 +399,8 @@ static int balance_setup(struct worker *w)
 	services = calloc(cfg->services_n + 1, sizeof(*services));
 	if (services == NULL)
 		return -SPLIT_E_BASE_NOMEM;
-	for (uint32_t i = 0; i < cfg->services_n; i++) {
-		const struct config_service *s = &cfg->services[i];
-
-		services[i] = (struct balance_service_config){
-			.name = s->name,
-			.queue_max = s->limits.queue_max,
-			.calls_max = s->limits.calls_max,
-			.queue_timeout_ns = s->limits.queue_timeout_ns,
-			.placed_here = config_service_has_worker(s, w->params.index),
-		};
-		choose_config(w, s, &services[i].picker);
-	}
+	for (uint32_t i = 0; i < cfg->services_n; i++)
+		services[i] = service_config(w, &cfg->services[i]);
 	b.services = services;
 	err = key_make(&b.hash_key);
 	if (err == 0)
@@ -486,10 +528,7 @@ int worker_setup(struct worker *w)
 	if (w->params.workers_n > 1)
 		port_set_steer(w->params.ports, steer);
 	wheel_arm(&w->wheel, &w->tick, w->now_ns + TICK_NS);
-	w->readers_period_ns =
-		RTE_MIN(RTE_MIN(w->cfg->grpc.reader_timeout_ns, w->cfg->grpc.upload_timeout_ns),
-			w->cfg->http2.frame_timeout_ns) /
-		4;
+	readers_period_set(w);
 	wheel_arm(&w->wheel, &w->readers, w->now_ns + w->readers_period_ns);
 	return 0;
 }

@@ -67,11 +67,15 @@ struct worker_params {
  * same for all workers, unchanged and alive until the last of them has said QUIET. */
 struct worker_endpoint {
 	struct endpoint *endpoint;
-	const struct config_host *host;      /* lane_depth, stall_timeout, … */
+	const struct config_host *host;      /* a copy: lane_depth, stall_timeout, … */
+	uint32_t host_index;                 /* in config->hosts */
 	const struct schema *schema;         /* parsed from the attach's blob */
 	const struct attach_method *methods; /* by the index that slots carry; schema indices
 					      * checked: schema_message_at() finds both */
 	size_t methods_n;
+	/* By method, its service's index in config->services; -1: not configured. Control changes
+	 * it in a reload only, before WORKER_MSG_CONFIG. */
+	const int16_t *services;
 	const struct services_catalog *catalog; /* for reflection; NULL: nothing is known */
 	uint64_t id;  /* the same for whoever takes this one's place among those of its name */
 	int32_t node; /* memory node of its segments; negative: unknown */
@@ -82,6 +86,8 @@ enum worker_msg_kind {
 	WORKER_MSG_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, say QUIET
 				     */
 	WORKER_MSG_TLS,             /* tls_context: new connections of `listener` get it */
+	WORKER_MSG_CONFIG,          /* config: made by config_succeed, in force from now on; say
+				     * CONFIG, and the one before is not touched any more */
 	WORKER_MSG_DRAIN,           /* stop accepting, GOAWAY, let calls finish, say DRAINED */
 	WORKER_MSG_STOP,            /* abort what is left; worker_run returns; no report */
 };
@@ -92,11 +98,13 @@ struct worker_msg {
 	uint64_t deadline_ns;            /* DRAIN: clock_ns() at which what is left is aborted */
 	struct tls_context *tls_context; /* TLS; the worker takes a reference */
 	uint32_t listener;
+	const struct config *config; /* CONFIG; ENDPOINT_ADD: the one in force for control */
 };
 
 enum worker_report_kind {
 	WORKER_REPORT_ENDPOINT_FAULT, /* endpoint broke the protocol or a promise; cause says how */
 	WORKER_REPORT_ENDPOINT_QUIET, /* endpoint: this worker holds nothing of it any more */
+	WORKER_REPORT_CONFIG,         /* this worker has taken the last CONFIG over */
 	WORKER_REPORT_DRAINED, /* no call is left; cause -SPLIT_E_BASE_LIMIT if some were cut */
 };
 
@@ -127,6 +135,11 @@ int worker_run(void *worker);
 /* Queue a message and wake the worker. Control thread only. 0, or -SPLIT_E_BASE_LIMIT when the ring
  * is full: try again later. */
 int worker_post(struct worker *worker, const struct worker_msg *msg) SPLIT_MUST_USE;
+
+/* How many attached processes it has room for, made when it was. */
+unsigned worker_endpoints_max(const struct worker *worker);
+/* How many those hosts may be at once. */
+unsigned worker_endpoints_wanted(const struct config *config);
 
 /* Take one report; false when there is none. Control thread only. */
 bool worker_report_next(struct worker *worker, struct worker_report *report_out);

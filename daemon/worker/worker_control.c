@@ -21,6 +21,10 @@ _Static_assert(sizeof(struct ring_msg) % 4 == 0, "rte_ring elements");
 /* Of all endpoints together, where hosts[].endpoints_max and methods_max would allow more. */
 #define ROUTES_MAX 65536u
 
+/* Room for hosts and methods that a reload brings. */
+#define RELOAD_ENDPOINTS 32u
+#define RELOAD_METHODS   64u
+
 /* ---- rings ---------------------------------------------------------------------------------- */
 
 static struct rte_ring *ring_create(struct worker *w, const char *what, unsigned count)
@@ -32,18 +36,30 @@ static struct rte_ring *ring_create(struct worker *w, const char *what, unsigned
 				    SOCKET_ID_ANY, RING_F_SP_ENQ | RING_F_SC_DEQ);
 }
 
-int rings_create(struct worker *w)
+unsigned worker_endpoints_wanted(const struct config *config)
 {
 	unsigned endpoints = 0;
-	uint64_t routes = 0;
 
 	/* Twice: who leaves is still here for a moment when who takes over comes. */
-	for (uint32_t i = 0; i < w->cfg->hosts_n; i++) {
-		const struct config_host *host = &w->cfg->hosts[i];
+	for (uint32_t i = 0; i < config->hosts_n; i++)
+		if (!config->hosts[i].gone)
+			endpoints += 2 * config->hosts[i].endpoints_max + 1;
+	return endpoints;
+}
 
-		endpoints += 2 * host->endpoints_max + 1;
-		routes += (2ull * host->endpoints_max + 1) * host->methods_max;
-	}
+unsigned worker_endpoints_max(const struct worker *worker)
+{
+	return worker->endpoints_max;
+}
+
+int rings_create(struct worker *w)
+{
+	unsigned endpoints = worker_endpoints_wanted(w->cfg) + RELOAD_ENDPOINTS;
+	uint64_t routes = (uint64_t)RELOAD_ENDPOINTS * RELOAD_METHODS;
+
+	for (uint32_t i = 0; i < w->cfg->hosts_n; i++)
+		routes +=
+			(2ull * w->cfg->hosts[i].endpoints_max + 1) * w->cfg->hosts[i].methods_max;
 	w->endpoints_max = endpoints;
 	w->routes_max = (uint32_t)(routes < ROUTES_MAX ? routes : ROUTES_MAX);
 	w->msgs = ring_create(w, "msgs", MSGS_MAX);
@@ -83,81 +99,12 @@ void attached_free(struct attached *ep)
 		return;
 	free(ep->methods);
 	free(ep->routes);
+	free(ep->served);
 	free(ep);
 }
 
-static void limits_fill(const struct config *cfg, struct method *m)
-{
-	const struct config_service_limits *limits = &m->service->limits;
-
-	m->decode_limits = (struct linear_limits){
-		.linear_bytes_max = limits->linear_bytes_max,
-		.elements_max = cfg->linearize.elements_max,
-		.wire_bytes_max = limits->message_bytes_max,
-		.depth_max = cfg->linearize.depth_max,
-		.work_quantum = cfg->linearize.work_quantum,
-		.work_max = linear_limits_default.work_max,
-	};
-	m->encode_limits = m->decode_limits;
-	m->encode_limits.linear_bytes_max = 0;
-	m->encode_limits.wire_bytes_max = limits->send_message_bytes_max;
-}
-
-/* A method's own options only ever narrow what the configuration allows. */
-static void options_fill(const struct attach_method_options *o, struct method *m)
-{
-	if (o->request_bytes_max != 0 && o->request_bytes_max < m->decode_limits.wire_bytes_max)
-		m->decode_limits.wire_bytes_max = o->request_bytes_max;
-	if (o->response_bytes_max != 0 && o->response_bytes_max < m->encode_limits.wire_bytes_max)
-		m->encode_limits.wire_bytes_max = o->response_bytes_max;
-	m->timeout_ns = o->deadline_ns;
-}
-
-/* One method that the configuration lets this host serve; false: it is left out. */
-static bool method_fill(struct attached *ep, size_t index, struct method *m)
-{
-	static const enum grpc_kind kinds[] = {
-		[ATTACH_UNARY] = GRPC_UNARY,
-		[ATTACH_CLIENT_STREAM] = GRPC_CLIENT_STREAMING,
-		[ATTACH_SERVER_STREAM] = GRPC_SERVER_STREAMING,
-		[ATTACH_BIDI] = GRPC_BIDI,
-	};
-	const struct attach_method *am = &ep->we->methods[index];
-	const struct config *cfg = ep->w->cfg;
-	int service = config_service_find(cfg, am->service);
-	int host = config_host_find(cfg, ep->we->host->name);
-
-	/* Whatever a host says that it serves: only what the configuration lets it serve. */
-	if (service < 0 || host < 0 ||
-	    !config_service_has_host(&cfg->services[service], (uint32_t)host))
-		return false;
-	m->ep = ep;
-	m->input = schema_message_at(ep->we->schema, am->input_schema);
-	m->output = schema_message_at(ep->we->schema, am->output_schema);
-	m->service = &cfg->services[service];
-	m->kind = kinds[am->kind];
-	m->read_ahead = am->read_ahead != 0 ? am->read_ahead : 1;
-	m->index = (uint32_t)index;
-	limits_fill(cfg, m);
-	options_fill(&am->options, m);
-	return m->input != NULL && m->output != NULL;
-}
-
-static void service_mark(struct attached *ep, unsigned service)
-{
-	ep->serves[service / 64] |= UINT64_C(1) << (service % 64);
-}
-
-/* Of a process of `host` (index) in the service. */
-static uint32_t service_weight(const struct config_service *service, ptrdiff_t host)
-{
-	for (uint32_t i = 0; i < service->hosts_n && i < service->balance.weights_n; i++)
-		if (service->hosts[i] == (uint32_t)host)
-			return service->balance.weights[i];
-	return 1;
-}
-
-static struct attached *attached_create(struct worker *w, const struct worker_endpoint *we)
+static struct attached *attached_create(struct worker *w, const struct worker_endpoint *we,
+					const struct config *cfg)
 {
 	struct attached *ep = calloc(1, sizeof(*ep));
 
@@ -168,21 +115,16 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 	ep->port = endpoint_port_of(we->endpoint, w->params.index);
 	ep->methods = calloc(we->methods_n + 1, sizeof(*ep->methods));
 	ep->routes = calloc(we->methods_n + 1, sizeof(*ep->routes));
-	if (ep->methods == NULL || ep->routes == NULL) {
+	ep->served = calloc(we->methods_n / 64 + 1, sizeof(*ep->served));
+	if (ep->methods == NULL || ep->routes == NULL || ep->served == NULL) {
 		attached_free(ep);
 		return NULL;
 	}
 	for (size_t i = 0; i < we->methods_n && ep->routes_n < we->host->methods_max; i++) {
-		struct balance_route_config *route = &ep->routes[ep->routes_n];
-
-		if (!method_fill(ep, i, &ep->methods[i]))
+		if (!method_allowed(ep, cfg, i))
 			continue;
-		route->service = we->methods[i].service;
-		route->method = we->methods[i].method;
-		route->user = &ep->methods[i];
-		route->weight = service_weight(ep->methods[i].service, we->host - w->cfg->hosts);
-		service_mark(ep, (unsigned)(ep->methods[i].service - w->cfg->services));
-		ep->routes_n++;
+		method_configure(ep, cfg, i);
+		attached_route(ep, cfg, i, &ep->routes[ep->routes_n++]);
 	}
 	list_init(&ep->link);
 	list_init(&ep->calls);
@@ -190,7 +132,7 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 	list_init(&ep->prepare_wait);
 	list_init(&ep->publish_wait);
 	list_init(&ep->grants);
-	ep->turn_quantum = w->cfg->linearize.work_quantum;
+	ep->turn_quantum = cfg->linearize.work_quantum;
 	ep->event_fd = -1;
 	return ep;
 }
@@ -201,10 +143,11 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		.kind = msg->kind,
 		.endpoint = msg->endpoint,
 		.deadline_ns = msg->deadline_ns,
+		.config = msg->config,
 	};
 
 	if (msg->kind == WORKER_MSG_ENDPOINT_ADD) {
-		m.attached = attached_create(worker, msg->endpoint);
+		m.attached = attached_create(worker, msg->endpoint, msg->config);
 		if (m.attached == NULL)
 			return -SPLIT_E_BASE_NOMEM;
 	}
@@ -436,6 +379,11 @@ unsigned messages_run(struct worker *w)
 			break;
 		case WORKER_MSG_TLS:
 			listener_tls_set(w, m.listener, m.tls);
+			break;
+		case WORKER_MSG_CONFIG:
+			worker_configure(w, m.config);
+			m = (struct ring_msg){.kind = WORKER_REPORT_CONFIG};
+			report(w, &m);
 			break;
 		case WORKER_MSG_DRAIN:
 			drain_begin(w, m.deadline_ns);

@@ -219,13 +219,13 @@ struct connection {
 /* One method as an endpoint serves it; balance's route points here. */
 struct method {
 	struct attached *ep;
-	const struct schema_message *input, *output;
-	const struct config_service *service;
+	const struct schema_message *input, *output; /* NULL: not served here (attached.served) */
 	struct linear_limits decode_limits, encode_limits;
 	enum grpc_kind kind;
 	uint32_t read_ahead; /* messages of a stream published before its first credit */
 	uint32_t index;      /* in the attach's table */
 	uint64_t timeout_ns; /* of calls whose client gave none; 0: none */
+	uint32_t failures;   /* bit per status that speaks against the endpoint */
 };
 
 /* This worker's view of one endpoint. Allocated and freed on the control thread. */
@@ -236,8 +236,9 @@ struct attached {
 	struct endpoint_port *port;
 	struct balance_endpoint *balance;
 	struct method *methods;
-	struct balance_route_config *routes;
+	struct balance_route_config *routes; /* what it begins with */
 	size_t routes_n;
+	uint64_t *served;                          /* bit per method of the attach's table */
 	uint64_t serves[CONFIG_SERVICES_MAX / 64]; /* bit per service of the configuration */
 	struct list calls;                         /* struct call by in_ep */
 	struct list room_turns; /* struct room_share by turn: connections that wait for wire room */
@@ -756,6 +757,7 @@ struct ring_msg {
 	struct tls_context *tls; /* a reference */
 	uint32_t listener;
 	uint32_t reserved;
+	const struct config *config;
 };
 int rings_create(struct worker *w) SPLIT_MUST_USE;
 void rings_destroy(struct worker *w);
@@ -764,6 +766,19 @@ unsigned messages_run(struct worker *w);
 /* The endpoint broke the protocol: no more calls for it, tell control, once. */
 void attached_fault(struct attached *ep, int cause);
 void attached_free(struct attached *ep);
+
+/* reconfigure.c: what of the configuration methods and connections carry with them. */
+/* Whether this configuration lets its host serve the method at `index`. */
+bool method_allowed(const struct attached *ep, const struct config *cfg, size_t index);
+/* Limits and the rest, of a method that is allowed. */
+void method_configure(struct attached *ep, const struct config *cfg, size_t index);
+void attached_route(const struct attached *ep, const struct config *cfg, size_t index,
+		    struct balance_route_config *out);
+void worker_configure(struct worker *w, const struct config *cfg);
+/* setup.c: what layers were told at the start, told again. */
+void grpc_configure(struct worker *w);
+void services_configure(struct worker *w);
+void readers_period_set(struct worker *w);
 /* See whether the drain is over. */
 void drain_check(struct worker *w);
 

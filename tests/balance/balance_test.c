@@ -65,6 +65,7 @@ static void setup(void)
 	const struct balance_config cfg = {
 		.services = services,
 		.services_n = 4,
+		.services_max = 5,
 		.endpoints_max = 4,
 		.routes_max = 16,
 		.lane_patience_ns = MS,
@@ -545,6 +546,41 @@ START_TEST(a_held_method_outlives_its_endpoints)
 }
 END_TEST
 
+static int looked_up(const char *path)
+{
+	struct balance_method *m;
+	int err = balance_lookup(b, path, strlen(path), &m);
+
+	if (err == 0)
+		balance_method_put(b, m);
+	return err;
+}
+
+START_TEST(services_and_routes_come_and_go)
+{
+	struct fake f = {0};
+	struct balance_endpoint *e = add(&f, 2);
+	const struct balance_service_config fifth = {
+		.name = "t.Unconfigured", .queue_max = 4, .calls_max = 4, .placed_here = true};
+	const struct balance_route_config route = {"t.Unconfigured", "A", &f.route, 1};
+
+	ck_assert_int_eq(looked_up("/t.Unconfigured/A"), -SPLIT_E_BALANCE_UNKNOWN);
+	ck_assert_int_eq(balance_route_add(b, e, &route), -SPLIT_E_BASE_LIMIT);
+	ck_assert_int_eq(balance_service_set(b, 6, &fifth), -SPLIT_E_BASE_INVALID);
+	ck_assert_int_eq(balance_service_set(b, 4, &fifth), 0);
+	ck_assert_int_eq(balance_service_set(b, 5, &fifth), -SPLIT_E_BASE_LIMIT);
+	ck_assert_int_eq(looked_up("/t.Unconfigured/A"), -SPLIT_E_BALANCE_NONE);
+	ck_assert_int_eq(balance_route_add(b, e, &route), 0);
+	ck_assert_int_eq(looked_up("/t.Unconfigured/A"), 0);
+	ck_assert_int_eq(balance_service_set(b, 4, NULL), 0);
+	balance_route_remove(b, e, &route);
+	balance_route_remove(b, e, &route); /* one it does not have */
+	ck_assert_int_eq(looked_up("/t.Unconfigured/A"), -SPLIT_E_BALANCE_UNKNOWN);
+	ck_assert_int_eq(looked_up("/t.Rr/A"), 0);
+	balance_endpoint_remove(b, e);
+}
+END_TEST
+
 START_TEST(closed_endpoint_gets_nothing_but_keeps_its_calls)
 {
 	struct fake f;
@@ -766,6 +802,7 @@ int main(void)
 	tcase_add_test(tc, a_queued_call_is_given_back_after_its_timeout);
 	tcase_add_test(tc, a_service_has_at_most_calls_max);
 	tcase_add_test(tc, a_held_method_outlives_its_endpoints);
+	tcase_add_test(tc, services_and_routes_come_and_go);
 	tcase_add_test(tc, closed_endpoint_gets_nothing_but_keeps_its_calls);
 	tcase_add_test(tc, flows_take_turns);
 	tcase_add_test(tc, a_full_queue_takes_from_the_longest_flow);

@@ -708,6 +708,109 @@ START_TEST(balance_in_full)
 }
 END_TEST
 
+/* ---- reloading ---- */
+
+static char restarts[512];
+
+static void on_restart(void *ctx, const char *path)
+{
+	(void)ctx;
+	strcat(restarts, path);
+	strcat(restarts, " ");
+}
+
+/* What config_succeed says of `base` with that change; the successor stays in *out. */
+static int succeed(const char *from, const char *to, struct config **out)
+{
+	struct config *running;
+	char *text = changed(from, to);
+	int err;
+
+	ck_assert_int_eq(parse(base, NULL), 0);
+	running = cfg;
+	cfg = NULL;
+	ck_assert_msg(parse(text, NULL) == 0, "%s", rep.count ? rep.findings[0].text : "?");
+	free(text);
+	restarts[0] = '\0';
+	err = config_succeed(running, cfg, on_restart, NULL);
+	config_free(running); /* nothing of it may be in the other */
+	*out = cfg;
+	return err;
+}
+
+START_TEST(reload_keeps_indices)
+{
+	struct config *c;
+
+	ck_assert_int_eq(
+		succeed("\"hosts\": [{\"name\": \"echo\", \"uids\": [0]}],\n",
+			"\"hosts\": [{\"name\": \"new\", \"uids\": [1]}, {\"name\": \"echo\", "
+			"\"uids\": [2]}],\n",
+			&c),
+		0);
+	ck_assert_uint_eq(c->hosts_n, 2);
+	ck_assert_str_eq(c->hosts[0].name, "echo");
+	ck_assert_uint_eq(c->hosts[0].uids[0], 2);
+	ck_assert_str_eq(c->hosts[1].name, "new");
+	ck_assert_uint_eq(c->services[0].hosts[0], 0); /* was 1 in the file */
+
+	ck_assert_int_eq(succeed("\"services\": [{\"name\": \"a.Echo\", \"hosts\": [\"echo\"]}]",
+				 "\"services\": [{\"name\": \"b.New\", \"hosts\": [\"echo\"], "
+				 "\"authorities\": "
+				 "[\"x\"]}]",
+				 &c),
+			 0);
+	ck_assert_uint_eq(c->services_n, 2);
+	ck_assert(c->services[0].gone && !c->services[1].gone);
+	ck_assert_int_eq(config_service_find(c, "a.Echo"), -1);
+	ck_assert_int_eq(config_service_find(c, "b.New"), 1);
+
+	ck_assert_int_eq(
+		succeed("\"hosts\": [{\"name\": \"echo\", \"uids\": [0]}],\n \"services\": "
+			"[{\"name\": "
+			"\"a.Echo\", \"hosts\": [\"echo\"]}]",
+			"\"hosts\": [{\"name\": \"other\", \"uids\": [0]}],\n \"services\": "
+			"[{\"name\": \"a.Echo\", \"hosts\": [\"other\"]}]",
+			&c),
+		0);
+	ck_assert(c->hosts[0].gone);
+	ck_assert_int_eq(config_host_find(c, "echo"), -1);
+	ck_assert_uint_eq(c->services[0].hosts[0], 1);
+}
+END_TEST
+
+START_TEST(reload_names_what_needs_a_restart)
+{
+	static const struct {
+		const char *from, *to, *restarts;
+	} cases[] = {
+		{"\"device\"", "\"mtu\": 1400, \"device\"", "ports[0].mtu "},
+		{"{\"core\": 1}", "{\"core\": 2}", "workers[1].core "},
+		{", {\"core\": 1}", "", "workers "},
+		{"50051", "50052", "listeners[0].port "},
+		{"\"hosts\"",
+		 "\"tcp\": {\"sack\": false}, \"http2\": {\"memory\": \"300MiB\", "
+		 "\"keepalive\": \"9s\"}, \"hosts\"",
+		 "tcp.sack http2.memory "},
+		{"[\"echo\"]}", "[\"echo\"], \"manifest\": \"/m\"}", "services[0].manifest "},
+		{"\"hosts\"",
+		 "\"log\": {\"level\": \"debug\"}, \"http2\": {\"age_max\": \"1h\"}, \"grpc\": "
+		 "{\"deadline_max\": \"5s\"}, \"idle\": {\"spin\": \"1us\"}, \"hosts\"",
+		 ""},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct config *c;
+		int err = succeed(cases[i].from, cases[i].to, &c);
+
+		ck_assert_str_eq(restarts, cases[i].restarts);
+		ck_assert_int_eq(err, cases[i].restarts[0] ? -SPLIT_E_CONFIG_INVALID : 0);
+	}
+	ck_assert(config_key_is_live("hosts[3].uids") && config_key_is_live("http2.pings.burst"));
+	ck_assert(!config_key_is_live("http2") && !config_key_is_live("eal.memory"));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("config");
@@ -729,6 +832,8 @@ int main(void)
 	tcase_add_test(tcase, duplicates_of_other_shape);
 	tcase_add_test(tcase, machine);
 	tcase_add_test(tcase, files);
+	tcase_add_test(tcase, reload_keeps_indices);
+	tcase_add_test(tcase, reload_names_what_needs_a_restart);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

@@ -50,6 +50,9 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		break;
 	case WORKER_MSG_TLS:
 		break;
+	case WORKER_MSG_CONFIG:
+		fake_worker_report(worker, WORKER_REPORT_CONFIG, NULL, 0);
+		break;
 	case WORKER_MSG_DRAIN:
 		worker->drains++;
 		if (!worker->no_drained)
@@ -72,6 +75,24 @@ bool worker_report_next(struct worker *worker, struct worker_report *report_out)
 	*report_out = worker->reports[out % FAKE_REPORTS];
 	worker->reports_out = out + 1;
 	return true;
+}
+
+unsigned worker_endpoints_wanted(const struct config *config)
+{
+	(void)config;
+	return 1;
+}
+
+unsigned worker_endpoints_max(const struct worker *worker)
+{
+	(void)worker;
+	return 1;
+}
+
+void worker_stages_enable(struct worker *worker, bool on)
+{
+	(void)worker;
+	(void)on;
 }
 
 struct log_ring *worker_log(struct worker *worker)

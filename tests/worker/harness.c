@@ -186,7 +186,8 @@ uint64_t harness_counter(const char *name)
 
 void harness_post(enum worker_msg_kind kind, const struct worker_endpoint *we, uint64_t deadline_ns)
 {
-	const struct worker_msg msg = {.kind = kind, .endpoint = we, .deadline_ns = deadline_ns};
+	const struct worker_msg msg = {
+		.kind = kind, .endpoint = we, .deadline_ns = deadline_ns, .config = harness.config};
 
 	ck_assert_int_eq(worker_post(harness.worker, &msg), 0);
 }

@@ -68,6 +68,7 @@ struct held {
 struct fake_host {
 	struct worker_endpoint shared;
 	struct config_host config;
+	int16_t services[64]; /* by method */
 	struct attach_server *server;
 	struct schema *schema;
 	struct attachment *attachment;

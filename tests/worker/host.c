@@ -278,10 +278,16 @@ struct fake_host *host_attach(enum host_mode mode, void (*edit)(struct endpoint_
 	h->shared = (struct worker_endpoint){
 		.endpoint = attach_server_endpoint(h->server),
 		.host = &h->config,
+		.host_index = 0,
+		.services = h->services,
 		.schema = h->schema,
 		.methods = attach_server_request(h->server)->methods,
 		.methods_n = attach_server_request(h->server)->methods_n,
 	};
+	ck_assert_uint_le(h->shared.methods_n, ARRAY_LEN(h->services));
+	for (size_t i = 0; i < h->shared.methods_n; i++)
+		h->services[i] =
+			(int16_t)config_service_find(harness.config, h->shared.methods[i].service);
 	endpoint_get(h->shared.endpoint);
 	harness_post(WORKER_MSG_ENDPOINT_ADD, &h->shared, 0);
 	ck_assert_int_eq(attach_server_activate(h->server), 0);
