@@ -355,7 +355,11 @@ static void reference_table(const char *path, const struct field_table *table)
 		type_print(f);
 		printf(" | ");
 		default_print(f);
-		printf(" | %s |\n", f->help);
+		snprintf(sub, sizeof(sub), "%s%s%s", path, path[0] != '\0' ? "." : "", f->key);
+		printf(" | %s%s |\n", f->help,
+		       f->sub == NULL && f->type != FIELD_IGNORED && config_key_is_live(sub)
+			       ? " *Live.*"
+			       : "");
 	}
 	printf("\n");
 	for (size_t i = 0; i < table->fields_n; i++) {

@@ -561,7 +561,11 @@ START_TEST(services_and_routes_come_and_go)
 	struct fake f = {0};
 	struct balance_endpoint *e = add(&f, 2);
 	const struct balance_service_config fifth = {
-		.name = "t.Unconfigured", .queue_max = 4, .calls_max = 4, .placed_here = true};
+		.name = "t.Unconfigured",
+		.picker = {.policy = PICKER_ROUND_ROBIN, .members_max = 4, .node = PICKER_NODE_ANY},
+		.queue_max = 4,
+		.calls_max = 4,
+		.placed_here = true};
 	const struct balance_route_config route = {"t.Unconfigured", "A", &f.route, 1};
 
 	ck_assert_int_eq(looked_up("/t.Unconfigured/A"), -SPLIT_E_BALANCE_UNKNOWN);
