@@ -205,6 +205,10 @@ struct tcp_conn *tcp_in_listen(struct net_stack *s, const struct net_addr *local
 	if (l != NULL && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK &&
 	    (c = cookie_open(l, local, remote, seg)) != NULL)
 		return c;
+	if (l != NULL && (flags & (TCP_ACK | TCP_RST)) == 0) { /* RFC 9293 s3.10.7.2, fourth */
+		COUNT(s, rx_drop_tcp_flags);
+		return NULL;
+	}
 	COUNT(s, rx_drop_tcp_no_conn);
 	/* While cookies are about, this may be of a connection that nobody remembers yet, because
 	 * its first bytes were lost: they come again, and then it opens. */

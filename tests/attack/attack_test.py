@@ -27,12 +27,15 @@ from served import need_kernel, wait_until  # noqa: E402
 ATTACKS = ("rapid_reset made_you_reset continuation_flood ping_flood settings_flood priority_flood empty_frames zero_length_headers "
            "window_update_flood slow_read slow_headers data_dribble hpack_bytes hpack_count flow_overflow stream_ids pseudo_headers "
            "idle_streams").split()
+TCP = "syn_flood half_open_flood connection_flood tiny_window blind_guess".split()
+ATTACKS += TCP
 GROWTH_KIB_MAX = (32 + 64 + 64) * 1024  # http2.memory, pages of answers, and the rest
 
 
 def config():
     c = demo_config()
     c["http2"] = {"memory": "32MiB", "frame_timeout": "2s"}
+    c["tcp"] = {"backlog": 256, "source_prefix_ipv4": 32, "source_half_open_max": 64, "source_connections_max": 200}
     c["grpc"] = {"upload_timeout": "500ms", "reader_timeout": "500ms"}
     return c
 

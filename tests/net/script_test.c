@@ -35,6 +35,7 @@ static struct {
 	struct {
 		uint16_t port;
 		uint32_t iss, ts_value; /* the newest sent to it */
+		uint32_t iss_before;
 		bool known;
 	} ports[PORTS_MAX];
 } t;
@@ -259,7 +260,8 @@ static const char *flags_text(uint8_t flags)
 
 struct line {
 	uint8_t flags;
-	uint32_t seq, end, ack, win, port, to, tos, from, fill;
+	uint32_t seq, end, ack, ack_end, win, port, to, tos, from, fill;
+	uint32_t each; /* several: the range, or the range of acks, in steps of so much; 0: one */
 	bool has_ack, has_win, has_tos, has_fill;
 	struct want_options options;
 };
@@ -281,8 +283,12 @@ static void line_read(struct words *w, struct line *out)
 		if (w->w[w->at][0] == '<') {
 			options_read(word(w), &out->options);
 		} else if (word_is(w, "ack")) {
-			out->ack = (uint32_t)strtol(word(w), NULL, 0);
+			out->ack = (uint32_t)strtol(word(w), &range, 0);
+			out->ack_end =
+				*range == ':' ? (uint32_t)strtol(range + 1, NULL, 0) : out->ack;
 			out->has_ack = true;
+		} else if (word_is(w, "each")) {
+			out->each = number(word(w));
 		} else if (word_is(w, "win")) {
 			out->win = number(word(w));
 			out->has_win = true;
@@ -421,6 +427,8 @@ static void line_out(const struct line *l)
 		return;
 	}
 	if ((got.flags & TCP_SYN) != 0) {
+		if (got.seq != t.ports[slot].iss)
+			t.ports[slot].iss_before = t.ports[slot].iss;
 		t.ports[slot].iss = got.seq;
 		t.ports[slot].known = true;
 	}
@@ -541,6 +549,29 @@ static void expect_counter(const char *name, uint32_t value)
 	complain("no counter named %s", name);
 }
 
+/* "clocked LOW HIGH": by so much the initial number to the usual port moved since the one before.
+ * "apart PORT PORT": two that no clock explains. */
+static void expect_isn(struct words *w)
+{
+	unsigned usual = port_slot(RIG_PEER_PORT);
+	uint32_t a, b, moved;
+
+	if (word_is(w, "clocked")) {
+		a = number(word(w));
+		b = number(word(w));
+		moved = t.ports[usual].iss - t.ports[usual].iss_before;
+		if (moved < a || moved > b)
+			complain("the initial number moved by %u", moved);
+	} else if (word_is(w, "apart")) {
+		a = t.ports[port_slot((uint16_t)number(word(w)))].iss;
+		b = t.ports[port_slot((uint16_t)number(word(w)))].iss;
+		if (a - b < 1u << 20 || b - a < 1u << 20)
+			complain("initial numbers %u and %u", a, b);
+	} else {
+		complain("isn \"%s\" is not known", word(w));
+	}
+}
+
 static void expect_info(const char *name, const char *compare, uint32_t value)
 {
 	struct tcp_info i = tcp_info(r.app.conn);
@@ -600,6 +631,8 @@ static void line_expect(struct words *w)
 		const char *name = word(w), *compare = word(w);
 
 		expect_info(name, compare, number(word(w)));
+	} else if (word_is(w, "isn")) {
+		expect_isn(w);
 	} else if (word_is(w, "received")) {
 		expect_received(number(word(w)));
 	} else if (word_is(w, "eof")) {
@@ -774,6 +807,30 @@ static void line_open(struct words *w)
 		complain("the connection was not accepted");
 }
 
+static void lines_out(struct line *l)
+{
+	uint32_t end = l->end;
+
+	if (l->each == 0) {
+		line_out(l);
+		return;
+	}
+	for (; l->seq != end && !t.broken; l->seq = l->end) {
+		l->end = end - l->seq < l->each ? end : l->seq + l->each;
+		line_out(l);
+	}
+}
+
+static void lines_in(struct line *l)
+{
+	for (;;) {
+		line_in(l);
+		if (l->each == 0 || l->ack_end - l->ack < l->each)
+			return;
+		l->ack += l->each;
+	}
+}
+
 static void line_run(char *text)
 {
 	struct words w;
@@ -810,13 +867,13 @@ static void line_run(char *text)
 	}
 	if (word_is(&w, "out")) {
 		line_read(&w, &l);
-		line_out(&l);
+		lines_out(&l);
 		return;
 	}
 	nothing_unexpected();
 	if (word_is(&w, "in")) {
 		line_read(&w, &l);
-		line_in(&l);
+		lines_in(&l);
 	} else if (word_is(&w, "icmp")) {
 		line_icmp(&w);
 	} else if (word_is(&w, "open")) {
