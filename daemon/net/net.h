@@ -98,6 +98,9 @@ struct tcp_config {
 	/* Connections whose flights may need more than one word at once (several sent at different
 	 * times, or losses); past it they are repaired as without SACK. 0: as many as mbufs. */
 	uint32_t flights_max;
+	/* Mbufs of all send queues together: past half of it a connection may queue ever less,
+	 * though never less than 16 KiB. 0: no bound. */
+	uint32_t send_mbufs_max;
 	uint32_t copy_bytes_max; /* payloads up to this are copied into the header's mbuf */
 	uint32_t initial_window; /* segments, RFC 6928 */
 	uint32_t syn_retries;    /* of a SYN or SYN-ACK before giving up */

@@ -259,6 +259,7 @@ struct net_stack {
 	struct list listeners, half_open, time_wait;
 	struct wheel_timer time_wait_timer;
 	uint32_t half_open_n, conns_n, ooo_mbufs;
+	uint32_t sq_mbufs; /* in the send queues of all connections */
 	struct siphash_key isn_key, cookie_key;
 	uint64_t cookie_sent_ns; /* the last; 0: never */
 	struct pool source_pool;

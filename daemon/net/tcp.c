@@ -376,14 +376,32 @@ uint32_t tcp_mbuf_pinned(const struct rte_mbuf *chain)
 	return pinned;
 }
 
+/* What a connection may queue however short mbufs are. */
+#define SEND_LEAST (16u << 10)
+
+/* Bytes that a connection may queue now: its send buffer, and less once the queues of all hold half
+ * of the mbufs that are theirs, so that peers who take nothing leave room for the others. */
+static uint32_t send_limit(const struct tcp_conn *c)
+{
+	const struct tcp_config *t = &c->stack->config.tcp;
+	uint32_t max = t->send_mbufs_max, used = c->stack->sq_mbufs;
+	uint32_t least = t->send_buffer < SEND_LEAST ? t->send_buffer : SEND_LEAST;
+	uint64_t limit;
+
+	if (max == 0 || used <= max / 2)
+		return t->send_buffer;
+	limit = used < max ? (uint64_t)t->send_buffer * 2 * (max - used) / max : 0;
+	return limit < least ? least : (uint32_t)limit;
+}
+
 size_t tcp_send_room(const struct tcp_conn *c)
 {
-	uint32_t queued = tcp_queued(c);
+	uint32_t queued = tcp_queued(c), limit = send_limit(c);
 
-	if ((c->flags & (TCPF_FIN_QUEUED | TCPF_DEAD | TCPF_ORPHAN)) ||
-	    queued >= c->stack->config.tcp.send_buffer || c->sq_pinned >= pinned_max(c))
+	if ((c->flags & (TCPF_FIN_QUEUED | TCPF_DEAD | TCPF_ORPHAN)) || queued >= limit ||
+	    c->sq_pinned >= pinned_max(c))
 		return 0;
-	return c->stack->config.tcp.send_buffer - queued;
+	return limit - queued;
 }
 
 /* Small payloads pin whole mbufs: put them behind the queue's last bytes, where only we refer to
@@ -415,6 +433,7 @@ static void queue_append(struct tcp_conn *c, struct rte_mbuf *m)
 		return;
 	}
 	c->sq_pinned += tcp_mbuf_pinned(m);
+	c->stack->sq_mbufs++;
 	if (c->sq_head == NULL) {
 		c->sq_head = m;
 		c->sq_seq = c->snd_end;
@@ -443,8 +462,12 @@ static void want_room(struct tcp_conn *c, uint32_t bytes)
 
 void tcp_writable_check(struct tcp_conn *c)
 {
-	if ((c->flags & TCPF_WANT_WRITE) == 0 || !tcp_has_owner(c) || c->state < TCP_ESTABLISHED ||
-	    tcp_send_room(c) < c->write_room)
+	uint32_t wanted = c->write_room, limit;
+
+	if ((c->flags & TCPF_WANT_WRITE) == 0 || !tcp_has_owner(c) || c->state < TCP_ESTABLISHED)
+		return;
+	limit = send_limit(c);
+	if (tcp_send_room(c) < (wanted <= limit ? wanted : limit / 2))
 		return;
 	c->flags &= ~TCPF_WANT_WRITE;
 	if (c->events->writable != NULL)

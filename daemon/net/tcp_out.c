@@ -322,6 +322,7 @@ void tcp_queue_free_acked(struct tcp_conn *c)
 		seq += m->data_len;
 		m->next = NULL;
 		c->sq_pinned -= tcp_mbuf_pinned(m);
+		c->stack->sq_mbufs--;
 		rte_pktmbuf_free_seg(m);
 		m = next;
 	}
@@ -343,6 +344,7 @@ void tcp_queue_free(struct tcp_conn *c)
 		struct rte_mbuf *next = c->sq_head->next;
 
 		c->sq_head->next = NULL;
+		c->stack->sq_mbufs--;
 		rte_pktmbuf_free_seg(c->sq_head);
 		c->sq_head = next;
 	}

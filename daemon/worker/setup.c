@@ -190,6 +190,8 @@ static int port_setup(struct worker *w, unsigned index)
 	/* All workers of a port may hold frames of one receive pool: a quarter of it together. */
 	ooo_max = RTE_MAX(cfg->mbufs / (4 * w->params.workers_n), 1u);
 	net.tcp.ooo_mbufs_max = RTE_MIN(net.tcp.ooo_mbufs_max, ooo_max);
+	/* A quarter of the pool is for headers, and for what is on its way to the device. */
+	net.tcp.send_mbufs_max = cfg->mbufs / 4 * 3;
 	copy_bytes_fill(p, &info, &net);
 	return net_stack_create(&net, &ops, w->now_ns, &p->net);
 }

