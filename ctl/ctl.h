@@ -52,7 +52,7 @@ int ctl_parse_answer(const char *bytes, size_t n, const char *request,
 
 /* ---- command line --------------------------------------------------------------------------- */
 
-enum ctl_command { CTL_STATS, CTL_ENDPOINTS, CTL_PORTS, CTL_RELOAD, CTL_VERSION, CTL_HELP };
+enum ctl_command { CTL_STATS, CTL_ENDPOINTS, CTL_PORTS, CTL_PLACEMENT, CTL_RELOAD, CTL_VERSION, CTL_HELP };
 
 struct ctl_options {
 	enum ctl_command command;
@@ -94,10 +94,13 @@ int ctl_gather_stats(struct ctl_client *c, const char *layer, json_t **out) SPLI
 /* Arrays of objects, one for each endpoint (or port). */
 int ctl_gather_endpoints(struct ctl_client *c, json_t **out) SPLIT_MUST_USE;
 int ctl_gather_ports(struct ctl_client *c, json_t **out) SPLIT_MUST_USE;
+int ctl_gather_placement(struct ctl_client *c, json_t **out) SPLIT_MUST_USE;
 
 /* Tables for people. `stats` as gathered; missing or odd parts are shown as "-". */
 void ctl_show_stats(FILE *to, const json_t *stats, bool all);
 void ctl_show_endpoints(FILE *to, const json_t *endpoints);
 void ctl_show_ports(FILE *to, const json_t *ports);
+/* What is poor comes once more below, a line each. */
+void ctl_show_placement(FILE *to, const json_t *rows);
 
 #endif

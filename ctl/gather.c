@@ -193,3 +193,27 @@ int ctl_gather_ports(struct ctl_client *c, json_t **out)
 	}
 	return result;
 }
+
+/* More rows than any splitd has: whoever answers for ever is none. */
+#define PLACEMENT_MAX 8192
+
+int ctl_gather_placement(struct ctl_client *c, json_t **out)
+{
+	json_t *row;
+
+	*out = json_array();
+	for (size_t i = 0; *out != NULL && i < PLACEMENT_MAX; i++) {
+		int result = ask_index(c, "/splitd/placement", i, &row);
+
+		/* There is always a first; the last is before the one that is not there. */
+		if (result != 0 && i == 0) {
+			json_decref(*out);
+			*out = NULL;
+			return result;
+		}
+		if (result != 0)
+			break;
+		json_array_append_new(*out, row);
+	}
+	return *out != NULL ? 0 : -SPLIT_E_BASE_NOMEM;
+}

@@ -8,12 +8,13 @@ enum exit_code { EXIT_GOOD = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static void usage(FILE *to)
 {
-	fputs("usage: splitctl [OPTIONS] stats|endpoints|ports|reload|version\n"
+	fputs("usage: splitctl [OPTIONS] stats|endpoints|ports|placement|reload|version\n"
 	      "       splitctl decode --proto-set FILE --type NAME [OPTIONS] [FILE]\n"
 	      "\n"
 	      "  stats            counters by layer and worker (those that are not 0)\n"
 	      "  endpoints        attached host processes\n"
 	      "  ports            network ports and their links\n"
+	      "  placement        which core and which memory node has what\n"
 	      "  reload           read the configuration, certificates and keys again\n"
 	      "  version          versions of splitctl and of the running splitd\n"
 	      "  decode           protobuf messages as JSON (splitctl decode --help)\n"
@@ -58,17 +59,22 @@ static int stats_run(struct ctl_client *c, const struct ctl_options *o)
 static int list_run(struct ctl_client *c, const struct ctl_options *o)
 {
 	json_t *list;
-	int result = o->command == CTL_PORTS ? ctl_gather_ports(c, &list)
-					     : ctl_gather_endpoints(c, &list);
+	static const struct {
+		int (*gather)(struct ctl_client *c, json_t **out);
+		void (*show)(FILE *to, const json_t *rows);
+	} lists[] = {
+		[CTL_ENDPOINTS] = {ctl_gather_endpoints, ctl_show_endpoints},
+		[CTL_PORTS] = {ctl_gather_ports, ctl_show_ports},
+		[CTL_PLACEMENT] = {ctl_gather_placement, ctl_show_placement},
+	};
+	int result = lists[o->command].gather(c, &list);
 
 	if (result != 0)
 		return result;
 	if (o->json)
 		json_print(list, false);
-	else if (o->command == CTL_PORTS)
-		ctl_show_ports(stdout, list);
 	else
-		ctl_show_endpoints(stdout, list);
+		lists[o->command].show(stdout, list);
 	json_decref(list);
 	return 0;
 }

@@ -11,6 +11,7 @@ static const struct {
 } commands[] = {
 	{"stats", CTL_STATS},     {"endpoints", CTL_ENDPOINTS}, {"ports", CTL_PORTS},
 	{"version", CTL_VERSION}, {"reload", CTL_RELOAD},       {"help", CTL_HELP},
+	{"placement", CTL_PLACEMENT},
 };
 
 static bool command_parse(const char *word, enum ctl_command *out)

@@ -133,3 +133,29 @@ void ctl_show_ports(FILE *to, const json_t *ports)
 
 	rows_print(to, ports, columns, sizeof(columns) / sizeof(columns[0]));
 }
+
+void ctl_show_placement(FILE *to, const json_t *rows)
+{
+	static const struct column columns[] = {
+		{"what", "what", -8}, {"name", "name", -28},       {"core", "core", 4},
+		{"node", "node", 4},  {"memory", "memory_node", 6}, {"", "more", -16},
+	};
+	const json_t *row;
+	size_t i;
+
+	rows_print(to, rows, columns, sizeof(columns) / sizeof(columns[0]));
+	json_array_foreach(rows, i, row)
+	{
+		const char *warning = json_string_value(json_object_get(row, "warning"));
+
+		if (warning == NULL || warning[0] == '\0')
+			continue;
+		fputs("poor: ", to);
+		cell_print(to, json_object_get(row, "what"), 0);
+		fputc(' ', to);
+		cell_print(to, json_object_get(row, "name"), 0);
+		fputs(": ", to);
+		cell_print(to, json_object_get(row, "warning"), 0);
+		fputc('\n', to);
+	}
+}

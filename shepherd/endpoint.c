@@ -432,6 +432,14 @@ void endpoint_worker_state(const struct endpoint *e, unsigned h, struct endpoint
 	};
 }
 
+void endpoint_memory(const struct endpoint *e, const void *mem_out[2], size_t bytes_out[2])
+{
+	mem_out[0] = e->to_host.mem;
+	bytes_out[0] = e->to_host.bytes;
+	mem_out[1] = e->to_daemon.mem;
+	bytes_out[1] = e->to_daemon.bytes;
+}
+
 void endpoint_core_set(struct endpoint *e, unsigned h, int core)
 {
 	struct host_wake *wakes =

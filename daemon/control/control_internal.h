@@ -165,6 +165,20 @@ void reload_report(struct control *control, unsigned worker);
 /* The configurations that reloads have made. After the workers are gone. */
 void reload_fini(struct control *control);
 
+/* placement.c: what is where. Row `index`, or false past the last. Under the lock. */
+struct placement_row {
+	char what[12]; /* "control", "worker", "helper", "port", "host", "segment" */
+	char name[ATTACH_NAME_MAX + 32];
+	int core;        /* -1: not pinned, or not told */
+	int node;        /* the core's, or the device's; -1: not known */
+	int memory_node; /* where its memory is; -1: not known, -2: on several */
+	char more[64];
+	char warning[160]; /* "": none */
+};
+bool placement_row(const struct control *control, size_t index, struct placement_row *out);
+/* A new host's segments: a line in the log when they are not on the node that was asked for. */
+void placement_check(const struct control_host *host);
+
 /* telemetry.c: register the commands (once in a process) and say who answers them; NULL: nobody. */
 int telemetry_open(struct control *control);
 void telemetry_close(void);

@@ -536,6 +536,7 @@ static void host_mapped(struct control_host *host)
 		.node = control->p.config->hosts[host->host_index].numa_node,
 	};
 	pthread_mutex_unlock(&control->lock);
+	placement_check(host);
 	host->add_todo = all_workers(control);
 	state_set(host, HOST_ADDING);
 	host_activate(host);

@@ -269,6 +269,24 @@ static int endpoint_answer(struct control *control, const char *params, struct r
 	return -1;
 }
 
+static int placement_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	struct placement_row row;
+	unsigned long index;
+
+	if (!number_parse(params, ULONG_MAX, &index) || !placement_row(control, index, &row))
+		return -1;
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_string(d, "what", row.what);
+	rte_tel_data_add_dict_string(d, "name", row.name);
+	rte_tel_data_add_dict_int(d, "core", row.core);
+	rte_tel_data_add_dict_int(d, "node", row.node);
+	rte_tel_data_add_dict_int(d, "memory_node", row.memory_node);
+	rte_tel_data_add_dict_string(d, "more", row.more);
+	rte_tel_data_add_dict_string(d, "warning", row.warning);
+	return 0;
+}
+
 /* The one command that changes something: the control thread will look. */
 static int reload_answer(struct control *control, const char *params, struct rte_tel_data *d)
 {
@@ -304,6 +322,8 @@ static const struct {
 	{"/splitd/endpoints", endpoints_answer, "Numbers of the attached hosts. No parameters."},
 	{"/splitd/reload", reload_answer, "Read the configuration file again. No parameters."},
 	{"/splitd/reloaded", reloaded_answer, "What came of that. No parameters."},
+	{"/splitd/placement", placement_answer,
+	 "Where a thread, a queue or a segment is. Parameters: index"},
 	{"/splitd/endpoint", endpoint_answer, "An attached host. Parameters: its number"},
 };
 
