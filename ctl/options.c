@@ -9,8 +9,8 @@ static const struct {
 	const char *word;
 	enum ctl_command command;
 } commands[] = {
-	{"stats", CTL_STATS},     {"endpoints", CTL_ENDPOINTS}, {"ports", CTL_PORTS},
-	{"version", CTL_VERSION}, {"reload", CTL_RELOAD},       {"help", CTL_HELP},
+	{"stats", CTL_STATS},         {"endpoints", CTL_ENDPOINTS}, {"ports", CTL_PORTS},
+	{"version", CTL_VERSION},     {"reload", CTL_RELOAD},       {"help", CTL_HELP},
 	{"placement", CTL_PLACEMENT},
 };
 

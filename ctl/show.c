@@ -137,7 +137,7 @@ void ctl_show_ports(FILE *to, const json_t *ports)
 void ctl_show_placement(FILE *to, const json_t *rows)
 {
 	static const struct column columns[] = {
-		{"what", "what", -8}, {"name", "name", -28},       {"core", "core", 4},
+		{"what", "what", -8}, {"name", "name", -28},        {"core", "core", 4},
 		{"node", "node", 4},  {"memory", "memory_node", 6}, {"", "more", -16},
 	};
 	const json_t *row;

@@ -131,6 +131,13 @@ class Daemon(unittest.TestCase):
             self.assertIn(layer, stats["layers"])
         self.assertIn("p0", run(SPLITCTL, "-s", self.telemetry, "ports").stdout)
         self.assertEqual(run(SPLITCTL, "-s", self.telemetry, "endpoints").returncode, 0)
+        rows = json.loads(run(SPLITCTL, "-s", self.telemetry, "--json", "placement").stdout)
+        self.assertEqual([r["what"] for r in rows], ["control", "worker", "port"])
+        self.assertEqual(rows[1]["core"], json.loads((self.path / "splitd.json").read_text())["workers"][0]["core"])
+        self.assertGreaterEqual(rows[1]["node"], 0)
+        shared = rows[0]["core"] == rows[1]["core"]
+        self.assertEqual("shares core" in rows[0]["warning"], shared)
+        self.assertEqual("poor: control" in run(SPLITCTL, "-s", self.telemetry, "placement").stdout, shared)
         self.assertIn(f"pid {daemon.pid}", run(SPLITCTL, "-s", self.telemetry, "version").stdout)
         done = run(SPLITCTL, "-s", self.telemetry, "-l", "nonsense", "stats")
         self.assertEqual(done.returncode, 1)
