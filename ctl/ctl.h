@@ -52,7 +52,15 @@ int ctl_parse_answer(const char *bytes, size_t n, const char *request,
 
 /* ---- command line --------------------------------------------------------------------------- */
 
-enum ctl_command { CTL_STATS, CTL_ENDPOINTS, CTL_PORTS, CTL_PLACEMENT, CTL_RELOAD, CTL_VERSION, CTL_HELP };
+enum ctl_command {
+	CTL_STATS,
+	CTL_ENDPOINTS,
+	CTL_PORTS,
+	CTL_PLACEMENT,
+	CTL_RELOAD,
+	CTL_VERSION,
+	CTL_HELP
+};
 
 struct ctl_options {
 	enum ctl_command command;

@@ -275,8 +275,8 @@ struct endpoint_worker_state {
 };
 void endpoint_worker_state(const struct endpoint *endpoint, unsigned h,
 			   struct endpoint_worker_state *out);
-/* Where its two segments are mapped here, to-host first; NULL while it is not. Good for asking on which
- * node their pages are. */
+/* Where its two segments are mapped here, to-host first; NULL while it is not. Good for asking on
+ * which node their pages are. */
 void endpoint_memory(const struct endpoint *endpoint, const void *mem_out[2], size_t bytes_out[2]);
 /* -1: where it likes. Takes effect at YIELDNOW, RESUME or the yield signal. Control thread. */
 void endpoint_core_set(struct endpoint *endpoint, unsigned h, int core);

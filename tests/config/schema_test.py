@@ -46,7 +46,7 @@ BEYOND = [
     r"is not less than rto_min",
     r"needs window scaling",
     r"does not fit behind headers",
-    r"is more than (streams_total_max|http2\.memory|http2\.header_bytes_max|lane_slots)",
+    r"is more than (streams_total_max|http2\.memory|http2\.header_bytes_max|lane_slots|workers_max)",
     r"is taken by listeners",
     r"belongs to no port",
     r"stands beside other names",

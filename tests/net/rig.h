@@ -59,9 +59,9 @@ struct rig {
 	unsigned device_took;
 	/* net_ops.reached */
 	bool (*reached)(void *ctx, const struct net_addr *local, const struct net_addr *remote);
-	bool no_arp;  /* do not answer ARP requests */
+	bool no_arp;   /* do not answer ARP requests */
 	bool show_mld; /* rig_take() shows multicast listener reports */
-	bool arp_all; /* answer for every address, not only the peer's */
+	bool arp_all;  /* answer for every address, not only the peer's */
 	struct random random;
 	struct rig_app app;
 	struct tcp_listener *listener;
