@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The honest client beside an attack: calls without a pause, each judged on its own.
 
-usage: honest.py ADDRESS:PORT [CALLERS]
+usage: honest.py ADDRESS:PORT [CALLERS [CA NAME]]      with CA over TLS, to a server of that name
 
 Says `calling` once every caller has had an answer. For each line on standard input it prints what the calls since the last one
 came to, {"calls", "<status>": n, "wrong": n, "p50_ms", "p99_ms", "slowest_ms"}, and ends with the input. A caller in two has a
@@ -9,6 +9,7 @@ connection of its own, so that connections come while attacks go on: it opens a 
 """
 import collections
 import json
+import pathlib
 import sys
 import threading
 import time
@@ -26,8 +27,11 @@ def message(payload):
 
 def channel(target):
     # The first connection may have to wait behind an attack's handshakes: that is slow, not wrong.
-    return grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0),
-                                                  ("grpc.min_reconnect_backoff_ms", 20000)])
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), ("grpc.min_reconnect_backoff_ms", 20000)]
+    if len(sys.argv) <= 3:
+        return grpc.insecure_channel(target, options)
+    credentials = grpc.ssl_channel_credentials(pathlib.Path(sys.argv[3]).read_bytes())
+    return grpc.secure_channel(target, credentials, options + [("grpc.ssl_target_name_override", sys.argv[4])])
 
 
 class Honest:

@@ -383,7 +383,31 @@ def h2load(b):
         check(out, "2000 succeeded, 0 failed" in out and "TLSv1.3" in out and "Application protocol: h2" in out)
 
 
-CASES = [versions_and_names, closing, resumption, client_certificates, reload_under_load, attacks, key_updates, bad_files, h2load]
+def stapling(b):
+    """The OCSP response of the file reaches a client that asks, byte for byte, and an authority's signature is on it."""
+    b.ca.openssl_ocsp(b.server[0], b.folder / "server.ocsp")
+    certificate = {**pair(b.server), "ocsp": str(b.folder / "server.ocsp")}
+    looked = b.ca.openssl("ocsp", "-respin", b.folder / "server.ocsp", "-issuer", b.ca.cert, "-cert", b.server[0], "-CAfile", b.ca.cert,
+                          "-resp_text")
+    check(f"the file itself: {looked}", "Cert Status: good" in looked)
+    lines = lambda text: [line.strip() for line in text.splitlines() if line.strip()]
+    # What is printed of it: serial numbers, times, and the signature in hexadecimal.
+    expected = lines(looked[looked.index("Response Type"):looked.index("Certificate:") if "Certificate:" in looked else None])
+    with b.served(certificates=[certificate, pair(b.rsa)]) as s:
+        for version in ("-tls1_2", "-tls1_3"):
+            common = ["openssl", "s_client", "-connect", s.target, "-alpn", "h2", "-servername", NAME, version, "-CAfile", b.ca.cert,
+                      "-verify_return_error"]
+            ec, rsa = ("-sigalgs", "ECDSA+SHA256"), ("-sigalgs", "RSA-PSS+SHA256")
+            got = s.run([*common, *ec, "-status"], input="").stdout
+            missing = [line for line in expected if line not in lines(got)]
+            check(f"{version}: a staple: {missing}\n{got}", "OCSP Response Status: successful" in got and not missing)
+            got = s.run([*common, *ec], input="").stdout
+            check(f"{version}: none for who does not ask\n{got}", "OCSP" not in got)
+            got = s.run([*common, *rsa, "-status"], input="").stdout
+            check(f"{version}: none where none is configured\n{got}", "OCSP response: no response sent" in got)
+
+
+CASES = [versions_and_names, stapling, closing, resumption, client_certificates, reload_under_load, attacks, key_updates, bad_files, h2load]
 
 
 def main():

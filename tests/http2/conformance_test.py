@@ -2,16 +2,19 @@
 """RFC 9113 and RFC 7541 cases in raw frames, in the manner of h2spec.
 
 usage: conformance_test.py SERVER [unittest arguments]                   starts grpc_socket_server
-       conformance_test.py ADDRESS:PORT METHOD [unittest arguments]      a server that is up; METHOD echoes, "/service/method"
+       conformance_test.py ADDRESS:PORT METHOD [--tls CA NAME] [unittest arguments]
+                                                                         a server that is up; METHOD echoes, "/service/method"
 """
 
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import unittest
 
 ADDRESS = None
+TLS = NAME = None  # for every connection that has none of its own
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONT = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, PRIO = 0x1, 0x1, 0x4, 0x8, 0x20
 NO_ERROR, PROTOCOL, INTERNAL, FLOW, TIMEOUT, CLOSED, SIZE, REFUSED, CANCEL, COMPRESSION = range(10)
@@ -62,6 +65,8 @@ else:
 class Conn:
     def __init__(self, address, settings=b"", preface=PREFACE, greet=True, tls=None, name=None):
         self.sock = socket.create_connection(address, timeout=60)
+        if tls is None:
+            tls, name = TLS, NAME
         if tls is not None:
             self.sock = tls.wrap_socket(self.sock, server_hostname=name or address[0])
         self.buf = b""
@@ -77,7 +82,7 @@ class Conn:
     def send(self, data):
         try:
             self.sock.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLZeroReturnError, ssl.SSLEOFError):
             pass
 
     def read(self):
@@ -88,7 +93,7 @@ class Conn:
                 if not got:
                     return None
                 self.buf += got
-        except (ConnectionResetError, BrokenPipeError):
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
             return None
         n = int.from_bytes(self.buf[:3], "big")
         got = (self.buf[3], self.buf[4], int.from_bytes(self.buf[5:9], "big"), self.buf[9:9 + n])
@@ -1085,11 +1090,15 @@ class Floods(Case):
 
 
 def main():
-    global ADDRESS
+    global ADDRESS, TLS, NAME
     if ":" in sys.argv[1]:
         host, port = sys.argv[1].rsplit(":", 1)
-        ADDRESS = (host, int(port))
-        unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)
+        ADDRESS, rest = (host, int(port)), sys.argv[3:]
+        if rest[:1] == ["--tls"]:
+            NAME, TLS = rest[2], ssl.create_default_context(cafile=rest[1])
+            TLS.set_alpn_protocols(["h2"])
+            rest = rest[3:]
+        unittest.main(argv=[sys.argv[0], *rest], verbosity=1)
     process = subprocess.Popen([sys.argv[1], "--streams", "100"], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)
     ADDRESS = ("127.0.0.1", int(process.stdout.readline().split("=")[1]))
