@@ -295,6 +295,7 @@ struct config_grpc {
 	uint64_t deadline_max_ns;      /* cap for (and default of) grpc-timeout; 0: none */
 	uint64_t send_queue_bytes_max; /* encoded answer bytes of one call that may wait */
 	uint64_t reader_timeout_ns;    /* a client that takes nothing for so long gives way */
+	uint64_t reader_rate_min;      /* bytes a second below which it takes nothing */
 	uint64_t upload_timeout_ns;    /* so does a message that is not there by then ... */
 	uint64_t upload_rate_min;      /* ... plus its size at this rate, bytes a second */
 	int compress;                  /* enum config_compress */

@@ -50,6 +50,7 @@ static const char *const live_keys[] = {
 	"grpc.queue_timeout",
 	"grpc.deadline_max",
 	"grpc.reader_timeout",
+	"grpc.reader_rate_min",
 	"grpc.upload_timeout",
 	"grpc.upload_rate_min",
 	"grpc.compress",

@@ -549,6 +549,9 @@ static const struct field grpc_fields[] = {
 		"reader_timeout", reader_timeout_ns, "1s", 10 * MS, HOUR,
 		"A client that takes none of its answers for so long loses those past its share of "
 		"memory, and its connection where others wait for that memory."),
+	SIZE("reader_rate_min", reader_rate_min, "64KiB", 1 * KIB, GIB,
+	     "Bytes a second: a client that takes less of its answers while others wait for memory "
+	     "takes none."),
 	DURATION("upload_timeout", upload_timeout_ns, "2s", 10 * MS, HOUR,
 		 "While other connections wait for room, a message that has room must have arrived "
 		 "by "

@@ -112,8 +112,7 @@ bool connection_out_push(struct connection *c)
 	}
 	if (err != 0)
 		out_free(c);
-	c->progress_ns = c->w->now_ns;
-	c->reader_stalled = false;
+	reader_took(c, c->out_bytes);
 	c->out_head = NULL;
 	c->out_tail = NULL;
 	c->out_bytes = 0;
@@ -277,7 +276,7 @@ static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out
 	wheel_timer_init(&c->idle, connection_idle);
 	tcp_peer(tcp, &c->peer);
 	c->out_segment = tcp_info(tcp).mss;
-	c->progress_ns = w->now_ns;
+	reader_begins(c);
 	err = l->tls != NULL ? connection_tls_begin(c, l->tls) : connection_serve(c);
 	if (err != 0) {
 		wheel_cancel(&w->wheel, &c->idle);

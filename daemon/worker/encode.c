@@ -153,7 +153,7 @@ static void reply_encoded(struct reply *r)
 		.release = chain_release,
 	};
 	if (r->conn->encoded_bytes == 0)
-		r->conn->progress_ns = r->w->now_ns;
+		reader_begins(r->conn);
 	r->charged = bytes;
 	r->conn->encoded_bytes += bytes;
 	r->state = REPLY_ENCODED;

@@ -8,7 +8,10 @@
  * Who reads nothing for grpc.reader_timeout while answers of it wait loses these and the calls
  * held, and its new ones are refused until it reads again; for a quarter of that when the memory
  * behind it is what others wait for. Where it is pages or mbufs that they wait for, the connection
- * is reset. */
+ * is reset.
+ *
+ * "Nothing" while others wait is less than grpc.reader_rate_min allows: who opens its window by a
+ * byte at a time, or takes the headers that tell of calls given up, does not read. */
 #include "daemon/worker/worker_internal.h"
 
 /* Calls of a connection that hosts may work on while others of it are held and answers lie here. */
@@ -32,9 +35,35 @@ bool reader_share_full(const struct connection *c, uint32_t bytes)
 {
 	const struct pool *pages = &c->w->large_pool;
 	uint64_t left = (uint64_t)(pool_size(pages) - pool_in_use(pages)) * PAGE_LARGE_BYTES;
-	uint64_t share = RTE_MIN(c->w->conn_pages_max, left / SHARE_PART);
+	uint64_t spare = c->w->pages_spare;
+	uint64_t share =
+		left > spare ? RTE_MIN(c->w->conn_pages_max, (left - spare) / SHARE_PART) : 0;
 
 	return c->encoded_bytes != 0 && c->encoded_bytes + bytes > share;
+}
+
+void reader_begins(struct connection *c)
+{
+	c->progress_ns = c->w->now_ns;
+	c->pace_ns = c->w->now_ns;
+	c->pace_bytes = 0;
+}
+
+void reader_took(struct connection *c, uint32_t bytes)
+{
+	struct worker *w = c->w;
+
+	c->progress_ns = w->now_ns;
+	c->pace_bytes += bytes;
+	if (c->pace_bytes >= w->reader_step) {
+		c->pace_ns = w->now_ns;
+		c->pace_bytes = 0;
+		c->reads = true;
+		c->reader_stalled = false;
+	}
+	/* The headers that tell of what was given up go out too: they alone are no reading. */
+	if (c->encoded_bytes == 0)
+		c->reader_stalled = false;
 }
 
 void reader_wait(struct reply *r)
@@ -147,10 +176,16 @@ static bool hurry(const struct worker *w)
 	return false;
 }
 
-/* Something waits for it and it has taken nothing for long. */
+/* Something waits for it and it has taken nothing, or too little, for long. */
 static bool stalled(const struct connection *c, uint64_t patience_ns)
 {
-	if (c->w->now_ns - c->progress_ns < patience_ns)
+	uint64_t hurry_ns = c->w->readers_hurry_ns;
+	uint64_t since_ns = hurry_ns == 0 ? c->progress_ns : RTE_MAX(c->pace_ns, hurry_ns);
+
+	/* A client's first window is open: who has never taken a step has not begun to read. */
+	if (hurry_ns != 0 && !c->reads)
+		patience_ns /= HURRY_PART;
+	if (c->w->now_ns - since_ns < patience_ns)
 		return false;
 	return c->encoded_bytes != 0 || tcp_info(c->tcp).queued > POOL_LOW_BYTES / 2;
 }
@@ -176,8 +211,19 @@ static void give_up(struct connection *c)
 void readers_check(struct worker *w)
 {
 	uint64_t timeout_ns = w->cfg->grpc.reader_timeout_ns;
-	uint64_t patience_ns = hurry(w) ? timeout_ns / HURRY_PART : timeout_ns;
+	uint64_t patience_ns;
 
+	if (hurry(w)) {
+		w->readers_hurried_ns = w->now_ns;
+		if (w->readers_hurry_ns == 0)
+			w->readers_hurry_ns = w->now_ns;
+	} else if (w->now_ns - w->readers_hurried_ns >= timeout_ns) {
+		w->readers_hurry_ns = 0;
+	}
+	w->reader_step = w->cfg->grpc.reader_rate_min *
+			 (timeout_ns / HURRY_PART / CLOCK_NS_PER_MS) /
+			 (CLOCK_NS_PER_SEC / CLOCK_NS_PER_MS);
+	patience_ns = w->readers_hurry_ns != 0 ? timeout_ns / HURRY_PART : timeout_ns;
 	list_for_each_safe (pos, &w->connections) {
 		struct connection *c = list_entry(pos, struct connection, link);
 

@@ -339,7 +339,7 @@ static int tls_setup(struct worker *w)
 void readers_period_set(struct worker *w)
 {
 	w->readers_period_ns =
-		RTE_MIN(RTE_MIN(w->cfg->grpc.reader_timeout_ns, w->cfg->grpc.upload_timeout_ns),
+		RTE_MIN(RTE_MIN(w->cfg->grpc.reader_timeout_ns / 4, w->cfg->grpc.upload_timeout_ns),
 			w->cfg->http2.frame_timeout_ns) /
 		4;
 }
@@ -433,6 +433,7 @@ static int pools_setup(struct worker *w)
 	int err;
 
 	w->conn_pages_max = encode / 4;
+	w->pages_spare = encode / 4;
 	err = pool_init(&w->connection_pool, sizeof(struct connection), cfg->tcp.connections_max,
 			NULL);
 	if (err == 0)

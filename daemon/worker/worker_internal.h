@@ -200,10 +200,13 @@ struct connection {
 	uint32_t out_segment;
 	uint32_t bytes_seen;    /* up to the length of a preface */
 	uint64_t progress_ns;   /* when bytes last went out to TCP, or when there were none to go */
+	uint64_t pace_ns;       /* when worker.reader_step bytes had gone since then (readers.c) */
+	uint64_t pace_bytes;    /* that went since */
 	uint64_t encoded_bytes; /* in replies encoded and not yet released */
 	uint32_t windows_grown; /* its share of worker.windows_grown */
 	bool out_starved;       /* the last reserve failed for want of an mbuf */
 	bool eof, failed, reader_stalled;
+	bool reads; /* it has taken a step's bytes once */
 
 	/* TLS (connection_tls.c) */
 	bool handshake_late;
@@ -424,7 +427,11 @@ struct worker {
 	struct pool connection_pool, call_pool, reply_pool, share_pool;
 	struct pool decode_pool, encode_pool;
 	struct pool page_pool, large_pool;
-	uint64_t conn_pages_max;                   /* bytes */
+	uint64_t conn_pages_max;     /* bytes */
+	uint64_t pages_spare;        /* bytes: for who has none yet */
+	uint64_t reader_step;        /* bytes that a reader takes in the shortest patience */
+	uint64_t readers_hurry_ns;   /* since when others wait for what readers hold; 0: no one */
+	uint64_t readers_hurried_ns; /* when they did last; forgotten after a timeout without */
 	uint32_t windows_grown, windows_grown_max; /* over all calls: what streams have beyond their
 						    * first window */
 	uint64_t pages_returned; /* counts; reply_wait's head is tried again when it moved */
@@ -701,6 +708,9 @@ unsigned replies_retry(struct worker *w);
 bool reader_share_full(const struct connection *c, uint32_t bytes);
 /* The reply waits until its connection's share of pages is less used; not any more. */
 void reader_wait(struct reply *r);
+/* Bytes have gone out to it; there were none to go, and now there are. */
+void reader_took(struct connection *c, uint32_t bytes);
+void reader_begins(struct connection *c);
 /* Its client has not read for long and gets no more: the call was failed, the reply is gone. */
 bool reader_refuses(struct reply *r);
 void reader_unwait(struct reply *r);

@@ -5,43 +5,20 @@ usage: interop_test.py BUILD grpcio|grpcpp|node [--tls]
 """
 import os
 import pathlib
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
-from served import Served, need_kernel, skip  # noqa: E402
+import node_modules  # noqa: E402
+from served import Served, need_kernel  # noqa: E402
 
 CASES = {"empty_unary", "large_unary", "cacheable_unary", "client_streaming", "server_streaming", "ping_pong", "half_duplex",
          "empty_stream", "client_compressed_unary", "client_compressed_streaming", "server_compressed_unary",
          "server_compressed_streaming", "custom_metadata", "status_code_and_message", "special_status_message",
          "unimplemented_method", "unimplemented_service", "cancel_after_begin", "cancel_after_first_response",
          "timeout_on_sleeping_server"}
-
-
-def node_modules(build):
-    """What the lock file names, installed below the build folder once for each lock file."""
-    folder = pathlib.Path(build) / "tests/interop/node"
-    lock = (HERE / "node/package-lock.json").read_bytes()
-    stamp = folder / "installed.json"
-    if not stamp.exists() or stamp.read_bytes() != lock:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / "node" / name, folder / name)
-        # The one thing these tests need that no Debian package has. Where there is no way to it, that is said, and is no verdict on splitd.
-        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]
-        done = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode:
-            code = re.search(r"npm (?:ERR!|error) code (E\w+|\w*CERT\w*)", done.stderr)
-            if code and (code.group(1).startswith(("ENOTFOUND", "EAI_AGAIN", "ECONN", "ETIMEDOUT", "ENET", "EHOST")) or "CERT" in code.group(1)):
-                skip(f"@grpc/grpc-js: npm cannot reach its registry ({code.group(1)})")
-            sys.exit(f"npm ci: {done.stderr}")
-        stamp.write_bytes(lock)
-    return folder / "node_modules"
 
 
 def certificate(folder):
@@ -63,7 +40,7 @@ def run(build, client, tls):
     need_kernel("af_packet")
     env = dict(os.environ)
     if client == "node":
-        env["INTEROP_NODE_MODULES"] = str(node_modules(build))
+        env["INTEROP_NODE_MODULES"] = str(node_modules.installed(build))
     command = {"grpcio": [HERE / "grpcio_cases.py"], "grpcpp": [f"{build}/tests/interop/grpcpp_cases"],
                "node": ["node", HERE / "node/cases.js"]}[client]
     options = ["--tls-cert", tls[0], "--tls-key", tls[1]] if tls else []

@@ -2,6 +2,7 @@
 #include "tests/worker/harness.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -188,20 +189,33 @@ static void schema_make(struct attach_hello *hello, struct schema_blob *blob, un
 	};
 }
 
+/* A bound on hanging, not a verdict on speed: the main thread maps and seals meanwhile. */
+#define ATTACH_MS 100000
+
+/* Check's assertions are the main thread's. */
+static void give_up(const char *what, int err)
+{
+	fprintf(stderr, "fake host: %s: %s\n", what, error_text(err));
+	abort();
+}
+
 static void *host_main(void *arg)
 {
 	struct fake_host *h = arg;
 	struct attach_hello hello;
 	struct schema_blob blob;
 	struct shepherd_chunk room;
+	int err;
 
 	schema_make(&hello, &blob, h->workers);
-	if (attachment_open_fd(h->fd, &hello, 5000, &h->attachment, NULL) != 0)
-		abort();
+	err = attachment_open_fd(h->fd, &hello, ATTACH_MS, &h->attachment, NULL);
+	if (err != 0)
+		give_up("attach", err);
 	free(blob.bytes);
 	room = attachment_arena(h->attachment);
-	if (arena_create(room.mem, room.bytes, &h->arena) != 0)
-		abort();
+	err = arena_create(room.mem, room.bytes, &h->arena);
+	if (err != 0)
+		give_up("arena", err);
 	for (unsigned i = 0; i < h->workers; i++)
 		host_state_set(h->attachment, i, HOST_POLLING);
 	atomic_store(&h->running, true);
