@@ -580,6 +580,9 @@ int config_channel_find(const struct config *cfg, const char *name);
 bool config_channel_has_host(const struct config_channel *channel, uint32_t host);
 bool config_channel_is_local(const struct config_channel *channel);
 
+/* "round_robin": as in the file. Of enum config_policy; static. */
+const char *config_policy_name(int policy);
+
 /* Whether `uid` may attach as this host. */
 bool config_host_has_uid(const struct config_host *host, uint32_t uid);
 

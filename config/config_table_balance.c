@@ -3,6 +3,13 @@
 
 static const char *const balance_policies[] = {
 	"round_robin", "weighted", "least_outstanding", "power_of_two", "consistent_hash", NULL};
+const char *config_policy_name(int policy)
+{
+	return policy >= 0 && (size_t)policy < ARRAY_LEN(balance_policies) - 1
+		       ? balance_policies[policy]
+		       : "?";
+}
+
 static const char *const hash_bys[] = {"connection", "metadata", "field", NULL};
 static const char *const sticky_bys[] = {"none", "connection", "metadata", NULL};
 /* By number (gRPC's statuscodes.md). */

@@ -55,6 +55,9 @@ int ctl_parse_answer(const char *bytes, size_t n, const char *request,
 enum ctl_command {
 	CTL_STATS,
 	CTL_ENDPOINTS,
+	CTL_SERVICES,
+	CTL_DRAIN,
+	CTL_UNDRAIN,
 	CTL_PORTS,
 	CTL_PLACEMENT,
 	CTL_RELOAD,
@@ -66,6 +69,7 @@ struct ctl_options {
 	enum ctl_command command;
 	const char *prefix; /* default "splitd" */
 	const char *socket; /* NULL: found by prefix */
+	const char *host;   /* drain, undrain: name or number */
 	const char *layer;  /* stats: this one only; NULL: all */
 	bool only_version;  /* --version: splitctl's own, no daemon asked */
 	bool json;
@@ -101,12 +105,14 @@ bool ctl_decode(const struct ctl_decode_options *o, FILE *to, char *error, size_
 int ctl_gather_stats(struct ctl_client *c, const char *layer, json_t **out) SPLIT_MUST_USE;
 /* Arrays of objects, one for each endpoint (or port). */
 int ctl_gather_endpoints(struct ctl_client *c, json_t **out) SPLIT_MUST_USE;
+int ctl_gather_services(struct ctl_client *c, json_t **out) SPLIT_MUST_USE;
 int ctl_gather_ports(struct ctl_client *c, json_t **out) SPLIT_MUST_USE;
 int ctl_gather_placement(struct ctl_client *c, json_t **out) SPLIT_MUST_USE;
 
 /* Tables for people. `stats` as gathered; missing or odd parts are shown as "-". */
 void ctl_show_stats(FILE *to, const json_t *stats, bool all);
 void ctl_show_endpoints(FILE *to, const json_t *endpoints);
+void ctl_show_services(FILE *to, const json_t *services);
 void ctl_show_ports(FILE *to, const json_t *ports);
 /* What is poor comes once more below, a line each. */
 void ctl_show_placement(FILE *to, const json_t *rows);

@@ -171,6 +171,28 @@ int ctl_gather_endpoints(struct ctl_client *c, json_t **out)
 	return 0;
 }
 
+int ctl_gather_services(struct ctl_client *c, json_t **out)
+{
+	json_t *names, *service;
+	int result = ctl_ask(c, "/splitd/services", &names);
+
+	*out = NULL;
+	if (result != 0)
+		return result;
+	*out = json_array();
+	for (size_t i = 0; i < json_array_size(names) && i < COUNT_MAX && result == 0; i++) {
+		result = ask_index(c, "/splitd/service", i, &service);
+		if (result == 0)
+			json_array_append_new(*out, service);
+	}
+	json_decref(names);
+	if (result != 0) {
+		json_decref(*out);
+		*out = NULL;
+	}
+	return result;
+}
+
 int ctl_gather_ports(struct ctl_client *c, json_t **out)
 {
 	json_t *info, *port;

@@ -8,11 +8,16 @@ enum exit_code { EXIT_GOOD = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static void usage(FILE *to)
 {
-	fputs("usage: splitctl [OPTIONS] stats|endpoints|ports|placement|reload|version\n"
+	fputs("usage: splitctl [OPTIONS] "
+	      "stats|endpoints|services|ports|placement|reload|version\n"
+	      "       splitctl [OPTIONS] drain|undrain HOST\n"
 	      "       splitctl decode --proto-set FILE --type NAME [OPTIONS] [FILE]\n"
 	      "\n"
 	      "  stats            counters by layer and worker (those that are not 0)\n"
 	      "  endpoints        attached host processes\n"
+	      "  services         how each service's calls were spread\n"
+	      "  drain HOST       no new calls for the processes of this name, or of this number\n"
+	      "  undrain HOST     calls for them again\n"
 	      "  ports            network ports and their links\n"
 	      "  placement        which core and which memory node has what\n"
 	      "  reload           read the configuration, certificates and keys again\n"
@@ -64,6 +69,7 @@ static int list_run(struct ctl_client *c, const struct ctl_options *o)
 		void (*show)(FILE *to, const json_t *rows);
 	} lists[] = {
 		[CTL_ENDPOINTS] = {ctl_gather_endpoints, ctl_show_endpoints},
+		[CTL_SERVICES] = {ctl_gather_services, ctl_show_services},
 		[CTL_PORTS] = {ctl_gather_ports, ctl_show_ports},
 		[CTL_PLACEMENT] = {ctl_gather_placement, ctl_show_placement},
 	};
@@ -159,6 +165,29 @@ static int reload_run(struct ctl_client *c)
 	return -SPLIT_E_BASE_SYSTEM;
 }
 
+static int drain_run(struct ctl_client *c, const struct ctl_options *o)
+{
+	char request[128];
+	json_int_t n;
+	json_t *answer;
+	int result;
+
+	(void)snprintf(request, sizeof(request), "/splitd/%s,%s",
+		       o->command == CTL_DRAIN ? "drain" : "undrain", o->host);
+	result = ctl_ask(c, request, &answer);
+	if (result != 0)
+		return result;
+	n = json_integer_value(json_object_get(answer, "endpoints"));
+	if (o->json)
+		json_print(answer, false);
+	json_decref(answer);
+	if (n > 0)
+		return 0;
+	(void)snprintf(c->error, sizeof(c->error),
+		       "%s: no attached process has this name or number", o->host);
+	return -SPLIT_E_BASE_INVALID;
+}
+
 int main(int argc, char **argv)
 {
 	struct ctl_options options;
@@ -195,6 +224,8 @@ int main(int argc, char **argv)
 		result = stats_run(&client, &options);
 	else if (options.command == CTL_RELOAD)
 		result = reload_run(&client);
+	else if (options.command == CTL_DRAIN || options.command == CTL_UNDRAIN)
+		result = drain_run(&client, &options);
 	else if (options.command == CTL_VERSION)
 		result = version_run(&client, &options);
 	else

@@ -10,9 +10,13 @@ static const struct {
 	enum ctl_command command;
 } commands[] = {
 	{"stats", CTL_STATS},         {"endpoints", CTL_ENDPOINTS}, {"ports", CTL_PORTS},
+	{"services", CTL_SERVICES},   {"drain", CTL_DRAIN},         {"undrain", CTL_UNDRAIN},
 	{"version", CTL_VERSION},     {"reload", CTL_RELOAD},       {"help", CTL_HELP},
 	{"placement", CTL_PLACEMENT},
 };
+
+/* More than any name has. */
+#define HOST_MAX 96
 
 static bool command_parse(const char *word, enum ctl_command *out)
 {
@@ -95,15 +99,23 @@ bool ctl_options_parse(int argc, char **argv, struct ctl_options *out, char *err
 		return true;
 	if (optind == argc) {
 		snprintf(error, bytes,
-			 "no command: expected stats, endpoints, ports, reload or version");
+			 "no command: expected stats, endpoints, services, drain, undrain, ports, "
+			 "reload or version");
 		return false;
 	}
 	if (!command_parse(argv[optind], &out->command)) {
 		snprintf(error, bytes,
-			 "%s: unknown command, expected stats, endpoints, ports, "
-			 "reload or version",
+			 "%s: unknown command, expected stats, endpoints, services, drain, "
+			 "undrain, ports, reload or version",
 			 argv[optind]);
 		return false;
+	}
+	if (out->command == CTL_DRAIN || out->command == CTL_UNDRAIN) {
+		out->host = argv[++optind];
+		if (out->host == NULL || strlen(out->host) > HOST_MAX) {
+			snprintf(error, bytes, "expected a host's name, or a number of endpoints");
+			return false;
+		}
 	}
 	if (optind + 1 != argc) {
 		snprintf(error, bytes, "%s: unexpected argument", argv[optind + 1]);

@@ -107,12 +107,30 @@ void ctl_show_endpoints(FILE *to, const json_t *endpoints)
 		{"uid", "uid", 6},
 		{"workers", "workers", 7},
 		{"methods", "methods", 7},
+		{"share", "share", 5},
+		{"open", "open", 7},
+		{"queued", "queued", 7},
+		{"bytes", "bytes", 10},
+		{"calls", "calls", 12},
+		{"failed", "failed", 8},
 		{"to-host B", "to_host_bytes", 12},
 		{"to-daemon B", "to_daemon_bytes", 12},
 		{"age s", "age_ns", 8},
 	};
 
 	rows_print(to, endpoints, columns, sizeof(columns) / sizeof(columns[0]));
+}
+
+void ctl_show_services(FILE *to, const json_t *services)
+{
+	static const struct column columns[] = {
+		{"name", "name", -32},   {"policy", "policy", -17},     {"members", "members", 7},
+		{"usable", "usable", 6}, {"ejected", "ejected", 7},     {"warming", "warming", 7},
+		{"picks", "picks", 12},  {"no member", "no_member", 9}, {"good", "good", 12},
+		{"failed", "failed", 8},
+	};
+
+	rows_print(to, services, columns, sizeof(columns) / sizeof(columns[0]));
 }
 
 void ctl_show_ports(FILE *to, const json_t *ports)

@@ -27,6 +27,7 @@ _Static_assert(SPLIT_E_METADATA == -SPLIT_E_HOST_METADATA, "one space of errors"
 
 #define SPIN_NS_DEFAULT        (50 * CLOCK_NS_PER_US)
 #define ROOM_WAIT_NS_DEFAULT   (30 * CLOCK_NS_PER_SEC)
+#define LEAVE_MS               10 /* how soon it is seen that splitd is gone, or time over */
 #define DRAIN_NS_DEFAULT       (5 * CLOCK_NS_PER_SEC)
 #define BACKOFF_MIN_NS_DEFAULT (20 * CLOCK_NS_PER_MS)
 #define BACKOFF_MAX_NS_DEFAULT CLOCK_NS_PER_SEC
@@ -447,12 +448,29 @@ static bool watch(struct split_host *host, struct session *s)
 	return atomic_load(&host->stopping);
 }
 
+/* splitd is asked for no more calls, and those that it has for us are served, until it says that
+ * none is left. */
+static void leave(struct session *s, uint64_t until_ns)
+{
+	struct pollfd p = {.fd = attachment_fd(s->attachment), .events = POLLIN};
+	int rc = attachment_leave(s->attachment);
+
+	while (rc == 0 && attachment_alive(s->attachment) && clock_ns() < until_ns) {
+		p.revents = 0;
+		(void)poll(&p, 1, LEAVE_MS);
+		if (p.revents != 0)
+			rc = attachment_take(s->attachment);
+	}
+}
+
 /* Stop was asked for: take no more, let open calls be answered, go. */
 static void drain(struct split_host *host, struct session *s)
 {
 	struct pollfd p = {.fd = attachment_fd(s->attachment), .events = POLLIN};
+	uint64_t until_ns = clock_ns() + host->options.drain_ns;
 
-	session_drain(s, clock_ns() + host->options.drain_ns);
+	leave(s, until_ns);
+	session_drain(s, until_ns);
 	while (!session_workers_exited(s) && attachment_alive(s->attachment)) {
 		p.revents = 0;
 		(void)poll(&p, 1, 1);

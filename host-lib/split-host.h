@@ -135,8 +135,9 @@ struct split_host_options {
 				  come seldom; default 50 us; UINT64_MAX never parks */
 	uint64_t room_wait_ns; /* an answer waits this long for room in the to-daemon segment before
 				  it becomes RESOURCE_EXHAUSTED; default 30 s */
-	uint64_t drain_ns;     /* after split_host_stop, calls that are open may be answered this
-				  long; default 5 s */
+	uint64_t drain_ns;     /* after split_host_stop splitd gives no new calls, and those that it
+				  has already, or that are open, may be answered this long; default
+				  5 s */
 	uint64_t backoff_min_ns; /* first pause before attaching again; default 20 ms, doubling up
 				    to */
 	uint64_t backoff_max_ns; /* default 1 s */

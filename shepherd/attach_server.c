@@ -200,6 +200,10 @@ static int take(struct attach_server *s, const uint8_t *packet, const struct att
 		return take_blob(s, packet, r->bytes, event);
 	if (type == ATTACH_BASES && s->state == WANT_BASES)
 		return take_bases(s, packet, event);
+	if (type == ATTACH_LEAVING && s->state == ACTIVE) {
+		*event = ATTACH_LEAVES;
+		return 0;
+	}
 	if (type == ATTACH_GOODBYE && s->state == ACTIVE) {
 		*event = ATTACH_DETACHED;
 		return 0;
@@ -262,6 +266,16 @@ int attach_server_activate(struct attach_server *s)
 	rc = attach_send(s->fd, &h, sizeof(h), NULL, 0);
 	s->state = rc < 0 ? FAILED : ACTIVE;
 	return rc;
+}
+
+int attach_server_drained(struct attach_server *s)
+{
+	struct attach_header h;
+
+	if (s->state != ACTIVE)
+		return -SPLIT_E_BASE_INVALID;
+	attach_header_fill(&h, ATTACH_DRAINED, sizeof(h));
+	return attach_send(s->fd, &h, sizeof(h), NULL, 0);
 }
 
 void attach_server_destroy(struct attach_server *s)

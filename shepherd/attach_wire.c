@@ -54,6 +54,8 @@ int attach_header_parse(const uint8_t *packet, size_t bytes)
 		break;
 	case ATTACH_ACTIVE:
 	case ATTACH_GOODBYE:
+	case ATTACH_LEAVING:
+	case ATTACH_DRAINED:
 		min = max = sizeof(struct attach_header);
 		break;
 	case ATTACH_REFUSED:

@@ -283,6 +283,25 @@ int attachment_open(const char *path, const struct attach_hello *hello, int time
 	return attachment_open_fd(fd, hello, timeout_ms, out, why);
 }
 
+int attachment_leave(struct attachment *a)
+{
+	struct attach_header h;
+
+	attach_header_fill(&h, ATTACH_LEAVING, sizeof(h));
+	return attach_send(a->fd, &h, sizeof(h), NULL, 0);
+}
+
+int attachment_take(struct attachment *a)
+{
+	uint8_t packet[ATTACH_PART_MAX];
+	struct attach_received r;
+	int rc = attach_receive(a->fd, packet, sizeof(packet), &r);
+	bool drained = rc == 0 && attach_header_parse(packet, r.bytes) == ATTACH_DRAINED;
+
+	attach_received_close(&r);
+	return rc < 0 ? rc : drained;
+}
+
 void attachment_close(struct attachment *a)
 {
 	struct attach_header h;

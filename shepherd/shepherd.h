@@ -216,7 +216,9 @@ enum attach_event {
 	ATTACH_NOTHING,   /* wait until the socket is readable again */
 	ATTACH_REQUESTED, /* attach_server_request() is complete: offer or refuse */
 	ATTACH_MAPPED,    /* sealed, faulted in, checked: give it to the workers, then activate */
-	ATTACH_DETACHED,  /* an active host says goodbye or has closed the socket */
+	ATTACH_LEAVES,   /* an active host wants no more calls: drain it, then attach_server_drained
+			  */
+	ATTACH_DETACHED, /* an active host says goodbye or has closed the socket */
 };
 
 /* `fd`: connected SOCK_SEQPACKET, owned by the server from here on (also on failure). */
@@ -238,6 +240,9 @@ void attach_server_refuse(struct attach_server *server, int code, const char *te
 struct endpoint *attach_server_endpoint(const struct attach_server *server);
 /* After MAPPED, once the workers have it: the host may begin. */
 int attach_server_activate(struct attach_server *server) SPLIT_MUST_USE;
+/* Tell a host that said it leaves that no call is left with it. Lost when its socket is full, which
+ * an honest host's never is. */
+int attach_server_drained(struct attach_server *server) SPLIT_MUST_USE;
 /* Closes the socket. NULL is fine. */
 void attach_server_destroy(struct attach_server *server);
 
@@ -500,6 +505,11 @@ int attachment_open(const char *path, const struct attach_hello *hello, int time
 /* The same on a connected socket, which it owns from here on, also on failure. */
 int attachment_open_fd(int fd, const struct attach_hello *hello, int timeout_ms,
 		       struct attachment **out, struct attach_refusal *why) SPLIT_MUST_USE;
+/* Ask for no more calls. 0, or negative: the daemon has gone. */
+int attachment_leave(struct attachment *a) SPLIT_MUST_USE;
+/* Take one packet from attachment_fd(), which is readable: 1 when it says that no call is left, 0
+ * for any other, negative when the daemon has gone. */
+int attachment_take(struct attachment *a) SPLIT_MUST_USE;
 /* Says goodbye, unmaps. No thread may be inside or hold an address of the segments. NULL is fine.
  */
 void attachment_close(struct attachment *attachment);

@@ -94,6 +94,8 @@ enum attach_type {
 	ATTACH_ACTIVE = 5,  /* daemon → host */
 	ATTACH_REFUSED = 6, /* daemon → host */
 	ATTACH_GOODBYE = 7, /* host → daemon */
+	ATTACH_LEAVING = 8, /* host → daemon: wants no more calls, and to know when it has none */
+	ATTACH_DRAINED = 9, /* daemon → host: it has none */
 };
 
 struct attach_header {

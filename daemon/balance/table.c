@@ -245,8 +245,10 @@ static struct balance_member *member_get(struct balance *b, struct balance_endpo
 		if (m->service != s)
 			continue;
 		/* It has had routes there before. */
-		if (!m->in)
+		if (!m->in) {
 			m->in = picker_add(&s->picker, &m->picker, &pc, b->now_ns) == 0;
+			endpoint_state_look(b, e);
+		}
 		return m->in ? m : NULL;
 	}
 	m = pool_get_zero(&b->members);
@@ -261,6 +263,7 @@ static struct balance_member *member_get(struct balance *b, struct balance_endpo
 	m->endpoint = e;
 	list_init(&m->in_endpoint);
 	list_add_tail(&e->members, &m->in_endpoint);
+	endpoint_state_look(b, e);
 	return m;
 }
 

@@ -51,6 +51,8 @@ struct worker;
 	X(endpoint_freed, "endpoints whose memory was freed")                                      \
 	X(worker_post_full, "messages that found a worker's ring full and were tried again")       \
 	X(log_lines, "log records written for workers")                                            \
+	X(drains, "times a host began to drain: it leaves, or an operator wants it")               \
+	X(undrains, "times a host that drained got calls again")                                   \
 	X(reloads, "configurations read again and taken over")                                     \
 	X(reloads_failed, "configurations read again and found not valid")                         \
 	X(ticket_keys, "keys for TLS session tickets made after the first")

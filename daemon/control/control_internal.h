@@ -62,6 +62,11 @@ struct control_host {
 	uid_t uid;
 	bool outcast; /* it wrote nonsense: its process may not come again */
 	uint64_t since_ns, deadline_ns;
+	bool drain_asked; /* by the operator; under control's lock */
+	bool leaving;     /* the host said so */
+	bool let_go;      /* and was told that nothing is left */
+	uint64_t drain;   /* number of the drain in force; 0: none. Under control's lock */
+	uint64_t drain_todo;
 	/* By worker: REMOVE and ADD still to be posted, ADD posted, QUIET heard. */
 	uint64_t add_todo, remove_todo, added, quiet;
 };
@@ -82,7 +87,7 @@ struct control {
 	uint64_t next_departed_ns;
 	unsigned greeting_n;
 	uint64_t accept_again_ns; /* 0: the attach socket is watched */
-	uint64_t next_id;
+	uint64_t next_id, next_drain;
 	uint64_t drain_todo, drained; /* by worker */
 	uint64_t drain_deadline_ns;
 	bool cut; /* calls were cut off by the drain */
@@ -118,6 +123,10 @@ void hosts_tick(struct control *control, uint64_t now_ns);
 void hosts_remove_all(struct control *control, const char *why);
 /* `fresh` will be in force: which services hosts bring, and who has to go. Before workers know. */
 void hosts_configure(struct control *control, const struct config *fresh);
+/* The counters of one of its kind, over all workers; gauges too. `offset` in endpoint_counters. */
+uint64_t host_told(const struct control_host *host, size_t offset);
+/* It drains, and no worker has a call of it left. Both under control's lock. */
+bool host_drained(const struct control_host *host);
 /* After the workers have left their loops: everything, at once. */
 void hosts_destroy_all(struct control *control);
 

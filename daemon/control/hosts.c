@@ -109,6 +109,7 @@ static void host_free(struct control_host *host)
 	attach_server_destroy(host->server);
 	services_catalog_destroy(host->catalog);
 	schema_destroy(host->schema);
+	free(host->shared.told);
 	free(host->methods);
 	free(host->services);
 	free(host);
@@ -411,7 +412,11 @@ static void host_post(struct control_host *host, uint64_t *todo, enum worker_msg
 
 	for (unsigned w = 0; w < control->p.workers_n; w++) {
 		struct worker_msg msg = {
-			.kind = kind, .endpoint = &host->shared, .config = control->p.config};
+			.kind = kind,
+			.endpoint = &host->shared,
+			.config = control->p.config,
+			.drain = host->drain,
+		};
 		uint64_t bit = UINT64_C(1) << w;
 
 		if (!(*todo & bit))
@@ -502,12 +507,24 @@ static uint64_t member_id(const struct control_host *host)
 	return picker_hash(text, (size_t)n);
 }
 
+/* Counters of one endpoint, by worker. */
+static struct endpoint_counters *told_make(const struct control *control)
+{
+	size_t bytes = control->p.workers_n * sizeof(struct endpoint_counters);
+	struct endpoint_counters *told = aligned_alloc(BITS_CACHE_LINE, bytes);
+
+	if (told != NULL)
+		memset(told, 0, bytes);
+	return told;
+}
+
 /* Both segments are mapped and sealed: the endpoint exists. */
 static void host_mapped(struct control_host *host)
 {
 	struct control *control = host->control;
 	const struct attach_request *request = attach_server_request(host->server);
 	struct endpoint *endpoint = attach_server_endpoint(host->server);
+	struct endpoint_counters *told;
 
 	if (control->state != CONTROL_RUNNING) {
 		host_refuse(host, -SPLIT_E_SHEPHERD_ATTACH_LIMIT, ": splitd is shutting down");
@@ -517,6 +534,12 @@ static void host_mapped(struct control_host *host)
 		host_refuse(host, -SPLIT_E_BASE_SYSTEM, ": its pidfd can't be watched");
 		return;
 	}
+	told = told_make(control);
+	if (told == NULL) {
+		control_unwatch(control, endpoint_pidfd(endpoint));
+		host_refuse(host, -SPLIT_E_BASE_NOMEM, "");
+		return;
+	}
 	endpoint_get(endpoint);
 	host->ordinal = ordinal_free(control, host->host_index);
 	services_find(host, control->p.config, request->methods_n);
@@ -524,6 +547,7 @@ static void host_mapped(struct control_host *host)
 	host->endpoint = endpoint;
 	host->config = control->p.config->hosts[host->host_index];
 	host->shared = (struct worker_endpoint){
+		.told = told,
 		.endpoint = endpoint,
 		.host = &host->config,
 		.host_index = (uint32_t)host->host_index,
@@ -540,6 +564,53 @@ static void host_mapped(struct control_host *host)
 	host->add_todo = all_workers(control);
 	state_set(host, HOST_ADDING);
 	host_activate(host);
+}
+
+/* ---- draining ------------------------------------------------------------------------------- */
+
+uint64_t host_told(const struct control_host *host, size_t offset)
+{
+	uint64_t sum = 0;
+
+	for (unsigned w = 0; host->shared.told != NULL && w < host->control->p.workers_n; w++)
+		sum += counter_get(
+			(const uint64_t *)(const void *)((const char *)&host->shared.told[w] +
+							 offset));
+	return sum;
+}
+
+bool host_drained(const struct control_host *host)
+{
+	if (host->drain == 0 || host->drain_todo != 0)
+		return false;
+	for (unsigned w = 0; w < host->control->p.workers_n; w++)
+		if (host->added >> w & 1 &&
+		    counter_get(&host->shared.told[w].gauge_drained) != host->drain)
+			return false;
+	return true;
+}
+
+/* Begin or end the drain that its operator or the host itself wants; tell the host when it is over.
+ */
+static void host_drain_look(struct control_host *host)
+{
+	struct control *control = host->control;
+	bool wanted;
+
+	pthread_mutex_lock(&control->lock);
+	wanted = host->drain_asked || host->leaving;
+	if (wanted != (host->drain != 0)) {
+		host->drain = wanted ? ++control->next_drain : 0;
+		host->drain_todo = host->added;
+		counter_inc(wanted ? &control->counters.drains : &control->counters.undrains);
+	}
+	pthread_mutex_unlock(&control->lock);
+	host_post(host, &host->drain_todo, WORKER_MSG_ENDPOINT_DRAIN);
+	if (!host->leaving || host->let_go || !host_drained(host))
+		return;
+	host->let_go = true;
+	if (attach_server_drained(host->server) != 0)
+		host_remove(host, "it leaves, and does not listen");
 }
 
 static void host_step(struct control_host *host)
@@ -564,6 +635,11 @@ static void host_step(struct control_host *host)
 		break;
 	case ATTACH_MAPPED:
 		host_mapped(host);
+		break;
+	case ATTACH_LEAVES:
+		host->leaving = true;
+		if (host->state == HOST_ACTIVE)
+			host_drain_look(host);
 		break;
 	case ATTACH_DETACHED:
 		counter_inc(&host->control->counters.endpoint_detached);
@@ -721,6 +797,8 @@ void hosts_tick(struct control *control, uint64_t now_ns)
 		case HOST_ACTIVE:
 			if (host->leave_ns != 0 && now_ns >= host->leave_ns)
 				host_remove(host, "the configuration names it no more");
+			else
+				host_drain_look(host);
 			break;
 		case HOST_REMOVING:
 			host_post(host, &host->remove_todo, WORKER_MSG_ENDPOINT_REMOVE);

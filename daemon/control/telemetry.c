@@ -11,6 +11,7 @@
 
 #include <rte_telemetry.h>
 
+#include "daemon/balance/picker.h"
 #include "daemon/control/control_internal.h"
 
 /* Layers of one worker: its own blocks and "port". */
@@ -224,6 +225,39 @@ static const char *host_state_name(enum host_state_control state)
 	return "removing";
 }
 
+/* What an active host is shown as. */
+static const char *host_health_name(const struct control_host *host)
+{
+	if (host->state != HOST_ACTIVE)
+		return host_state_name(host->state);
+	if (host->drain != 0)
+		return host_drained(host) ? "drained" : "draining";
+	if (host_told(host, offsetof(struct endpoint_counters, gauge_stalled)) != 0)
+		return "stalled";
+	if (host_told(host, offsetof(struct endpoint_counters, gauge_failing)) != 0)
+		return "ejected";
+	return "active";
+}
+
+static void told_add(struct rte_tel_data *d, const struct control_host *host)
+{
+	static const struct {
+		const char *name;
+		size_t offset;
+	} told[] = {
+		{"open", offsetof(struct endpoint_counters, gauge_open)},
+		{"queued", offsetof(struct endpoint_counters, gauge_queued)},
+		{"bytes", offsetof(struct endpoint_counters, gauge_bytes)},
+		{"calls", offsetof(struct endpoint_counters, calls)},
+		{"failed", offsetof(struct endpoint_counters, failed)},
+		{"units", offsetof(struct endpoint_counters, units)},
+		{"deferred", offsetof(struct endpoint_counters, deferred)},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(told); i++)
+		rte_tel_data_add_dict_u64(d, told[i].name, host_told(host, told[i].offset));
+}
+
 static int endpoints_answer(struct control *control, const char *params, struct rte_tel_data *d)
 {
 	unsigned n = 0;
@@ -252,7 +286,7 @@ static int endpoint_answer(struct control *control, const char *params, struct r
 		rte_tel_data_start_dict(d);
 		rte_tel_data_add_dict_u64(d, "id", host->id);
 		rte_tel_data_add_dict_string(d, "name", host->name);
-		rte_tel_data_add_dict_string(d, "state", host_state_name(host->state));
+		rte_tel_data_add_dict_string(d, "state", host_health_name(host));
 		rte_tel_data_add_dict_u64(d, "pid", (uint64_t)host->pid);
 		rte_tel_data_add_dict_u64(d, "uid", host->uid);
 		rte_tel_data_add_dict_u64(d, "age_ns", clock_ns() - host->since_ns);
@@ -261,6 +295,8 @@ static int endpoint_answer(struct control *control, const char *params, struct r
 
 			rte_tel_data_add_dict_u64(d, "workers", g->host_workers);
 			rte_tel_data_add_dict_u64(d, "methods", host->shared.methods_n);
+			rte_tel_data_add_dict_u64(d, "share", host->config.share);
+			told_add(d, host);
 			rte_tel_data_add_dict_u64(d, "to_host_bytes", host->config.to_host);
 			rte_tel_data_add_dict_u64(d, "to_daemon_bytes", host->config.to_daemon);
 		}
@@ -287,7 +323,85 @@ static int placement_answer(struct control *control, const char *params, struct 
 	return 0;
 }
 
-/* The one command that changes something: the control thread will look. */
+/* ---- services ------------------------------------------------------------------------------- */
+
+static int services_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	const struct config *cfg = control->p.config;
+
+	(void)params;
+	rte_tel_data_start_array(d, RTE_TEL_STRING_VAL);
+	for (uint32_t i = 0; i < cfg->services_n && i < RTE_TEL_MAX_ARRAY_ENTRIES; i++)
+		rte_tel_data_add_array_string(d, cfg->services[i].name);
+	return 0;
+}
+
+/* Counters of all workers' pickers added up; of gauges the greatest, for all workers have the same
+ * processes. */
+static int service_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	static const char gauge[] = "gauge_";
+	const struct config *cfg = control->p.config;
+	unsigned long index;
+
+	if (!number_parse(params, cfg->services_n, &index))
+		return -1;
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_string(d, "name", cfg->services[index].name);
+	rte_tel_data_add_dict_string(d, "policy",
+				     config_policy_name(cfg->services[index].balance.policy));
+	for (size_t i = 0; i < picker_counter_desc.count; i++) {
+		const char *name = picker_counter_desc.names[i].name;
+		bool is_gauge = strncmp(name, gauge, sizeof(gauge) - 1) == 0;
+		uint64_t value = 0;
+
+		for (unsigned w = 0; w < control->p.workers_n; w++) {
+			uint64_t v =
+				counter_read(worker_service_counters(control->p.workers[w], index),
+					     &picker_counter_desc, i);
+
+			value = !is_gauge ? value + v : v > value ? v : value;
+		}
+		rte_tel_data_add_dict_u64(d, is_gauge ? name + sizeof(gauge) - 1 : name, value);
+	}
+	return 0;
+}
+
+/* ---- what changes something: the control thread will look ------------------------------------ */
+
+/* All attached processes of that name, or the one with that number. */
+static int drain_set(struct control *control, const char *params, struct rte_tel_data *d, bool on)
+{
+	unsigned long id = 0;
+	bool numbered = number_parse(params, ULONG_MAX, &id);
+	uint64_t n = 0;
+
+	if (params == NULL)
+		return -1;
+	list_for_each (pos, &control->hosts) {
+		struct control_host *host = list_entry(pos, struct control_host, link);
+
+		if (host->state != HOST_ACTIVE ||
+		    (strcmp(host->name, params) != 0 && !(numbered && host->id == id)))
+			continue;
+		host->drain_asked = on;
+		n++;
+	}
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_u64(d, "endpoints", n);
+	return 0;
+}
+
+static int drain_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	return drain_set(control, params, d, true);
+}
+
+static int undrain_answer(struct control *control, const char *params, struct rte_tel_data *d)
+{
+	return drain_set(control, params, d, false);
+}
+
 static int reload_answer(struct control *control, const char *params, struct rte_tel_data *d)
 {
 	(void)params;
@@ -320,6 +434,10 @@ static const struct {
 	{"/splitd/stages", stages_answer, "A worker's cycles by stage. Parameters: worker"},
 	{"/splitd/port", ports_answer, "A port and its link. Parameters: index"},
 	{"/splitd/endpoints", endpoints_answer, "Numbers of the attached hosts. No parameters."},
+	{"/splitd/services", services_answer, "Names of the services. No parameters."},
+	{"/splitd/service", service_answer, "How a service's calls were spread. Parameters: index"},
+	{"/splitd/drain", drain_answer, "No new calls for a host. Parameters: its name or number"},
+	{"/splitd/undrain", undrain_answer, "Calls for it again. Parameters: its name or number"},
 	{"/splitd/reload", reload_answer, "Read the configuration file again. No parameters."},
 	{"/splitd/reloaded", reloaded_answer, "What came of that. No parameters."},
 	{"/splitd/placement", placement_answer,

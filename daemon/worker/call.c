@@ -434,6 +434,7 @@ static bool call_pick(struct call *call)
 	call->method = route;
 	call->ep = call->method->ep;
 	call->credit = call->method->read_ahead;
+	counter_inc(&call->ep->told->calls);
 	list_add_tail(&call->ep->calls, &call->in_ep);
 	if (call->method->kind != call->kind) {
 		call_fail(call, GRPC_INTERNAL, "hosts disagree about the kind of the method", 0);

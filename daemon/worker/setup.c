@@ -476,6 +476,8 @@ static void on_tick(struct wheel_timer *timer, uint64_t now_ns)
 	list_for_each (pos, &w->endpoints)
 		attached_take_back(list_entry(pos, struct attached, link));
 	balance_tick(w->balance, now_ns);
+	list_for_each (pos, &w->endpoints)
+		attached_tell(list_entry(pos, struct attached, link));
 	own_services_look(w);
 	if (!list_empty(&w->host_wait))
 		host_wait_run(w);

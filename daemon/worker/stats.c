@@ -4,6 +4,12 @@
 #include <string.h>
 
 COUNTER_DEFINE(worker, WORKER_COUNTERS);
+COUNTER_DEFINE(endpoint, ENDPOINT_COUNTERS);
+
+const struct picker_counters *worker_service_counters(const struct worker *worker, size_t service)
+{
+	return balance_service_counters(worker->balance, service);
+}
 
 /* ---- stages --------------------------------------------------------------------------------- */
 

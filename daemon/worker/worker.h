@@ -63,9 +63,28 @@ struct worker_params {
 	struct tls_helpers *tls_helpers; /* NULL: the worker carries handshakes itself */
 };
 
+/* One worker's part in one endpoint. Gauges are a few milliseconds old. */
+#define ENDPOINT_COUNTERS(X)                                                                       \
+	X(calls, "calls that were given to it")                                                    \
+	X(failed, "of these: ended with a status that counts as a failure")                        \
+	X(units, "units of work done for it: decoding, handing over, encoding")                    \
+	X(deferred, "times its calls had to wait: it had had its share of a turn")                 \
+	X(gauge_open, "calls it has now")                                                          \
+	X(gauge_queued, "of these: calls that wait for one of its workers")                        \
+	X(gauge_bytes, "bytes of its segment taken by requests now")                               \
+	X(gauge_stalled, "1: gets no calls, for it takes none")                                    \
+	X(gauge_failing, "1: gets no calls of some service, for it fails")                         \
+	X(gauge_draining, "number of the drain under way; 0: none")                                \
+	X(gauge_drained, "the same, once its last call is over")
+
+COUNTER_DECLARE(endpoint, ENDPOINT_COUNTERS);
+
 /* What workers must know of one attached host. Made by the control thread before ENDPOINT_ADD, the
  * same for all workers, unchanged and alive until the last of them has said QUIET. */
 struct worker_endpoint {
+	/* What each worker tells of it, by worker; written by the workers, read by any thread.
+	 * NULL: nobody asks. */
+	struct endpoint_counters *told;
 	struct endpoint *endpoint;
 	const struct config_host *host;      /* a copy: lane_depth, stall_timeout, … */
 	uint32_t host_index;                 /* in config->hosts */
@@ -85,6 +104,9 @@ enum worker_msg_kind {
 	WORKER_MSG_ENDPOINT_ADD,    /* endpoint: active; the worker begins to send it calls */
 	WORKER_MSG_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, say QUIET
 				     */
+	WORKER_MSG_ENDPOINT_DRAIN,  /* endpoint: no new calls for it; `drain` is told by the
+				     * gauges once it is known and once nothing is left. 0: calls
+				     * again */
 	WORKER_MSG_TLS,             /* tls_context: new connections of `listener` get it */
 	WORKER_MSG_CONFIG,          /* config: made by config_succeed, in force from now on; say
 				     * CONFIG, and the one before is not touched any more */
@@ -95,6 +117,7 @@ enum worker_msg_kind {
 struct worker_msg {
 	enum worker_msg_kind kind;
 	const struct worker_endpoint *endpoint; /* ENDPOINT_* */
+	uint64_t drain;                         /* ENDPOINT_DRAIN */
 	uint64_t deadline_ns;            /* DRAIN: clock_ns() at which what is left is aborted */
 	struct tls_context *tls_context; /* TLS; the worker takes a reference */
 	uint32_t listener;
@@ -169,6 +192,11 @@ void worker_stages_read(const struct worker *worker, uint64_t cycles_out[WORKER_
 /* Switch stage counting (off at start; telemetry.stages in the config switches it on). Any thread.
  */
 void worker_stages_enable(struct worker *worker, bool on);
+
+/* How a service's picker has chosen (daemon/balance/picker.h). `service`: index in the config. Any
+ * thread; lives as long as the worker. */
+struct picker_counters;
+const struct picker_counters *worker_service_counters(const struct worker *worker, size_t service);
 
 /* One layer's counters of this worker, for telemetry. */
 struct worker_counter_block {

@@ -106,12 +106,15 @@ void attached_free(struct attached *ep)
 static struct attached *attached_create(struct worker *w, const struct worker_endpoint *we,
 					const struct config *cfg)
 {
-	struct attached *ep = calloc(1, sizeof(*ep));
+	size_t bytes = align_up(sizeof(struct attached), BITS_CACHE_LINE);
+	struct attached *ep = aligned_alloc(BITS_CACHE_LINE, bytes);
 
 	if (ep == NULL)
 		return NULL;
+	memset(ep, 0, bytes);
 	ep->we = we;
 	ep->w = w;
+	ep->told = we->told != NULL ? &we->told[w->params.index] : &ep->own;
 	ep->port = endpoint_port_of(we->endpoint, w->params.index);
 	ep->methods = calloc(we->methods_n + 1, sizeof(*ep->methods));
 	ep->routes = calloc(we->methods_n + 1, sizeof(*ep->routes));
@@ -144,6 +147,7 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		.endpoint = msg->endpoint,
 		.deadline_ns = msg->deadline_ns,
 		.config = msg->config,
+		.drain = msg->drain,
 	};
 
 	if (msg->kind == WORKER_MSG_ENDPOINT_ADD) {
@@ -270,15 +274,47 @@ static void endpoint_calls_end(struct attached *ep)
 	}
 }
 
-static void endpoint_remove(struct worker *w, const struct worker_endpoint *we)
+static struct attached *attached_find(struct worker *w, const struct worker_endpoint *we)
 {
-	struct attached *ep = NULL;
-	struct ring_msg m = {.kind = WORKER_REPORT_ENDPOINT_QUIET, .endpoint = we};
-
 	list_for_each (pos, &w->endpoints) {
 		if (list_entry(pos, struct attached, link)->we == we)
-			ep = list_entry(pos, struct attached, link);
+			return list_entry(pos, struct attached, link);
 	}
+	return NULL;
+}
+
+void attached_tell(struct attached *ep)
+{
+	struct endpoint_counters *told = ep->told;
+	struct balance_endpoint *e = ep->balance;
+
+	if (ep->faulted || e == NULL)
+		return;
+	counter_set(&told->gauge_open, balance_endpoint_outstanding(e));
+	counter_set(&told->gauge_queued, balance_endpoint_queued(e));
+	counter_set(&told->gauge_bytes, endpoint_bytes_used(ep->port));
+	counter_set(&told->gauge_stalled, balance_endpoint_ejected(e));
+	counter_set(&told->gauge_failing, balance_endpoint_failing(e));
+	counter_set(&told->gauge_drained, balance_endpoint_drained(e) ? ep->drain : 0);
+	counter_set(&told->gauge_draining, ep->drain);
+}
+
+static void endpoint_drain(struct worker *w, const struct worker_endpoint *we, uint64_t drain)
+{
+	struct attached *ep = attached_find(w, we);
+
+	if (ep == NULL || ep->balance == NULL)
+		return;
+	ep->drain = drain;
+	balance_endpoint_drain(w->balance, ep->balance, drain != 0);
+	attached_tell(ep);
+}
+
+static void endpoint_remove(struct worker *w, const struct worker_endpoint *we)
+{
+	struct attached *ep = attached_find(w, we);
+	struct ring_msg m = {.kind = WORKER_REPORT_ENDPOINT_QUIET, .endpoint = we};
+
 	if (ep != NULL) {
 		if (ep->balance != NULL)
 			balance_endpoint_close(w->balance, ep->balance);
@@ -376,6 +412,9 @@ unsigned messages_run(struct worker *w)
 			break;
 		case WORKER_MSG_ENDPOINT_REMOVE:
 			endpoint_remove(w, m.endpoint);
+			break;
+		case WORKER_MSG_ENDPOINT_DRAIN:
+			endpoint_drain(w, m.endpoint, m.drain);
 			break;
 		case WORKER_MSG_TLS:
 			listener_tls_set(w, m.listener, m.tls);

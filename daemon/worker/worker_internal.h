@@ -236,6 +236,7 @@ struct attached {
 	struct list link; /* worker.endpoints */
 	const struct worker_endpoint *we;
 	struct worker *w;
+	struct endpoint_counters *told; /* we->told of this worker, or `own` */
 	struct endpoint_port *port;
 	struct balance_endpoint *balance;
 	struct method *methods;
@@ -260,6 +261,8 @@ struct attached {
 	unsigned decoding, encoding; /* jobs held */
 	int event_fd;
 	bool faulted, removed;
+	uint64_t drain; /* worker_msg.drain; 0: none */
+	struct endpoint_counters own;
 };
 
 /* One connection's part in the wire room of one endpoint, while it has some or waits for some. */
@@ -763,7 +766,7 @@ struct ring_msg {
 	int32_t cause;
 	struct attached *attached;
 	const struct worker_endpoint *endpoint;
-	uint64_t deadline_ns;
+	uint64_t deadline_ns, drain;
 	struct tls_context *tls; /* a reference */
 	uint32_t listener;
 	uint32_t reserved;
@@ -789,6 +792,8 @@ void worker_configure(struct worker *w, const struct config *cfg);
 void grpc_configure(struct worker *w);
 void services_configure(struct worker *w);
 void readers_period_set(struct worker *w);
+/* What `told` says of now. */
+void attached_tell(struct attached *ep);
 /* See whether the drain is over. */
 void drain_check(struct worker *w);
 

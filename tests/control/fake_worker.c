@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "daemon/balance/picker.h"
 
 #define FAKE_COUNTERS(X) X(polls, "times it looked")
 COUNTER_DECLARE(fake, FAKE_COUNTERS);
@@ -47,6 +48,12 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		worker->removes++;
 		if (!worker->no_quiet)
 			fake_worker_report(worker, WORKER_REPORT_ENDPOINT_QUIET, msg->endpoint, 0);
+		break;
+	case WORKER_MSG_ENDPOINT_DRAIN:
+		worker->endpoint_drains++;
+		counter_set(&msg->endpoint->told[worker->index].gauge_draining, msg->drain);
+		if (!worker->no_drained)
+			counter_set(&msg->endpoint->told[worker->index].gauge_drained, msg->drain);
 		break;
 	case WORKER_MSG_TLS:
 		break;
@@ -110,6 +117,15 @@ void worker_stages_read(const struct worker *worker, uint64_t cycles_out[WORKER_
 {
 	(void)worker;
 	memset(cycles_out, 0, sizeof(uint64_t) * WORKER_STAGE_COUNT);
+}
+
+const struct picker_counters *worker_service_counters(const struct worker *worker, size_t service)
+{
+	static const struct picker_counters counters = {.picks = 11, .gauge_members = 3};
+
+	(void)worker;
+	(void)service;
+	return &counters;
 }
 
 size_t worker_counters(const struct worker *worker, struct worker_counter_block *out, size_t max)

@@ -13,6 +13,7 @@
 struct worker {
 	unsigned index;
 	atomic_uint adds, removes, drains, stops;
+	atomic_uint endpoint_drains;
 	atomic_uint full;                             /* so many posts find the ring full */
 	atomic_bool no_quiet, no_drained;             /* stays silent */
 	_Atomic(const struct worker_endpoint *) last; /* endpoint of the last ADD */

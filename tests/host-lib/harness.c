@@ -187,6 +187,21 @@ void harness_drop(struct harness *h, bool abrupt)
 	memset(h->port, 0, sizeof(h->port));
 }
 
+void harness_let_go(struct harness *h)
+{
+	step_until(h, ATTACH_LEAVES);
+	ck_assert_int_eq(attach_server_drained(h->server), 0);
+}
+
+/* If it says so. */
+static void leaving_answer(struct harness *h)
+{
+	enum attach_event e;
+
+	if (h->server != NULL && attach_server_step(h->server, &e) == 0 && e == ATTACH_LEAVES)
+		(void)!attach_server_drained(h->server);
+}
+
 void harness_stop(struct harness *h)
 {
 	uint64_t until = clock_ns() + WAIT_MS * CLOCK_NS_PER_MS;
@@ -197,6 +212,7 @@ void harness_stop(struct harness *h)
 	while (pthread_tryjoin_np(h->thread, NULL) != 0) {
 		if (h->endpoint != NULL)
 			(void)harness_poll(h);
+		leaving_answer(h);
 		ck_assert_uint_lt(clock_ns(), until);
 		sched_yield();
 	}

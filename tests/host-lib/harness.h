@@ -98,6 +98,8 @@ void harness_refuse(struct harness *h, int code, const char *text);
 void harness_drop(struct harness *h, bool abrupt);
 /* split_host_stop, wait for run, drop. */
 void harness_stop(struct harness *h);
+/* Wait for the host, told to stop, to say that it leaves; say that it has no calls. */
+void harness_let_go(struct harness *h);
 /* Stop if running; detach; everything freed. */
 void harness_fini(struct harness *h);
 

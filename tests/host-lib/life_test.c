@@ -264,6 +264,31 @@ static void *stop_thread(void *arg)
 	return NULL;
 }
 
+/* Until splitd says that nothing is left it gets what it had for us, and we run it. */
+START_TEST(leaving_serves_what_comes)
+{
+	static struct hcall after[3];
+	enum attach_event e = ATTACH_NOTHING;
+
+	start(NULL);
+	harness_run(&h);
+	split_host_stop(h.host);
+	while (e != ATTACH_LEAVES)
+		ck_assert_int_eq(attach_server_step(h.server, &e), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		send_action(&after[i], 0);
+		harness_wait(&h, &after[i]);
+		ck_assert_uint_eq(after[i].status, 0);
+		ck_assert_uint_eq(after[i].refused, 0);
+		hcall_free(&after[i]);
+	}
+	ck_assert(h.running);
+	ck_assert_int_eq(attach_server_drained(h.server), 0);
+	finish();
+	ck_assert_int_eq(h.run_result, 0);
+}
+END_TEST
+
 /* Stop lets what runs and what is owed be answered. */
 START_TEST(stop_drains)
 {
@@ -278,6 +303,7 @@ START_TEST(stop_drains)
 	harness_spin(&h, 5000, &running, 2);
 	ck_assert_int_eq(pthread_create(&t, NULL, stop_thread, NULL), 0);
 	pthread_join(t, NULL);
+	harness_let_go(&h);
 	harness_spin(&h, 30, NULL, 0);
 	ck_assert_uint_eq(call.answers, 0);
 	go = 1;
@@ -498,6 +524,7 @@ int main(void)
 	tcase_add_test(t, lost_while_running);
 	tcase_add_test(t, lost_while_owed);
 	tcase_add_test(t, owed_at_the_end);
+	tcase_add_test(t, leaving_serves_what_comes);
 	tcase_add_test(t, stop_drains);
 	tcase_add_test(t, park);
 	tcase_add_test(t, scheduling);
