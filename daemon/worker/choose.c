@@ -180,6 +180,6 @@ void call_judge(struct call *call, uint32_t status)
 	if (status > GRPC_STATUS_MAX)
 		status = GRPC_UNKNOWN;
 	call->balance.result = failures >> status & 1 ? PICKER_FAILED : PICKER_GOOD;
-	if (call->balance.result == PICKER_FAILED)
+	if (call->balance.result == PICKER_FAILED && call->ep != NULL)
 		counter_inc(&call->ep->told->failed);
 }
