@@ -209,15 +209,28 @@ struct answer {
 	const char *text_inline; /* small enough to go in the slot; `text` is 0 then */
 };
 
+static void slot_fill_call(struct slot *slot, const struct split_call *call)
+{
+	slot->flags |= SLOT_EXTRA;
+	slot->method = call->method->index;
+	slot->home = call->home->h;
+	slot->deadline_ns = call->deadline_ns;
+	slot->info = call->out->parent_id;
+	slot->out_code = (uint64_t)(uintptr_t)out_event_run;
+	slot->out_data = (uint64_t)(uintptr_t)call;
+}
+
 static void slot_fill(struct slot *slot, struct split_call *call, const struct answer *a)
 {
 	slot->kind = a->kind;
 	slot->flags = a->flags;
-	if (call->compress && a->kind == TO_DAEMON_MESSAGE)
+	if (call->compress && (a->flags & SLOT_HAS_MESSAGE) != 0)
 		slot->flags |= SLOT_COMPRESSED;
 	slot->call_id = call->call_id;
 	slot->msg = a->msg;
 	slot->info = a->status;
+	if (a->kind == TO_DAEMON_CALL)
+		slot_fill_call(slot, call);
 	if (call->streaming && a->kind == TO_DAEMON_MESSAGE)
 		stream_sends(call, a->msg_bytes != 0 ? a->msg_bytes : SLOT_BYTES);
 	if (a->metadata != 0 || a->text != 0 || a->msg_bytes != 0) {
@@ -395,12 +408,18 @@ static int reply_flatten(const struct split_call *call, const ProtobufCMessage *
 			       root_out);
 }
 
+/* A call out begins with its CALL. */
+static bool opens(const struct split_call *call)
+{
+	return call->is_out && !call->initial_sent;
+}
+
 /* Into a slot, if it fits. `end`: REPLY_LAST, or 0 when more follows. 0, -SPLIT_E_HOST_SLOT (it
  * does not), others. */
 static int reply_inline(struct split_call *call, const ProtobufCMessage *reply, uint8_t end,
 			bool *kept_out)
 {
-	struct answer a = {.kind = TO_DAEMON_MESSAGE,
+	struct answer a = {.kind = opens(call) ? TO_DAEMON_CALL : TO_DAEMON_MESSAGE,
 			   .flags = end | SLOT_HAS_MESSAGE | SLOT_INLINE};
 	struct slot *slot, *area;
 	struct linear_target target = {.chunk_get = chunk_slot, .ctx = &area};
@@ -445,7 +464,8 @@ static uint32_t chain_bytes(const struct block *b)
 static int reply_blocks(struct split_call *call, const ProtobufCMessage *reply, uint8_t end,
 			bool *kept_out)
 {
-	struct answer a = {.kind = TO_DAEMON_MESSAGE, .flags = end | SLOT_HAS_MESSAGE};
+	struct answer a = {.kind = opens(call) ? TO_DAEMON_CALL : TO_DAEMON_MESSAGE,
+			   .flags = end | SLOT_HAS_MESSAGE};
 	struct linear_target target = {.chunk_get = chunk_block, .ctx = call};
 	const struct shepherd_chunk *mem = &call->session->room.mem;
 	/* Only what the call itself allocated may stay in place: nothing else goes with its token.
@@ -455,7 +475,8 @@ static int reply_blocks(struct split_call *call, const ProtobufCMessage *reply, 
 			       &a.msg);
 
 	if (rc == 0 && end != 0)
-		rc = metadata_put(call, &call->trailing, &a.metadata);
+		rc = metadata_put(call, opens(call) ? &call->initial : &call->trailing,
+				  &a.metadata);
 	if (end == 0)
 		a.msg_bytes = chain_bytes(call->blocks);
 	return rc == 0 ? answer_send(call, &a, kept_out) : rc;
@@ -500,6 +521,31 @@ out:
 	if (rc != 0)
 		blocks_unwind(call, mark, bump, end);
 	else
+		call->initial_sent = true;
+	return rc;
+}
+
+int answer_call(struct split_call *call, const ProtobufCMessage *request)
+{
+	struct answer a = {.kind = TO_DAEMON_CALL};
+	bool kept = false;
+	int rc;
+
+	if (request != NULL && request->descriptor != call->method->output)
+		return -SPLIT_E_HOST_SCHEMA;
+	if (request == NULL) {
+		rc = metadata_put(call, &call->initial, &a.metadata);
+		if (rc == 0)
+			rc = answer_send(call, &a, &kept);
+	} else {
+		rc = -SPLIT_E_HOST_SLOT;
+		if (call->initial.count == 0)
+			rc = reply_inline(call, request, SLOT_END_STREAM, &kept);
+		if (rc == -SPLIT_E_HOST_SLOT)
+			rc = reply_blocks(call, request, SLOT_END_STREAM, &kept);
+	}
+	answer_parts_free(call);
+	if (rc == 0)
 		call->initial_sent = true;
 	return rc;
 }

@@ -85,6 +85,7 @@ void call_table_fini(struct call_table *t)
 
 		answer_parts_free(&chunk[i % HOST_CALL_CHUNK]);
 		free(chunk[i % HOST_CALL_CHUNK].stream);
+		free(chunk[i % HOST_CALL_CHUNK].out);
 	}
 	for (uint32_t i = 0; i < t->made; i += HOST_CALL_CHUNK)
 		free(atomic_load(&t->chunks[i / HOST_CALL_CHUNK]));
@@ -245,6 +246,10 @@ static void call_free(struct split_call *call)
 	struct worker *home = call->home;
 	struct split_call *top = atomic_load_explicit(&home->returned, memory_order_relaxed);
 
+	if (call->is_out) {
+		out_free(call);
+		return;
+	}
 	if (call->begun && call->method->raw.closed != NULL)
 		call->method->raw.closed(call, call->method->raw.data);
 	answer_parts_free(call);

@@ -93,6 +93,7 @@ static void host_free(struct split_host *host)
 		free(host->methods[i]);
 	}
 	free(host->methods);
+	channels_fini(host);
 	typed_fini(host);
 	if (host->calls.chunks != NULL)
 		call_table_fini(&host->calls);
@@ -183,7 +184,8 @@ static struct method *method_find(const struct split_host *host, const char *ser
 				  const char *name)
 {
 	for (size_t i = 0; i < host->methods_n; i++)
-		if (strcmp(host->methods[i]->service_name, service) == 0 &&
+		if (host->methods[i]->channel == NULL &&
+		    strcmp(host->methods[i]->service_name, service) == 0 &&
 		    strcmp(host->methods[i]->method_name, name) == 0)
 			return host->methods[i];
 	return NULL;
@@ -199,17 +201,16 @@ static bool descriptor_sound(const ProtobufCMessageDescriptor *d)
 	return d != NULL && d->magic == PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC;
 }
 
-/* Add a method with its names and types; the caller fills in what runs it. */
-static int method_add(struct split_host *host, const char *service, const char *name,
-		      const ProtobufCMessageDescriptor *input,
-		      const ProtobufCMessageDescriptor *output, struct method **out)
+int method_add(struct split_host *host, struct split_channel *channel, const char *service,
+	       const char *name, const ProtobufCMessageDescriptor *input,
+	       const ProtobufCMessageDescriptor *output, struct method **out)
 {
 	struct method *m;
 
 	if (host == NULL || atomic_load(&host->running) || !name_sound(service) ||
 	    !name_sound(name) || !descriptor_sound(input) || !descriptor_sound(output))
 		return SPLIT_E_ARGUMENT;
-	if (method_find(host, service, name) != NULL)
+	if (channel == NULL && method_find(host, service, name) != NULL)
 		return SPLIT_E_DUPLICATE;
 	if (host->methods_n == host->methods_max) {
 		size_t max = host->methods_max == 0 ? 16 : 2 * host->methods_max;
@@ -232,11 +233,13 @@ static int method_add(struct split_host *host, const char *service, const char *
 		free(m);
 		return SPLIT_E_NOMEM;
 	}
+	m->channel = channel;
 	m->input = input;
 	m->output = output;
 	/* What is wrong with a descriptor the attach will tell. */
 	if (flatten_plan_create(output, &m->plan) != 0)
 		m->plan = NULL;
+	m->index = (uint32_t)host->methods_n;
 	host->methods[host->methods_n++] = m;
 	*out = m;
 	return 0;
@@ -253,7 +256,7 @@ int split_host_serve_flags(struct split_host *host, ProtobufCService *service, u
 	if (d == NULL || d->magic != PROTOBUF_C__SERVICE_DESCRIPTOR_MAGIC)
 		return SPLIT_E_ARGUMENT;
 	for (unsigned i = 0; i < d->n_methods; i++) {
-		int rc = method_add(host, d->name, d->methods[i].name, d->methods[i].input,
+		int rc = method_add(host, NULL, d->name, d->methods[i].name, d->methods[i].input,
 				    d->methods[i].output, &m);
 
 		if (rc != 0)
@@ -278,7 +281,8 @@ int split_host_serve_method(struct split_host *host, const struct split_method *
 
 	if (host == NULL || method == NULL || !method_sound(method))
 		return SPLIT_E_ARGUMENT;
-	rc = method_add(host, method->service, method->name, method->input, method->output, &m);
+	rc = method_add(host, NULL, method->service, method->name, method->input, method->output,
+			&m);
 	if (rc != 0)
 		return rc;
 	m->code = method->kind == SPLIT_UNARY ? run_raw : run_stream;
@@ -314,6 +318,16 @@ static struct attach_method_options options_of(const struct split_method_options
 			   };
 }
 
+static const ProtobufCMessageDescriptor *request_of(const struct method *m)
+{
+	return m->channel != NULL ? m->output : m->input;
+}
+
+static const ProtobufCMessageDescriptor *answer_of(const struct method *m)
+{
+	return m->channel != NULL ? m->input : m->output;
+}
+
 static int hello_make(const struct split_host *host, unsigned workers, struct attach_hello *out)
 {
 	struct schema_builder *builder = NULL;
@@ -332,10 +346,11 @@ static int hello_make(const struct split_host *host, unsigned workers, struct at
 			.code = (uint64_t)(uintptr_t)m->code,
 			.data = (uint64_t)(uintptr_t)m,
 			.options = options_of(m->raw.options),
+			.channel = m->channel != NULL ? m->channel->name : NULL,
 		};
-		rc = schema_builder_add(builder, m->input, &methods[i].input_schema);
+		rc = schema_builder_add(builder, request_of(m), &methods[i].input_schema);
 		if (rc == 0)
-			rc = schema_builder_add(builder, m->output, &methods[i].output_schema);
+			rc = schema_builder_add(builder, answer_of(m), &methods[i].output_schema);
 	}
 	if (rc == 0)
 		rc = typed_inform(host, builder);

@@ -10,6 +10,8 @@
  *   room.c      memory in the to-daemon segment
  *   relocate.c  a small message out of its slot
  *   typed.c     what generated code stands on
+ *   channel.c   channels, stubs, calls out: beginning them
+ *   out.c       what comes back for calls out
  *
  * One `struct session` is one attachment with threads of its own, so that a handler stuck in the
  * old one never holds up the new one. A session is freed when its workers have ended and every call
@@ -41,6 +43,8 @@
 #define HOST_TEXT_BYTES        1024u
 #define HOST_DETAILS_BYTES     4096u
 #define HOST_WORKERS_MAX       SHEPHERD_HOST_WORKERS_MAX
+#define HOST_TRACES            3u   /* names of trace context that calls out inherit */
+#define HOST_TRACE_BYTES       512u /* of each: W3C's tracestate may have so many */
 
 struct session;
 struct worker;
@@ -61,7 +65,19 @@ struct method;
 /* The code pointer of a method's table entry; its data pointer is the struct method. */
 typedef void (*method_code)(struct split_call *call, struct method *method);
 
+struct split_channel {
+	struct split_channel *next;
+	struct split_host *host;
+	char *name;
+	uint64_t timeout_ns;
+	struct channel_service *services;
+};
+
 struct method {
+	uint32_t index; /* in the host's table */
+	/* One that the host calls. `input` is what comes in then, the answer, and `output` the
+	 * request. NULL: it is served. */
+	struct split_channel *channel;
 	method_code code;
 	char *path; /* "package.Service/Method" */
 	char *service_name;
@@ -161,6 +177,11 @@ enum event_kind {
 	EVENT_HALF_CLOSE,
 	EVENT_WRITABLE,
 	EVENT_CANCEL, /* of streams */
+	/* of calls out */
+	EVENT_OUT_METADATA,
+	EVENT_OUT_MESSAGE,
+	EVENT_OUT_WRITABLE,
+	EVENT_OUT_STATUS,
 };
 
 /* An event; a message that the handler may keep. */
@@ -170,12 +191,16 @@ struct split_message {
 	uint8_t kind;
 	bool has_token;
 	bool compressed;
-	bool last; /* the client's half-close came with it */
+	bool last; /* the client's half-close came with it; of a call out: its end */
 	uint16_t daemon_worker;
 	_Atomic uint32_t refs; /* its callback, and each retain: each is a reference of the call too
 				*/
 	uint64_t token;
 	const ProtobufCMessage *message;
+	/* of calls out */
+	const struct metadata_block *metadata;
+	const char *text;
+	uint32_t text_bytes, status;
 	_Alignas(BITS_CACHE_LINE) uint8_t inline_area[SLOT_INLINE_BYTES];
 };
 
@@ -195,6 +220,26 @@ struct stream {
 	_Atomic uint32_t sizes[SHEPHERD_STREAM_WINDOW_MAX]; /* of message n at n % MAX */
 
 	_Atomic uint32_t credit_due; /* messages the handler is through with and splitd not told */
+};
+
+/* A call out, beside the struct split_call that it is made of: that one's "reply" is the request.
+ */
+struct split_out {
+	struct split_call *call;
+	_Atomic uint64_t id; /* as slots name it; 0: it is over */
+	uint32_t index;      /* its place among those at its daemon worker */
+	bool foreign;        /* begun on a thread that is no worker of the session */
+	bool half_closed;    /* the sender's */
+	_Atomic bool ended;  /* the status has come */
+	uint64_t parent_id;  /* the call it is made for; 0: none */
+	struct split_out_events events;
+	void *data;
+	ProtobufCClosure closure; /* of a stub of protoc-c */
+	/* Trace context, for those that its continuations begin. */
+	struct out_trace {
+		uint16_t bytes[HOST_TRACES];
+		uint8_t value[HOST_TRACES][HOST_TRACE_BYTES];
+	} trace;
 };
 
 struct split_call {
@@ -219,6 +264,7 @@ struct split_call {
 	bool compressed;     /* the request came compressed */
 	bool compress;       /* what is sent shall be */
 	bool nowait;         /* while something is sent: memory is there or it is not */
+	bool is_out;         /* a call out: `out` is set */
 	struct worker *home; /* the worker that took it */
 
 	/* line 1: asked for now and then */
@@ -231,6 +277,7 @@ struct split_call {
 	struct split_call *next;        /* free list */
 	struct split_call *cancel_next; /* calls whose cancelled callback is due */
 	struct stream *stream;          /* NULL until the struct first stands for a stream */
+	struct split_out *out;          /* NULL until it first stands for a call out */
 
 	/* Where the last slot of it went: what follows on another lane must not overtake it. */
 	struct host_lane *out_lane;
@@ -329,6 +376,7 @@ struct worker {
 	/* any thread */
 	_Alignas(BITS_CACHE_LINE) _Atomic(struct split_call *) returned;
 	_Atomic(struct split_message *) events_returned;
+	_Atomic(struct split_call *) outs_returned;
 	_Atomic uint64_t closed;
 
 	/* the worker's thread */
@@ -339,6 +387,9 @@ struct worker {
 		struct host_lane *lane;
 	} pending;
 	struct release_batch *batches; /* by daemon worker */
+	struct split_call *outs_free;  /* structs for calls out */
+	struct out_ids *out_ids;       /* by daemon worker */
+	struct split_out *out;         /* whose continuation runs */
 	struct room_cache cache;
 	bool ring_mine;   /* this thread holds its ring */
 	bool shares_core; /* with a daemon worker, when it last had nothing to do */
@@ -350,6 +401,14 @@ struct worker {
 	int core;           /* the one it was put on; -1: none */
 
 	struct split_host_stats stats; /* relaxed; this thread writes */
+};
+
+/* Ids of calls out at one daemon worker that one thread may give: `first` .. `first` + max. */
+struct out_ids {
+	uint32_t first, max;
+	uint32_t free_n;
+	uint32_t *free;        /* places, `max` of them */
+	uint32_t *generations; /* by place - first */
 };
 
 struct foreign {
@@ -365,6 +424,14 @@ struct session {
 	unsigned workers_n;
 	struct worker *workers;
 	struct foreign *foreign; /* by daemon worker */
+	/* Calls out. */
+	uint32_t outs_max;                      /* by daemon worker */
+	_Atomic(struct split_call *) **outs_of; /* by daemon worker and place */
+	_Atomic uint64_t outs_opened, outs_closed;
+	_Atomic uint32_t outs_turn;   /* spreads those of foreign threads */
+	pthread_mutex_t outs_lock;    /* foreign threads' ids and structs */
+	struct out_ids *outs_foreign; /* by daemon worker */
+	struct split_call *outs_free;
 	_Atomic bool draining;
 	_Atomic uint64_t drain_until_ns;
 };
@@ -472,6 +539,43 @@ void stream_sends(struct split_call *call, uint32_t bytes);
 /* The initial metadata, if any was added and none is out. `always`: even if there is none. */
 int answer_initial(struct split_call *call, bool always) SPLIT_MUST_USE;
 
+/* ------------------------------------------------------------------ calls out */
+
+/* Publish the CALL of a call out, with its metadata (call->initial) and `request` (may be NULL). */
+int answer_call(struct split_call *call, const ProtobufCMessage *request) SPLIT_MUST_USE;
+/* Make `call`'s stream state new. */
+int stream_reset(struct split_call *call) SPLIT_MUST_USE;
+/* As split_call_send, but for who may call it. */
+int stream_send(struct split_call *call, const ProtobufCMessage *message);
+/* The handler is through with messages. */
+void stream_credit(struct split_call *call, uint32_t messages);
+/* One reference of a message less. The call's reference that goes with it stays the caller's. */
+void message_put(struct split_message *m);
+/* A slot that says no more than its kind: HALF_CLOSE, ABANDON, WANT. 0 or -SPLIT_E_HOST_LOST. */
+int stream_say(struct split_call *call, uint8_t kind) SPLIT_MUST_USE;
+
+int outs_init(struct session *s) SPLIT_MUST_USE;
+void outs_fini(struct session *s);
+/* Take a slot of a call out into an event. False: it makes no sense. Ring held. */
+bool out_take(struct worker *w, struct split_message *e, const struct slot *slot, bool *queue_out);
+/* Run such an event, on the worker's thread. */
+void out_event_run(struct worker *w, struct split_message *e);
+/* The session is over: end the calls out whose continuations are w's. */
+void outs_cancel(struct worker *w);
+/* Nobody refers to it any more. */
+void out_free(struct split_call *call);
+void out_id_put(struct out_ids *ids, uint32_t index);
+void out_result_set(const struct split_out_result *result);
+/* The call out's id is free, its place empty; false: somebody else has done that. */
+bool out_withdraw(struct split_call *call);
+void channels_fini(struct split_host *host);
+/* split_out_start, of a method with a channel; `closure`: of a stub of protoc-c. */
+int out_start(struct method *m, const ProtobufCMessage *request,
+	      const struct split_out_options *options, const struct split_out_events *events,
+	      ProtobufCClosure closure, void *data, struct split_out **out) SPLIT_MUST_USE;
+/* Run `fn` as a handler is run, but for no call. */
+void worker_run_plain(struct worker *w, void (*fn)(void *arg), void *arg);
+
 /* ------------------------------------------------------------------ relocate */
 
 /* Move the pointers of a message that was copied: each into [from, from + bytes) is shifted by
@@ -491,7 +595,8 @@ struct split_host {
 	size_t methods_n;
 	size_t methods_max;
 
-	struct kept *kept; /* typed.c */
+	struct split_channel *channels; /* channel.c */
+	struct kept *kept;              /* typed.c */
 	const struct schema_file_info **infos;
 	size_t infos_n;
 
@@ -509,6 +614,12 @@ struct split_host {
 	struct split_host_stats stats;       /* atomic adds; threads that are no worker */
 	struct split_host_stats stats_ended; /* of sessions that ended; stats_lock */
 };
+
+/* Add a method with its names and types; the caller fills in what runs it. `channel` NULL: one that
+ * is served. 0 or SPLIT_E_*. */
+int method_add(struct split_host *host, struct split_channel *channel, const char *service,
+	       const char *name, const ProtobufCMessageDescriptor *input,
+	       const ProtobufCMessageDescriptor *output, struct method **out);
 
 /* ------------------------------------------------------------------ typed.c */
 

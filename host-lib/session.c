@@ -22,7 +22,9 @@ static int worker_init(struct session *s, unsigned h)
 	w->h = h;
 	w->maps = calloc(s->daemon_workers, sizeof(*w->maps));
 	w->batches = calloc(s->daemon_workers, sizeof(*w->batches));
-	return w->maps == NULL || w->batches == NULL ? -SPLIT_E_BASE_NOMEM : 0;
+	w->out_ids = calloc(s->daemon_workers, sizeof(*w->out_ids));
+	return w->maps == NULL || w->batches == NULL || w->out_ids == NULL ? -SPLIT_E_BASE_NOMEM
+									   : 0;
 }
 
 /* Of one that was begun or not. */
@@ -92,6 +94,8 @@ static int session_make(struct session *s)
 		(void)pthread_mutex_init(&s->foreign[d].lock, NULL); /* cannot fail on Linux */
 	for (unsigned h = 0; rc == 0 && h < s->workers_n; h++)
 		rc = worker_init(s, h);
+	if (rc == 0)
+		rc = outs_init(s);
 	for (unsigned h = 0; rc == 0 && h < s->workers_n; h++)
 		rc = worker_start(&s->workers[h]);
 	if (rc != 0) {
@@ -161,13 +165,13 @@ bool session_workers_exited(const struct session *s)
 
 uint64_t session_calls(const struct session *s)
 {
-	uint64_t closed = 0, opened = 0;
+	uint64_t closed = atomic_load_explicit(&s->outs_closed, memory_order_acquire), opened = 0;
 
 	for (unsigned h = 0; h < s->workers_n; h++)
 		closed += atomic_load_explicit(&s->workers[h].closed, memory_order_acquire);
 	for (unsigned h = 0; h < s->workers_n; h++)
 		opened += atomic_load_explicit(&s->workers[h].opened, memory_order_acquire);
-	return opened - closed;
+	return opened + atomic_load_explicit(&s->outs_opened, memory_order_acquire) - closed;
 }
 
 void session_join(struct session *s)
@@ -233,6 +237,7 @@ void session_free(struct session *s)
 	pthread_mutex_lock(&host->stats_lock);
 	session_stats(s, &host->stats_ended);
 	pthread_mutex_unlock(&host->stats_lock);
+	outs_fini(s);
 	for (unsigned h = 0; h < s->workers_n; h++)
 		worker_fini(s, &s->workers[h]);
 	for (unsigned d = 0; d < s->daemon_workers; d++)

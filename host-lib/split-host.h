@@ -289,6 +289,8 @@ struct split_host_stats {
 	uint64_t resumes;         /* times one was called back */
 	uint64_t yields;          /* times a worker gave up its core when asked to */
 	uint64_t yields_forced;   /* of these, by a signal, in the middle of a handler */
+	uint64_t outs;            /* calls out begun */
+	uint64_t outs_failed;     /* of these, ended with another status than OK */
 };
 SPLIT_API void split_host_stats_get(const struct split_host *host, struct split_host_stats *out);
 
@@ -456,6 +458,131 @@ SPLIT_API void split_message_release(struct split_message *message);
  * the client takes that: at first as splitd's configuration says. */
 SPLIT_API bool split_call_compressed(const struct split_call *call);
 SPLIT_API void split_call_compress(struct split_call *call, bool on);
+
+/* ---- calls out: channels (docs/CHANNELS.md) ----
+ *
+ * A channel leads to services that this host calls itself: those of other hosts that are attached
+ * to the same splitd, straight through shared memory, or gRPC servers on the network, through
+ * splitd's own client. Its name and where it goes stand in splitd's "channels". What is called is
+ * declared before split_host_run, as what is served is: a stub is one method over one channel.
+ *
+ *     svc = split_channel_service(split_channel_open(host, "back"), &back__descriptor);
+ *     ...
+ *     back__ask(svc, &question, on_answer, data);      a stub of protoc-c, in a handler
+ *
+ * A call out never blocks and takes no thread: what answers it runs as a continuation on the worker
+ * whose handler began it (from another thread: on some worker), after that handler has returned,
+ * never two of one call at a time. The last one is `done` (or protobuf-c's closure), exactly once
+ * for each split_out_start that returned 0.
+ *
+ * A call out made in a handler is made for the call that is handled: it inherits what is left of
+ * its deadline, its trace context (traceparent, tracestate, grpc-trace-bin), and its end: when that
+ * call is cancelled, past its deadline or answered, the call out is cancelled. So does one that is
+ * made in a continuation. SPLIT_OUT_DETACHED inherits nothing. */
+struct split_channel;
+struct split_stub;
+struct split_out;
+
+/* The channel of that name; another call with the same name gives the same. Lives as long as the
+ * host. NULL: no memory, an invalid argument, or split_host_run has begun. */
+SPLIT_API struct split_channel *split_channel_open(struct split_host *host, const char *name);
+
+/* Deadline of its calls that bring no other, from their start; 0 (at first): none. */
+SPLIT_API void split_channel_timeout(struct split_channel *channel, uint64_t timeout_ns);
+
+/* Every method of a protobuf-c service over the channel, for the stubs that protoc-c generates: the
+ * closure gets the answer, or NULL when the call failed (split_out_current has the status). It and
+ * the descriptor live as long as the host; destroy does nothing. NULL: as split_channel_open. */
+SPLIT_API ProtobufCService *split_channel_service(struct split_channel *channel,
+						  const ProtobufCServiceDescriptor *descriptor);
+
+/* One method, of any kind. `service` and `name` are copied; the descriptors must outlive the host.
+ * `read_ahead`: messages of an answer handed over ahead of the continuation, 1..255; 0: 16. NULL:
+ * as split_channel_open. */
+SPLIT_API struct split_stub *split_channel_stub(struct split_channel *channel, const char *service,
+						const char *name, enum split_method_kind kind,
+						const ProtobufCMessageDescriptor *input,
+						const ProtobufCMessageDescriptor *output,
+						uint32_t read_ahead);
+
+/* How a call out ended. Valid until `done` (or the closure) returns. */
+struct split_out_result {
+	enum split_status status;
+	const char *message; /* of the status; "" when none came */
+	const ProtobufCMessage
+		*reply; /* the one answer of SPLIT_UNARY and SPLIT_CLIENT_STREAM; NULL
+			   unless the status is SPLIT_OK, and for the other kinds */
+	const struct split_metadata *trailers;
+	size_t trailers_n;
+};
+
+/* Continuations; those not wanted are NULL. */
+struct split_out_events {
+	/* The answer's metadata, before its first message; only if there is any. */
+	void (*initial_metadata)(struct split_out *out, const struct split_metadata *metadata,
+				 size_t count, void *data);
+	/* A message of the answer: SPLIT_SERVER_STREAM and SPLIT_BIDI_STREAM. Valid until it
+	 * returns; then the next is welcome. */
+	void (*message)(struct split_out *out, const ProtobufCMessage *message, void *data);
+	/* split_out_send said SPLIT_AGAIN; there is room again. */
+	void (*writable)(struct split_out *out, void *data);
+	/* The end; the last word. */
+	void (*done)(struct split_out *out, const struct split_out_result *result, void *data);
+};
+
+#define SPLIT_OUT_DETACHED 0x1u
+
+/* Start from SPLIT_OUT_OPTIONS_INIT; zero means the default. */
+struct split_out_options {
+	size_t size;               /* sizeof(struct split_out_options) */
+	uint64_t timeout_ns;       /* from now; the shorter of it and what is inherited counts */
+	struct split_call *parent; /* the call it is made for; default: the one that is handled.
+				      From other threads: one that is retained */
+	const struct split_metadata *metadata; /* as split_call_add_initial_metadata; copied */
+	size_t metadata_n;
+	unsigned flags; /* SPLIT_OUT_* */
+	bool compress;  /* ask for compression, where it goes over a network */
+};
+
+#define SPLIT_OUT_OPTIONS_INIT                                                                     \
+	{                                                                                          \
+		.size = sizeof(struct split_out_options)                                           \
+	}
+
+/* Begin a call. `request`: the one request of SPLIT_UNARY and SPLIT_SERVER_STREAM, copied; NULL for
+ * the other kinds, whose messages follow by split_out_send. `options` may be NULL; `events` is
+ * copied. `out` may be NULL; else it is a reference, to be given back by split_out_release. Any
+ * thread. 0: `done` follows. Else it does not: SPLIT_E_ARGUMENT, SPLIT_E_METADATA, SPLIT_E_SCHEMA
+ * (the request cannot be sent as it is), SPLIT_E_NOMEM (too many calls out, or no room),
+ * SPLIT_E_LOST (splitd is not there). */
+SPLIT_API int split_out_start(struct split_stub *stub, const ProtobufCMessage *request,
+			      const struct split_out_options *options,
+			      const struct split_out_events *events, void *data,
+			      struct split_out **out);
+
+/* Keep it valid beyond `done`; for threads that send. */
+SPLIT_API void split_out_retain(struct split_out *out);
+SPLIT_API void split_out_release(struct split_out *out);
+
+/* One more request of SPLIT_CLIENT_STREAM or SPLIT_BIDI_STREAM: as split_call_send.
+ * SPLIT_E_ANSWERED: it was half-closed, or has ended. */
+SPLIT_API int split_out_send(struct split_out *out, const ProtobufCMessage *request);
+/* Keep the message of the answer, or the one reply, that this thread's continuation was called
+ * with, and its call out. NULL: it was called with none. Until split_message_release, once, from
+ * any thread; until then it counts as read-ahead, and what the host keeps past the end of a call
+ * counts against splitd's release_timeout. */
+SPLIT_API struct split_message *split_out_message_retain(struct split_out *out);
+/* No more requests. 0, SPLIT_E_KIND, SPLIT_E_ANSWERED or SPLIT_E_LOST. */
+SPLIT_API int split_out_half_close(struct split_out *out);
+/* Nobody waits for the answer any more: `done` follows, with SPLIT_CANCELLED if it has not ended
+ * meanwhile. Any thread, any number of times. */
+SPLIT_API void split_out_cancel(struct split_out *out);
+
+/* The call out whose continuation runs on this thread, and in `done` or a closure how it ended;
+ * NULL outside. Of a stub of protoc-c that could not be begun, in its closure: NULL and the result.
+ */
+SPLIT_API struct split_out *split_out_current(const struct split_out_result **result_out);
+SPLIT_API void *split_out_data(const struct split_out *out);
 
 /* ---- what generated code (protoc-gen-split) stands on ---- */
 

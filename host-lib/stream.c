@@ -89,7 +89,7 @@ static void event_return(struct worker *home, struct split_message *e)
 
 /* ------------------------------------------------------------------ taking */
 
-int stream_begin(struct split_call *call, const struct slot *slot)
+int stream_reset(struct split_call *call)
 {
 	struct stream *st = call->stream;
 
@@ -100,7 +100,7 @@ int stream_begin(struct split_call *call, const struct slot *slot)
 		call->stream = st;
 	}
 	st->current = NULL;
-	st->half_closed = (slot->flags & SLOT_END_STREAM) != 0;
+	st->half_closed = false;
 	atomic_store_explicit(&st->sent, 0, memory_order_relaxed);
 	atomic_store_explicit(&st->done, 0, memory_order_relaxed);
 	atomic_store_explicit(&st->window, 0, memory_order_relaxed);
@@ -109,6 +109,15 @@ int stream_begin(struct split_call *call, const struct slot *slot)
 	atomic_store_explicit(&st->bytes_done, 0, memory_order_relaxed);
 	atomic_store_explicit(&st->credit_due, 0, memory_order_relaxed);
 	return 0;
+}
+
+int stream_begin(struct split_call *call, const struct slot *slot)
+{
+	int rc = stream_reset(call);
+
+	if (rc == 0)
+		call->stream->half_closed = (slot->flags & SLOT_END_STREAM) != 0;
+	return rc;
 }
 
 bool event_take_message(struct split_message *e, const struct slot *slot, const struct method *m)
@@ -155,7 +164,7 @@ bool stream_writable(struct split_call *call, uint64_t info)
 
 /* ------------------------------------------------------------------ credit */
 
-static void credit_add(struct split_call *call, uint32_t messages)
+void stream_credit(struct split_call *call, uint32_t messages)
 {
 	struct stream *st = call->stream;
 	uint32_t least = (call->method->read_ahead + 1) / 2;
@@ -193,14 +202,14 @@ int split_call_credit(struct split_call *call, uint32_t messages)
 		return SPLIT_E_KIND;
 	if (answered(call))
 		return SPLIT_E_ANSWERED;
-	credit_add(call, messages);
+	stream_credit(call, messages);
 	return 0;
 }
 
 /* ------------------------------------------------------------------ messages */
 
 /* One reference less. The call's reference that goes with it stays the caller's. */
-static void message_put(struct split_message *m)
+void message_put(struct split_message *m)
 {
 	struct split_call *call = m->call;
 
@@ -209,7 +218,7 @@ static void message_put(struct split_message *m)
 	if (m->has_token)
 		request_release(call->session, call->daemon_worker, m->token);
 	if ((call->method->raw.flags & SPLIT_METHOD_CREDIT) == 0 && !answered(call))
-		credit_add(call, 1);
+		stream_credit(call, 1);
 	event_return(call->home, m);
 }
 
@@ -297,6 +306,10 @@ void event_run(struct worker *w, struct split_message *e)
 	const struct split_method *raw;
 	void (*fn)(struct split_call * call, void *data) = NULL;
 
+	if (e->kind >= EVENT_OUT_METADATA) {
+		out_event_run(w, e);
+		return;
+	}
 	if (call == NULL || !call->begun || answered(call) ||
 	    (e->kind != EVENT_CANCEL &&
 	     atomic_load_explicit(&call->cancelled, memory_order_acquire) != 0)) {
@@ -412,8 +425,7 @@ uint32_t split_call_room(const struct split_call *call)
 	return out < window_of(call) ? window_of(call) - out : 0;
 }
 
-/* Tell splitd that the next message that is done is waited for. */
-static int want_send(struct split_call *call)
+int stream_say(struct split_call *call, uint8_t kind)
 {
 	struct producer p;
 	struct slot *slot;
@@ -423,7 +435,7 @@ static int want_send(struct split_call *call)
 		return rc;
 	rc = producer_slot(&p, false, &slot);
 	if (rc == 0) {
-		slot->kind = TO_DAEMON_WANT;
+		slot->kind = kind;
 		slot->call_id = call->call_id;
 		producer_commit_call(&p, call, slot);
 	}
@@ -445,7 +457,7 @@ static int again(struct split_call *call, bool memory)
 		return 0;
 	/* Told without asking only when half a window is done. */
 	if (out < window_of(call) && !st->asked) {
-		rc = want_send(call);
+		rc = stream_say(call, TO_DAEMON_WANT); /* the next that is done is waited for */
 		st->asked = true;
 	}
 	STAT(call->host, sends_again);
@@ -466,7 +478,7 @@ void stream_sends(struct split_call *call, uint32_t bytes)
 	atomic_store(&st->sent, sent + 1);
 }
 
-static int send_checked(struct split_call *call, const ProtobufCMessage *message)
+int stream_send(struct split_call *call, const ProtobufCMessage *message)
 {
 	bool nowait;
 	int rc = has_room(call) ? 0 : again(call, false);
@@ -502,7 +514,7 @@ int split_call_send(struct split_call *call, const ProtobufCMessage *message)
 	if (atomic_load_explicit(&call->cancelled, memory_order_acquire) != 0 ||
 	    !attachment_alive(call->session->attachment))
 		return SPLIT_E_LOST;
-	return send_checked(call, message);
+	return stream_send(call, message);
 }
 
 int split_call_send_wait(struct split_call *call, const ProtobufCMessage *message,

@@ -185,6 +185,8 @@ static bool slot_sound(const struct worker *w, const struct slot *slot)
 	if (slot->method >= host->methods_n)
 		return false;
 	m = host->methods[slot->method];
+	if (m->channel != NULL)
+		return false;
 	message = m->kind == SPLIT_UNARY || m->kind == SPLIT_SERVER_STREAM;
 	if (slot->data != (uint64_t)(uintptr_t)m || slot->code != (uint64_t)(uintptr_t)m->code ||
 	    ((slot->flags & SLOT_HAS_MESSAGE) != 0) != message ||
@@ -348,6 +350,24 @@ static enum taken take_stream(struct worker *w, struct host_lane *lane, const st
 	return TAKEN_CONTROL;
 }
 
+/* What comes for a call out goes into the queue of the worker that began it: this one. */
+static enum taken take_out(struct worker *w, struct host_lane *lane, const struct slot *slot)
+{
+	struct split_message *e = event_get(w);
+	bool queue;
+
+	if (e == NULL)
+		return TAKEN_BLOCKED; /* until there is memory */
+	if (!out_take(w, e, slot, &queue))
+		STAT(w->host, protocol_errors);
+	host_lane_advance(lane);
+	if (queue)
+		event_queue(w, e);
+	else
+		event_unget(w, e);
+	return TAKEN_CONTROL;
+}
+
 /* A kind that there is not. Its blocks go back. */
 static enum taken take_unasked(struct worker *w, struct host_lane *lane, const struct slot *slot,
 			       bool may_produce)
@@ -383,6 +403,8 @@ static enum taken lane_take(struct worker *w, struct host_lane *lane, bool may_p
 
 	if (slot == NULL)
 		return TAKEN_NOTHING;
+	if (unlikely((slot->call_id & SLOT_OUT) != 0))
+		return take_out(w, lane, slot);
 	switch (slot->kind) {
 	case TO_HOST_REQUEST:
 		return take_request(w, lane, slot, may_produce, call_out);
@@ -595,6 +617,14 @@ void worker_run_callback(struct worker *w, struct split_call *call,
 	ring_take(w);
 	w->current = NULL;
 	handler_done(w, call);
+}
+
+void worker_run_plain(struct worker *w, void (*fn)(void *arg), void *arg)
+{
+	state_set(w, HOST_RUNNING);
+	ring_leave(w);
+	fn(arg);
+	ring_take(w);
 }
 
 static bool run_queued(struct worker *w)
@@ -873,6 +903,7 @@ void *worker_main(void *arg)
 	}
 	discard(w);
 	streams_cancel(w);
+	outs_cancel(w);
 	worker_batches_flush(w);
 	state_set(w, HOST_RETIRED);
 	/* The ring stays held: nobody helps a worker that is gone. */

@@ -13,14 +13,16 @@ static struct services_catalog *catalog_synthesised(const struct schema *schema,
 	struct schema_method *methods = calloc(request->methods_n + 1, sizeof(*methods));
 	struct services_catalog *catalog = NULL;
 	uint8_t *set = NULL;
-	size_t bytes = 0;
+	size_t bytes = 0, n = 0;
 
 	if (methods == NULL)
 		return NULL;
 	for (size_t i = 0; i < request->methods_n; i++) {
 		const struct attach_method *m = &request->methods[i];
 
-		methods[i] = (struct schema_method){
+		if (m->channel != NULL)
+			continue; /* it calls that one */
+		methods[n++] = (struct schema_method){
 			.service = m->service,
 			.method = m->method,
 			.input = m->input_schema,
@@ -29,7 +31,7 @@ static struct services_catalog *catalog_synthesised(const struct schema *schema,
 			.server_streams = m->kind == ATTACH_SERVER_STREAM || m->kind == ATTACH_BIDI,
 		};
 	}
-	if (schema_synthesise(schema, methods, request->methods_n, &set, &bytes) == 0) {
+	if (schema_synthesise(schema, methods, n, &set, &bytes) == 0) {
 		if (services_catalog_create(set, bytes, &catalog) != 0)
 			catalog = NULL;
 		free(set);
@@ -46,7 +48,8 @@ static const uint8_t *manifest_set_of(const struct control *control,
 	for (size_t i = 0; control->manifests != NULL && i < request->methods_n; i++) {
 		int service = config_service_find(control->p.config, request->methods[i].service);
 
-		if (service >= 0 && control->manifests[service] != NULL)
+		if (request->methods[i].channel == NULL && service >= 0 &&
+		    control->manifests[service] != NULL)
 			return manifest_bytes(control->manifests[service], bytes_out);
 	}
 	return NULL;

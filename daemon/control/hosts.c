@@ -21,6 +21,8 @@
 #define HOST_LOG_BURST 64
 /* After an accept that failed for want of something. */
 #define ACCEPT_PAUSE_NS (100 * CLOCK_NS_PER_MS)
+/* Calls out of one process at one worker, whatever channels allow together. */
+#define OUTS_MAX 65536u
 /* Connections taken in one turn: a flood of them must not hold up who is being served. */
 #define ACCEPT_BURST 8
 
@@ -245,12 +247,37 @@ static struct control_host *host_create(struct control *control, int fd)
 	return host;
 }
 
+static bool channel_allowed(const struct control_host *host, const char *name)
+{
+	const struct config *cfg = host->control->p.config;
+	int channel = config_channel_find(cfg, name);
+
+	return channel >= 0 &&
+	       config_channel_has_host(&cfg->channels[channel], (uint32_t)host->host_index);
+}
+
+/* Calls out that one process may have at each worker: what the channels allow that it may open. It
+ * calls over none: no room is kept for any. */
+static uint32_t outs_max(const struct control_host *host, const struct attach_request *request)
+{
+	const struct config *cfg = host->control->p.config;
+	uint64_t n = 0;
+	bool calls = false;
+
+	for (size_t i = 0; i < request->methods_n; i++)
+		calls |= request->methods[i].channel != NULL;
+	for (uint32_t i = 0; calls && i < cfg->channels_n; i++)
+		if (config_channel_has_host(&cfg->channels[i], (uint32_t)host->host_index))
+			n += cfg->channels[i].calls_max;
+	return (uint32_t)(n < OUTS_MAX ? n : OUTS_MAX);
+}
+
 /* 0, or why this host's methods can't be served; `more` gets the detail. */
 static int methods_check(const struct control_host *host, const struct attach_request *request,
 			 char *more, size_t bytes)
 {
 	const struct config *cfg = host->control->p.config;
-	size_t served = 0;
+	size_t served = 0, called = 0;
 
 	for (size_t i = 0; i < request->methods_n; i++) {
 		const struct attach_method *m = &request->methods[i];
@@ -262,13 +289,22 @@ static int methods_check(const struct control_host *host, const struct attach_re
 				 m->service, m->method);
 			return -SPLIT_E_SHEPHERD_ATTACH_SCHEMA;
 		}
+		if (m->channel != NULL) {
+			called++;
+			if (channel_allowed(host, m->channel))
+				continue;
+			snprintf(more, bytes, ": no channel \"%s\" is in the configuration for it",
+				 m->channel);
+			return -SPLIT_E_SHEPHERD_ATTACH_NAME;
+		}
 		if (!manifest_agrees(host->control, host, m, more, bytes))
 			return -SPLIT_E_SHEPHERD_ATTACH_SCHEMA;
 		served += service >= 0 && config_service_has_host(&cfg->services[service],
 								  (uint32_t)host->host_index);
 	}
-	if (served > cfg->hosts[host->host_index].methods_max) {
-		snprintf(more, bytes, ": it serves more than hosts[].methods_max methods");
+	if (served > cfg->hosts[host->host_index].methods_max ||
+	    called > cfg->hosts[host->host_index].methods_max) {
+		snprintf(more, bytes, ": it serves or calls more than hosts[].methods_max methods");
 		return -SPLIT_E_SHEPHERD_ATTACH_LIMIT;
 	}
 	if (served == 0) {
@@ -396,6 +432,7 @@ static void host_offer(struct control_host *host)
 		.calls_max = ch->calls_max,
 		.quota_bytes = ch->memory_max,
 		.release_timeout_ns = ch->release_timeout_ns,
+		.outs_max = outs_max(host, request),
 		.revocable = true, /* a call cancelled before it was begun never runs */
 	};
 	result = attach_server_offer(host->server, &ec);

@@ -35,7 +35,7 @@ static void failure_count(struct worker *w, enum grpc_status status)
 		counter_inc(&w->counters.calls_exhausted);
 }
 
-static enum grpc_status failure_of(int code, const char **text_out)
+enum grpc_status call_failure(int code, const char **text_out)
 {
 	for (size_t i = 0; i < ARRAY_LEN(failures); i++) {
 		if (-failures[i].code == code) {
@@ -49,8 +49,12 @@ static enum grpc_status failure_of(int code, const char **text_out)
 
 void call_fail(struct call *call, enum grpc_status status, const char *text, unsigned cause)
 {
+	if (unlikely(call->nested.out)) {
+		out_fail(call, status, text);
+		return;
+	}
 	failure_count(call->w, status);
-	if (call->grpc != NULL && !call->finished) {
+	if (call_wanted(call) && !call->finished) {
 		const struct grpc_result result = {
 			.status = status,
 			.message = text,
@@ -58,7 +62,7 @@ void call_fail(struct call *call, enum grpc_status status, const char *text, uns
 		};
 
 		call->finished = true;
-		grpc_finish(call->grpc, &result);
+		client_finish(call, &result);
 	}
 	call_replies_drop(call);
 	call_leave_host(call, cause);
@@ -67,7 +71,7 @@ void call_fail(struct call *call, enum grpc_status status, const char *text, uns
 void call_fail_code(struct call *call, int code)
 {
 	const char *text;
-	enum grpc_status status = failure_of(code, &text);
+	enum grpc_status status = call_failure(code, &text);
 
 	call_fail(call, status, text, CANCEL_SHUTDOWN);
 }
@@ -108,7 +112,7 @@ void call_wire_put(struct call *call)
 	call->wire = NULL;
 }
 
-static void call_items_put(struct call *call)
+void call_items_put(struct call *call)
 {
 	if (call->items_page != NULL)
 		pool_put(call->items_pool, call->items_page);
@@ -145,7 +149,8 @@ static bool call_cancel(struct call *call, unsigned cause)
  * is kept until the call has ended at the client. */
 static bool wire_lent(const struct call *call)
 {
-	return call->wire != NULL && !call->have_message && call->grpc != NULL && !call->finished;
+	return call->wire != NULL && !call->have_message &&
+	       (call->grpc != NULL || call->nested.remote != NULL) && !call->finished;
 }
 
 void call_leave_host(struct call *call, unsigned cause)
@@ -154,6 +159,7 @@ void call_leave_host(struct call *call, unsigned cause)
 	struct attached *ep = call->ep;
 
 	call_left(call);
+	call_children_end(call);
 	list_del(&call->host_wait);
 	if (call->sought != NULL) {
 		balance_method_put(w->balance, call->sought);
@@ -190,10 +196,11 @@ void call_put(struct call *call)
 {
 	struct worker *w = call->w;
 
-	if (call->grpc != NULL || !call->host_over)
+	if (call_wanted(call) || call->nested.out || !call->host_over)
 		return;
 	list_del(&call->in_ep);
 	list_del(&call->opening);
+	list_del(&call->nested.due);
 	pool_put(&w->call_pool, call);
 	counter_set(&w->counters.gauge_calls, pool_in_use(&w->call_pool));
 }
@@ -210,13 +217,13 @@ void call_message_done(struct call *call)
 
 void call_ask(struct call *call)
 {
-	if (!call->asked || call->grpc == NULL || call->finished || call->answered ||
+	if (!call->asked || !call_wanted(call) || call->finished || call->answered ||
 	    call->have_message)
 		return;
 	if (grpc_kind_many_requests(call->kind) && (!call->published || call->credit == 0))
 		return;
 	call->asked = false;
-	grpc_call_room(call->grpc);
+	client_room(call);
 }
 
 /* ---- open ----------------------------------------------------------------------------------- */
@@ -246,14 +253,14 @@ static uint8_t *items_room(struct call *call, uint32_t n, size_t bytes)
 	return call->items_page + n * sizeof(struct metadata_item);
 }
 
-static int items_copy(struct call *call, const struct grpc_request_head *head)
+int call_items_copy(struct call *call, const struct grpc_metadata *list, uint32_t list_n)
 {
 	uint8_t *at;
 	uint32_t n = 0;
 	size_t bytes = 0;
 
-	for (uint32_t i = 0; i < head->metadata_count; i++) {
-		const struct grpc_metadata *md = &head->metadata[i];
+	for (uint32_t i = 0; i < list_n; i++) {
+		const struct grpc_metadata *md = &list[i];
 
 		if (!metadata_passed(md))
 			continue;
@@ -265,8 +272,8 @@ static int items_copy(struct call *call, const struct grpc_request_head *head)
 	at = items_room(call, n, bytes);
 	if (at == NULL)
 		return -SPLIT_E_BASE_LIMIT;
-	for (uint32_t i = 0; i < head->metadata_count; i++) {
-		const struct grpc_metadata *md = &head->metadata[i];
+	for (uint32_t i = 0; i < list_n; i++) {
+		const struct grpc_metadata *md = &list[i];
 		struct metadata_item *item = &call->items[call->items_n];
 
 		if (!metadata_passed(md))
@@ -285,7 +292,7 @@ static int items_copy(struct call *call, const struct grpc_request_head *head)
 	return 0;
 }
 
-static struct call *call_new(struct worker *w, struct connection *c, struct grpc_call *grpc)
+struct call *call_new(struct worker *w, struct connection *c, struct grpc_call *grpc)
 {
 	struct call *call = pool_get(&w->call_pool);
 
@@ -304,13 +311,16 @@ static struct call *call_new(struct worker *w, struct connection *c, struct grpc
 	list_init(&call->host_wait);
 	list_init(&call->replies);
 	list_init(&call->job.link);
+	list_init(&call->children);
+	list_init(&call->nested.due);
+	list_init(&call->nested.in_parent);
 	call->job.kind = JOB_DECODE;
 	return call;
 }
 
 static int open_refused(struct worker *w, int code, struct grpc_accept *accept)
 {
-	enum grpc_status status = failure_of(code, &accept->refusal);
+	enum grpc_status status = call_failure(code, &accept->refusal);
 
 	failure_count(w, status);
 	return (int)status;
@@ -386,7 +396,7 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 		return err;
 	}
 	call = call_new(w, c, grpc);
-	if (call == NULL || items_copy(call, head) != 0) {
+	if (call == NULL || call_items_copy(call, head->metadata, head->metadata_count) != 0) {
 		if (call != NULL) {
 			call_items_put(call);
 			pool_put(&w->call_pool, call);
@@ -472,13 +482,11 @@ static bool message_waits(const struct call *call, uint32_t bytes)
 	return call->credit == 0 || (!call->published && bytes > CALL_SMALL_BYTES);
 }
 
-static int on_reserve(void *ctx, struct grpc_call *grpc, uint32_t bytes, uint8_t **buf_out)
+int call_reserve(struct call *call, uint32_t bytes, uint8_t **buf_out)
 {
-	struct call *call = grpc_call_user(grpc);
 	enum worker_stage left = stage_enter(call->w, WORKER_STAGE_grpc);
 	int r = SPLIT_AGAIN;
 
-	(void)ctx;
 	if (call->ep == NULL) {
 		int look = call_look(call, bytes);
 
@@ -511,12 +519,14 @@ out:
 	return r;
 }
 
-static void on_message(void *ctx, struct grpc_call *grpc, uint8_t *buf, uint32_t bytes, bool last)
+static int on_reserve(void *ctx, struct grpc_call *grpc, uint32_t bytes, uint8_t **buf_out)
 {
-	struct call *call = grpc_call_user(grpc);
-
 	(void)ctx;
-	(void)buf;
+	return call_reserve(grpc_call_user(grpc), bytes, buf_out);
+}
+
+void call_message(struct call *call, uint32_t bytes, bool compressed, bool last)
+{
 	if (unlikely(call->answered)) {
 		call_wire_put(call);
 		return;
@@ -530,21 +540,31 @@ static void on_message(void *ctx, struct grpc_call *grpc, uint8_t *buf, uint32_t
 	}
 	call->have_message = true;
 	call->from_small = call->wire == call->small;
-	call->compressed = grpc_call_message_compressed(grpc);
+	call->compressed = compressed;
 	if (grpc_kind_many_requests(call->kind))
 		call->credit--;
 	call->half_closed |= last;
 	call_advance(call);
 }
 
-static void on_half_close(void *ctx, struct grpc_call *grpc)
+static void on_message(void *ctx, struct grpc_call *grpc, uint8_t *buf, uint32_t bytes, bool last)
 {
-	struct call *call = grpc_call_user(grpc);
-
 	(void)ctx;
+	(void)buf;
+	call_message(grpc_call_user(grpc), bytes, grpc_call_message_compressed(grpc), last);
+}
+
+void call_half_close(struct call *call)
+{
 	call->half_closed = true;
 	if (call_pick(call))
 		call_advance(call);
+}
+
+static void on_half_close(void *ctx, struct grpc_call *grpc)
+{
+	(void)ctx;
+	call_half_close(grpc_call_user(grpc));
 }
 
 static void on_writable(void *ctx, struct grpc_call *grpc)
@@ -553,7 +573,7 @@ static void on_writable(void *ctx, struct grpc_call *grpc)
 	call_replies_advance(grpc_call_user(grpc));
 }
 
-static void on_closed(void *ctx, struct grpc_call *grpc, enum grpc_closed why)
+void call_closed(struct call *call, enum grpc_closed why)
 {
 	static const unsigned causes[] = {
 		[GRPC_CLOSED_DONE] = CANCEL_SHUTDOWN,
@@ -562,9 +582,7 @@ static void on_closed(void *ctx, struct grpc_call *grpc, enum grpc_closed why)
 		[GRPC_CLOSED_DEADLINE] = CANCEL_DEADLINE,
 		[GRPC_CLOSED_FAILED] = CANCEL_SHUTDOWN,
 	};
-	struct call *call = grpc_call_user(grpc);
 
-	(void)ctx;
 	if (why == GRPC_CLOSED_DEADLINE && call->published && !call->answered)
 		call_judge(call, GRPC_DEADLINE_EXCEEDED);
 	call_replies_drop(call);
@@ -573,9 +591,16 @@ static void on_closed(void *ctx, struct grpc_call *grpc, enum grpc_closed why)
 	call->window = SHEPHERD_STREAM_WINDOW;
 	call_left(call);
 	call->grpc = NULL;
+	call->nested.linked = false;
 	call->conn = NULL;
 	call_leave_host(call, causes[why]);
 	call_put(call);
+}
+
+static void on_closed(void *ctx, struct grpc_call *grpc, enum grpc_closed why)
+{
+	(void)ctx;
+	call_closed(grpc_call_user(grpc), why);
 }
 
 const struct grpc_backend call_backend = {

@@ -78,7 +78,7 @@ static const struct config_balance *call_balance(const struct call *call)
 	return &call->w->cfg->services[service].balance;
 }
 
-/* Calls out of a handler have no connection: they are one crowd. */
+/* Calls out of handlers have one for each host that makes them. */
 static uint64_t connection_number(const struct call *call)
 {
 	return call->conn != NULL ? call->conn->number : UINT64_MAX;
@@ -165,8 +165,9 @@ int call_look(struct call *call, uint32_t bytes)
 		return 0;
 	if (bytes <= CALL_SMALL_BYTES)
 		return CHOOSE_LATER;
-	call->seen = (uint16_t)grpc_call_peek(call->grpc, call->small, CALL_SMALL_BYTES);
-	if (call->seen < CALL_SMALL_BYTES && grpc_call_peek_wait(call->grpc, CALL_SMALL_BYTES))
+	call->seen = (uint16_t)client_peek(call, call->small, CALL_SMALL_BYTES);
+	if (call->seen < CALL_SMALL_BYTES && call->grpc != NULL &&
+	    grpc_call_peek_wait(call->grpc, CALL_SMALL_BYTES))
 		return SPLIT_AGAIN;
 	return 0;
 }

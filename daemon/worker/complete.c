@@ -15,7 +15,7 @@ void reply_token_put(struct reply *r)
 
 /* Metadata that the host has sent, as grpc wants it, in the worker's scratch. Returns how many, or
  * a negative code. */
-static int metadata_read(struct worker *w, const struct attached *ep, uint64_t address)
+int call_metadata_read(struct worker *w, const struct attached *ep, uint64_t address)
 {
 	int n;
 
@@ -50,7 +50,7 @@ static void finish_by_host(struct call *call, uint32_t status, const char *text,
 	int n;
 
 	counter_inc(&w->counters.calls_answered);
-	n = metadata_read(w, call->ep, metadata);
+	n = call_metadata_read(w, call->ep, metadata);
 	if (n < 0) {
 		call_fail(call, GRPC_INTERNAL, "the host's trailers could not be read", 0);
 		return;
@@ -68,7 +68,7 @@ static void finish_by_host(struct call *call, uint32_t status, const char *text,
 		}
 	}
 	call->finished = true;
-	grpc_finish(call->grpc, &result);
+	client_finish(call, &result);
 	call_wire_put(call);
 }
 
@@ -93,7 +93,7 @@ static bool reply_send(struct call *call, struct reply *r)
 	/* Once taken, the reply is grpc's: remember what is needed after. */
 	uint64_t token = r->token, metadata = r->metadata;
 	uint32_t status = r->status, text_bytes = 0;
-	bool has_status = r->has_status, has_message = r->has_message, has_token;
+	bool has_status = r->has_status, has_message = r->has_message, has_token, ends = r->ends;
 	unsigned lane = r->lane;
 	char text[STATUS_TEXT_MAX];
 	int err;
@@ -101,7 +101,7 @@ static bool reply_send(struct call *call, struct reply *r)
 	if (has_status)
 		text_bytes = text_read(r, text);
 	if (has_message) {
-		err = grpc_send_message(call->grpc, &r->chain);
+		err = client_send(call, r);
 		if (err == SPLIT_AGAIN) {
 			r->state = REPLY_ENCODED;
 			return false;
@@ -124,6 +124,8 @@ static bool reply_send(struct call *call, struct reply *r)
 		finish_by_host(call, status, text, text_bytes, metadata);
 	if (has_token)
 		endpoint_token_release(call->ep->port, lane, token);
+	if (ends)
+		out_half_close(call);
 	return true;
 }
 
@@ -131,7 +133,7 @@ void call_replies_advance(struct call *call)
 {
 	struct list *node;
 
-	while (call->grpc != NULL && !call->finished &&
+	while (call_wanted(call) && !call->finished &&
 	       (node = list_first(&call->replies)) != NULL) {
 		struct reply *r = list_entry(node, struct reply, link);
 		int err = 0;
@@ -271,7 +273,7 @@ static bool window_take(struct call *call, const struct endpoint_completion *c)
 	return false;
 }
 
-static void on_reply(struct call *call, const struct endpoint_completion *c)
+void call_reply(struct call *call, const struct endpoint_completion *c)
 {
 	struct worker *w = call->w;
 	struct reply *r;
@@ -301,6 +303,7 @@ static void on_reply(struct call *call, const struct endpoint_completion *c)
 	r->has_message = c->has_message && (!r->has_status || c->status == GRPC_OK);
 	r->has_token = c->has_token;
 	r->compress = (c->flags & SLOT_COMPRESSED) != 0;
+	r->ends = call->nested.out && (c->flags & SLOT_END_STREAM) != 0;
 	r->lane = c->lane;
 	r->token = c->token;
 	r->status = c->status;
@@ -319,7 +322,7 @@ static void on_reply(struct call *call, const struct endpoint_completion *c)
 	if (r->has_status) {
 		/* Its messages have no room any more: what the client still sends is held, and
 		 * discarded when the status goes out. */
-		grpc_call_pause(call->grpc, true);
+		client_pause(call, true);
 		call->answered = true;
 		call_judge(call, c->status);
 		call_leave_host(call, 0);
@@ -331,22 +334,22 @@ static void on_reply(struct call *call, const struct endpoint_completion *c)
 static void on_initial_metadata(struct call *call, const struct endpoint_completion *c)
 {
 	struct worker *w = call->w;
-	int n = metadata_read(w, call->ep, c->metadata);
+	int n = call_metadata_read(w, call->ep, c->metadata);
 
-	if (n >= 0 && grpc_send_metadata(call->grpc, w->metadata, (size_t)n) == 0)
+	if (n >= 0 && client_send_metadata(call, w->metadata, (uint32_t)n) == 0)
 		return;
 	call_fail(call, GRPC_INTERNAL, "the host's initial metadata could not be sent",
 		  CANCEL_SHUTDOWN);
 }
 
-static void on_credit(struct call *call, uint32_t credit)
+void call_credit(struct call *call, uint32_t credit)
 {
 	/* A host can't make it overflow, and needs no more than what fits. */
 	call->credit = credit > UINT32_MAX - call->credit ? UINT32_MAX : call->credit + credit;
 	call_ask(call);
 }
 
-static void on_want(struct call *call)
+void call_want(struct call *call)
 {
 	call->want = true;
 	grant_check(call);
@@ -360,7 +363,11 @@ static void on_completion(void *ctx, struct endpoint_port *port,
 	enum worker_stage left = stage_enter(w, WORKER_STAGE_encode);
 	bool final = c->kind == TO_DAEMON_STATUS || (c->flags & SLOT_HAS_STATUS) != 0;
 
-	if (call->grpc == NULL || call->finished || call->answered) {
+	if (c->kind == TO_DAEMON_CALL) {
+		out_begin(endpoint_port_user(port), c);
+	} else if (call->nested.out) {
+		out_completion(call, c);
+	} else if (!call_wanted(call) || call->finished || call->answered) {
 		/* Nobody waits for it. */
 		if (c->has_token)
 			endpoint_token_release(port, c->lane, c->token);
@@ -370,14 +377,14 @@ static void on_completion(void *ctx, struct endpoint_port *port,
 			call_put(call);
 		}
 	} else if (c->kind == TO_DAEMON_MESSAGE || c->kind == TO_DAEMON_STATUS) {
-		on_reply(call, c);
+		call_reply(call, c);
 	} else {
 		if (c->kind == TO_DAEMON_INITIAL_METADATA)
 			on_initial_metadata(call, c);
 		else if (c->kind == TO_DAEMON_WANT)
-			on_want(call);
+			call_want(call);
 		else if (c->kind == TO_DAEMON_CREDIT)
-			on_credit(call, c->credit);
+			call_credit(call, c->credit);
 		if (c->has_token)
 			endpoint_token_release(port, c->lane, c->token);
 		if (c->kind == TO_DAEMON_REFUSE)

@@ -197,10 +197,31 @@ unsigned connections_send(struct worker *w)
 	list_init(&now);
 	list_splice_tail(&now, &w->due);
 	while ((node = list_pop_head(&now)) != NULL) {
-		connection_send(list_entry(node, struct connection, due));
+		struct connection *c = list_entry(node, struct connection, due);
+
+		if (unlikely(c->nested))
+			connection_replies_retry(c);
+		else
+			connection_send(c);
 		n++;
 	}
 	return n;
+}
+
+void connection_nested_init(struct connection *c, struct worker *w)
+{
+	c->w = w;
+	c->nested = true;
+	list_init(&c->due);
+	list_init(&c->link);
+	list_init(&c->encode_wait);
+	list_init(&c->held_calls);
+	list_init(&c->shares);
+}
+
+void connection_nested_fini(struct connection *c)
+{
+	list_del(&c->due);
 }
 
 void connections_check(struct worker *w)

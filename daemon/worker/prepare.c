@@ -41,9 +41,9 @@ static int blocks_chunk_get(void *ctx, size_t bytes_min, size_t bytes_want,
 
 	if (bytes < bytes_min)
 		bytes = bytes_min;
-	err = endpoint_block_get(call->ep->port, &call->blocks, bytes, &chunk);
+	err = call_block_get(call, &call->blocks, bytes, &chunk);
 	if (err != 0 && bytes > bytes_min)
-		err = endpoint_block_get(call->ep->port, &call->blocks, bytes_min, &chunk);
+		err = call_block_get(call, &call->blocks, bytes_min, &chunk);
 	if (err != 0)
 		return err;
 	out->mem = chunk.mem;
@@ -85,7 +85,7 @@ static int metadata_prepare(struct call *call)
 	struct shepherd_chunk chunk;
 	int err;
 
-	err = endpoint_block_get(port, &call->blocks, bytes + names_bytes, &chunk);
+	err = call_block_get(call, &call->blocks, bytes + names_bytes, &chunk);
 	if (err != 0)
 		return err;
 	err = metadata_write(call->items, call->items_n, chunk.mem, chunk.bytes,
@@ -197,7 +197,7 @@ static bool message_turn(const struct call *call)
 	return call->have_message && (call->published || !grpc_kind_many_requests(call->kind));
 }
 
-static bool message_needs_blocks(const struct call *call)
+bool message_needs_blocks(const struct call *call)
 {
 	return message_turn(call) && !call->message_ready &&
 	       (call->wire != call->small || call->blocks_wanted);
@@ -265,6 +265,10 @@ void call_advance(struct call *call)
 {
 	bool needs_blocks;
 
+	if (unlikely(call->nested.out)) {
+		out_advance(call);
+		return;
+	}
 	if (call->finished || call->answered || call->waiting != CALL_WAIT_NONE ||
 	    call->decode != NULL || call->balance.queued)
 		return;

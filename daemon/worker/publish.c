@@ -3,10 +3,6 @@
 
 #include <string.h>
 
-/* Outcome of a publication besides 0 (published) and negative (the call has been failed). */
-#define PUBLISH_LATER 2 /* the lane has no room: ask balance again */
-#define PUBLISH_WAITS 3 /* the message waits for room in the segment; call_advance follows */
-
 /* ---- what balance asks of an endpoint ------------------------------------------------------- */
 
 static void lane_get(void *endpoint, unsigned lane, struct balance_lane *out)
@@ -31,8 +27,7 @@ const struct balance_lanes attached_lanes = {.lane_get = lane_get};
 
 /* ---- publishing ----------------------------------------------------------------------------- */
 
-/* Bring the message into `rq`: it lies in blocks already, or is decoded into the next slot now. */
-static int message_fill(struct call *call, unsigned lane, struct endpoint_request *rq)
+int message_fill(struct call *call, unsigned lane, struct endpoint_request *rq)
 {
 	int err;
 
@@ -63,7 +58,7 @@ static int message_fill(struct call *call, unsigned lane, struct endpoint_reques
 static void request_fill(struct call *call, struct endpoint_request *rq)
 {
 	const struct net_addr *peer = &call->conn->peer;
-	uint64_t deadline_ns = grpc_call_deadline_ns(call->grpc);
+	uint64_t deadline_ns = client_deadline_ns(call);
 
 	rq->kind = TO_HOST_REQUEST;
 	rq->deadline_ns = deadline_ns == UINT64_MAX ? 0 : deadline_ns;
@@ -237,7 +232,7 @@ static void call_take_back(void *ctx, uint64_t call_id, void *user)
 
 	/* Nor one whose client has gone (its CANCEL waits for room in the ring: what the host said
 	 * it had claimed then it may deny now), nor one that has a further message under way. */
-	if (call->grpc == NULL || call->waiting != CALL_WAIT_NONE || call->decode != NULL ||
+	if (!call_wanted(call) || call->waiting != CALL_WAIT_NONE || call->decode != NULL ||
 	    call->have_message)
 		return;
 	if (!call->published || call->answered || call->finished ||

@@ -14,11 +14,19 @@ bool method_allowed(const struct attached *ep, const struct config *cfg, size_t 
 	int service = ep->we->services[index];
 
 	/* Whatever a host says that it serves: only what the configuration lets it serve. */
-	return service >= 0 && !cfg->services[service].gone &&
+	return ep->we->methods[index].channel == NULL && service >= 0 &&
+	       !cfg->services[service].gone &&
 	       config_service_has_host(&cfg->services[service], ep->we->host_index) &&
 	       schema_message_at(ep->we->schema, ep->we->methods[index].input_schema) != NULL &&
 	       schema_message_at(ep->we->schema, ep->we->methods[index].output_schema) != NULL;
 }
+
+static const enum grpc_kind kinds[] = {
+	[ATTACH_UNARY] = GRPC_UNARY,
+	[ATTACH_CLIENT_STREAM] = GRPC_CLIENT_STREAMING,
+	[ATTACH_SERVER_STREAM] = GRPC_SERVER_STREAMING,
+	[ATTACH_BIDI] = GRPC_BIDI,
+};
 
 static void limits_fill(const struct config *cfg, const struct config_service_limits *limits,
 			struct method *m)
@@ -48,12 +56,6 @@ static void options_fill(const struct attach_method_options *o, struct method *m
 
 void method_configure(struct attached *ep, const struct config *cfg, size_t index)
 {
-	static const enum grpc_kind kinds[] = {
-		[ATTACH_UNARY] = GRPC_UNARY,
-		[ATTACH_CLIENT_STREAM] = GRPC_CLIENT_STREAMING,
-		[ATTACH_SERVER_STREAM] = GRPC_SERVER_STREAMING,
-		[ATTACH_BIDI] = GRPC_BIDI,
-	};
 	const struct attach_method *am = &ep->we->methods[index];
 	unsigned service = (unsigned)ep->we->services[index];
 	struct method *m = &ep->methods[index];
@@ -69,6 +71,48 @@ void method_configure(struct attached *ep, const struct config *cfg, size_t inde
 	options_fill(&am->options, m);
 	ep->serves[service / 64] |= UINT64_C(1) << (service % 64);
 	ep->served[index / 64] |= UINT64_C(1) << (index % 64);
+}
+
+/* The limits of one that the host calls are those of any message here: what is its own the callee
+ * knows. */
+static void out_configure(struct attached *ep, const struct config *cfg, size_t index)
+{
+	const struct config_service_limits limits = {
+		.linear_bytes_max = cfg->linearize.linear_bytes_max,
+		.message_bytes_max = cfg->grpc.message_bytes_max,
+		.send_message_bytes_max = cfg->grpc.send_message_bytes_max,
+	};
+
+	limits_fill(cfg, &limits, &ep->methods[index]);
+}
+
+bool out_prepare(struct attached *ep, const struct config *cfg, size_t index)
+{
+	const struct attach_method *am = &ep->we->methods[index];
+	struct method *m = &ep->methods[index];
+	int channel = config_channel_find(cfg, am->channel);
+	int len;
+
+	/* Attach has seen to both (daemon/control); a call of what is not there is refused. */
+	m->input = schema_message_at(ep->we->schema, am->output_schema);
+	m->output = schema_message_at(ep->we->schema, am->input_schema);
+	if (channel < 0 || m->input == NULL || m->output == NULL)
+		return true;
+	len = asprintf(&m->path, "/%s/%s", am->service, am->method);
+	if (len < 0) {
+		m->path = NULL;
+		return false;
+	}
+	m->path_len = (uint32_t)len;
+	m->ep = ep;
+	m->kind = kinds[am->kind];
+	m->read_ahead = am->read_ahead != 0 ? am->read_ahead : 1;
+	m->index = (uint32_t)index;
+	m->out = true;
+	m->channel = (uint32_t)channel;
+	ep->calls_out = true;
+	out_configure(ep, cfg, index);
+	return true;
 }
 
 /* Of a process of `host` (index) in the service. */
@@ -105,6 +149,8 @@ static void endpoint_configure(struct attached *ep, const struct config *cfg)
 		bool had = (ep->served[i / 64] >> (i % 64) & 1) != 0;
 		struct balance_route_config route;
 
+		if (ep->methods[i].out)
+			out_configure(ep, cfg, i);
 		attached_route(ep, cfg, i, &route);
 		ep->served[i / 64] &= ~(UINT64_C(1) << (i % 64));
 		if (served < ep->we->host->methods_max && method_allowed(ep, cfg, i)) {

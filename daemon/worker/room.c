@@ -129,7 +129,7 @@ static int room_take(struct call *call, uint32_t bytes)
 		return -SPLIT_E_BASE_LIMIT;
 	if (!room_fits(call->share, charge))
 		return SPLIT_AGAIN;
-	err = endpoint_block_get(ep->port, &call->wire_blocks, bytes, &chunk);
+	err = call_block_get(call, &call->wire_blocks, bytes, &chunk);
 	if (err == -SPLIT_E_SHEPHERD_FULL || err == -SPLIT_E_SHEPHERD_QUOTA)
 		return endpoint_bytes_used(ep->port) != 0 ? SPLIT_AGAIN : -SPLIT_E_BASE_LIMIT;
 	if (err != 0)
@@ -199,7 +199,7 @@ static bool share_turn(struct attached *ep, struct room_share *share)
 		return false;
 	/* The share must be there afterwards, whatever becomes of the call. */
 	share->refs++;
-	grpc_call_room(call->grpc);
+	client_room(call);
 	if (list_first(&share->calls) == &call->wait) {
 		share_put(ep->w, share);
 		return false;
@@ -265,6 +265,12 @@ unsigned room_retry(struct attached *ep)
 
 /* ---- uploads that stall --------------------------------------------------------------------- */
 
+/* Of an answer to a call out nobody counts how much has come: all of it is granted its time. */
+static uint64_t upload_received(const struct call *call)
+{
+	return call->grpc != NULL ? grpc_call_received(call->grpc) : call->wire_charged;
+}
+
 void uploads_check(struct attached *ep)
 {
 	const struct config_grpc *grpc = &ep->w->cfg->grpc;
@@ -283,7 +289,7 @@ void uploads_check(struct attached *ep)
 		if (call->wire_charged == 0 || call->have_message || call->share == alone)
 			continue;
 		due_ns = call->wire_since_ns + grpc->upload_timeout_ns +
-			 grpc_call_received(call->grpc) * CLOCK_NS_PER_SEC / grpc->upload_rate_min;
+			 upload_received(call) * CLOCK_NS_PER_SEC / grpc->upload_rate_min;
 		if (now_ns < due_ns)
 			continue;
 		counter_inc(&ep->w->counters.uploads_slow);

@@ -413,11 +413,21 @@ static int balance_setup(struct worker *w)
 
 /* ---- pools ---------------------------------------------------------------------------------- */
 
+/* Calls out at once, of all channels. Each is two calls, its callee and itself. */
+static uint32_t outs_max(const struct config *cfg)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < cfg->channels_n; i++)
+		n += cfg->channels[i].calls_max;
+	return n;
+}
+
 /* Each call has its first window of messages and a status; what streams have beyond that is counted
  * (windows_grown). So the pool is never empty, whatever hosts say. */
 static uint32_t replies_max(struct worker *w)
 {
-	uint32_t calls = w->cfg->grpc.calls_max;
+	uint32_t calls = w->cfg->grpc.calls_max + 2 * outs_max(w->cfg);
 
 	w->windows_grown_max = RTE_MAX(calls, (uint32_t)SHEPHERD_STREAM_WINDOW_MAX);
 	return calls * (SHEPHERD_STREAM_WINDOW + 1) + w->windows_grown_max;
@@ -427,13 +437,16 @@ static int pools_setup(struct worker *w)
 {
 	const struct config *cfg = w->cfg;
 	/* A call may outlive its client by the time it takes to tell the host. */
-	uint32_t calls = cfg->grpc.calls_max * 2;
+	uint32_t calls = cfg->grpc.calls_max * 2 + outs_max(cfg) * 3;
 	uint64_t answer = align_up(cfg->grpc.send_message_bytes_max, PAGE_LARGE_BYTES);
 	uint64_t encode = RTE_MAX(ENCODE_BYTES_MIN, answer * ENCODE_ANSWERS_MIN);
 	int err;
 
 	w->conn_pages_max = encode / 4;
 	w->pages_spare = encode / 4;
+	w->channel_calls = calloc(cfg->channels_n + 1, sizeof(*w->channel_calls));
+	if (w->channel_calls == NULL)
+		return -SPLIT_E_BASE_NOMEM;
 	err = pool_init(&w->connection_pool, sizeof(struct connection), cfg->tcp.connections_max,
 			NULL);
 	if (err == 0)
@@ -462,6 +475,7 @@ static void pools_fini(struct worker *w)
 
 	for (size_t i = 0; i < ARRAY_LEN(pools); i++)
 		pool_fini(pools[i]);
+	free(w->channel_calls);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
@@ -489,6 +503,7 @@ static void on_readers(struct wheel_timer *timer, uint64_t now_ns)
 	struct worker *w = container_of(timer, struct worker, readers);
 
 	readers_check(w);
+	nested_check(w);
 	connections_check(w);
 	list_for_each (pos, &w->endpoints)
 		uploads_check(list_entry(pos, struct attached, link));

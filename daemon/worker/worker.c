@@ -28,6 +28,7 @@ int worker_create(const struct worker_params *params, struct worker **worker_out
 	list_init(&w->host_wait);
 	list_init(&w->jobs);
 	list_init(&w->reply_wait);
+	list_init(&w->nested_due);
 	list_init(&w->endpoints);
 	(void)snprintf(name, sizeof(name), "worker %u", params->index);
 	err = log_ring_init(&w->log, name, params->config->log.ring_records);
@@ -176,6 +177,9 @@ static unsigned turn(struct worker *w)
 	stage_enter(w, WORKER_STAGE_encode);
 	work += replies_retry(w);
 	work += jobs_run(w);
+	stage_enter(w, WORKER_STAGE_ring);
+	work += nested_run(w);
+	stage_enter(w, WORKER_STAGE_encode);
 	work += grpc_server_run(w->grpc, w->now_ns);
 	work += connections_send(w);
 	stage_enter(w, WORKER_STAGE_send);
@@ -191,7 +195,7 @@ static unsigned turn(struct worker *w)
 /* Something stays to be done that no event announces. */
 static bool unfinished(const struct worker *w)
 {
-	if (!list_empty(&w->due) || !list_empty(&w->jobs))
+	if (!list_empty(&w->due) || !list_empty(&w->jobs) || !list_empty(&w->nested_due))
 		return true;
 	if (w->tls != NULL && tls_engine_pending(w->tls))
 		return true;

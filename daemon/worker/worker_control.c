@@ -18,6 +18,9 @@ _Static_assert(sizeof(struct ring_msg) % 4 == 0, "rte_ring elements");
 
 #define MSGS_MAX 64
 
+/* Where a host calls out, this part of its segment is kept for the answers. */
+#define ANSWERS_PART 8
+
 /* Of all endpoints together, where hosts[].endpoints_max and methods_max would allow more. */
 #define ROUTES_MAX 65536u
 
@@ -97,6 +100,8 @@ void attached_free(struct attached *ep)
 {
 	if (ep == NULL)
 		return;
+	for (size_t i = 0; ep->methods != NULL && i < ep->we->methods_n; i++)
+		free(ep->methods[i].path);
 	free(ep->methods);
 	free(ep->routes);
 	free(ep->served);
@@ -123,8 +128,16 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 		attached_free(ep);
 		return NULL;
 	}
-	for (size_t i = 0; i < we->methods_n && ep->routes_n < we->host->methods_max; i++) {
-		if (!method_allowed(ep, cfg, i))
+	connection_nested_init(&ep->as_client, w);
+	connection_nested_init(&ep->as_reader, w);
+	ep->as_client.number = ep->as_reader.number =
+		UINT64_C(1) << 63 | (uint64_t)endpoint_pid(we->endpoint);
+	for (size_t i = 0; i < we->methods_n; i++) {
+		if (we->methods[i].channel != NULL && !out_prepare(ep, cfg, i)) {
+			attached_free(ep);
+			return NULL;
+		}
+		if (ep->routes_n >= we->host->methods_max || !method_allowed(ep, cfg, i))
 			continue;
 		method_configure(ep, cfg, i);
 		attached_route(ep, cfg, i, &ep->routes[ep->routes_n++]);
@@ -216,6 +229,7 @@ static void endpoint_add(struct worker *w, struct attached *ep)
 	ep->wire_max = g->to_host_partition_bytes / 2;
 	if (host->memory_max != 0 && host->memory_max < g->to_host_partition_bytes)
 		ep->wire_max = host->memory_max / 2;
+	ep->outer_max = 2 * ep->wire_max - 2 * ep->wire_max / ANSWERS_PART;
 	list_add_tail(&w->endpoints, &ep->link);
 	err = balance_endpoint_add(w->balance, &cfg, &ep->balance);
 	if (err != 0) {
@@ -265,6 +279,10 @@ static void endpoint_calls_end(struct attached *ep)
 		struct call *call = list_entry(node, struct call, in_ep);
 
 		list_del(&call->in_ep);
+		if (call->nested.out) {
+			out_abort(call);
+			continue;
+		}
 		if (!call->host_over || !list_empty(&call->replies))
 			call_fail(call, GRPC_UNAVAILABLE, "the host has gone", 0);
 		call_wire_put(call);
@@ -319,6 +337,11 @@ static void endpoint_remove(struct worker *w, const struct worker_endpoint *we)
 		if (ep->balance != NULL)
 			balance_endpoint_close(w->balance, ep->balance);
 		endpoint_calls_end(ep);
+		/* Callees of its calls out still have it for a client. */
+		while (nested_run(w) != 0)
+			;
+		connection_nested_fini(&ep->as_client);
+		connection_nested_fini(&ep->as_reader);
 		if (ep->balance != NULL) {
 			balance_endpoint_remove(w->balance, ep->balance);
 			idle_unwatch(w, ep);

@@ -108,11 +108,20 @@
 	X(stream_credit_waits, "messages of streams held back until the host gave credit")         \
 	X(stream_grants, "times a host was told that a stream has room again")                     \
 	X(stream_overruns, "calls ended because their host sent more than it may")                 \
+	X(outs, "calls out of hosts begun")                                                        \
+	X(outs_refused, "calls out refused: the channel's calls_max, or no memory")                \
+	X(outs_failed, "calls out ended here with a status that their callee did not give")        \
+	X(outs_abandoned, "calls out that their host gave up, or whose own call had ended")        \
+	X(outs_deadline, "calls out ended by their deadline")                                      \
+	X(outs_room, "calls out ended because a message waited too long for memory")               \
+	X(out_requests, "messages of calls out brought to their callee")                           \
+	X(out_answers, "messages of answers brought to the caller")                                \
 	X(messages, "messages taken from the control thread")                                      \
 	X(gauge_connections, "connections now")                                                    \
 	X(gauge_calls, "calls now")                                                                \
 	X(gauge_queued, "calls waiting for a host worker now")                                     \
 	X(gauge_endpoints, "endpoints now")                                                        \
+	X(gauge_outs, "calls out now")                                                             \
 	X(gauge_pages, "pages of encoded answers in use now")
 
 COUNTER_DECLARE(worker, WORKER_COUNTERS);
@@ -179,6 +188,7 @@ struct worker_listener {
 
 struct connection {
 	struct worker *w;
+	bool nested; /* none of the network: stands for a host that calls out (struct attached) */
 	struct worker_port *port;
 	const struct config_listener *listener;
 	struct tcp_conn *tcp;
@@ -229,7 +239,19 @@ struct method {
 	uint32_t index;      /* in the attach's table */
 	uint64_t timeout_ns; /* of calls whose client gave none; 0: none */
 	uint32_t failures;   /* bit per status that speaks against the endpoint */
+	/* One that the host calls instead of serving it: `input` is the answer's type, `output` the
+	 * request's, for that is how they go through the segments. */
+	bool out;
+	uint32_t channel; /* index in the config */
+	char *path;       /* "/package.Service/Method" */
+	uint32_t path_len;
 };
+
+static inline const struct config_channel *method_channel(const struct config *cfg,
+							  const struct method *m)
+{
+	return &cfg->channels[m->channel];
+}
 
 /* This worker's view of one endpoint. Allocated and freed on the control thread. */
 struct attached {
@@ -249,6 +271,11 @@ struct attached {
 	struct list prepare_wait; /* struct call by wait: for linear room */
 	struct list publish_wait; /* struct call by wait: later messages of streams; cancels */
 	struct list grants;       /* struct call by grant: WRITABLE is due */
+	/* Calls out: as a client of its callees; as the one who reads their answers. */
+	struct connection as_client, as_reader;
+	bool calls_out;
+	uint64_t outer_max; /* bytes of its segment that requests may take: the rest is for answers
+			     */
 	uint64_t wire_used, wire_max;
 	const struct room_share *room_front; /* who waits in front, and since when */
 	uint64_t room_front_ns;
@@ -289,6 +316,38 @@ enum call_wait {
 	CALL_WAIT_PREPARE,
 	CALL_WAIT_PUBLISH,
 	CALL_WAIT_READER,
+};
+
+/* Calls out of a handler (nested.c). Two calls stand back to back: the call out, which is a call
+ * of its host the other way round (what the host "answers" are the requests, what "comes from the
+ * client" are the answers), and its callee, an ordinary call of another host (or of the same one).
+ * Each is the other's client. Instead of a callee there may be a call of the daemon's own gRPC
+ * client. */
+struct nested {
+	bool out;          /* it is a call out */
+	bool linked;       /* its other side still counts */
+	struct call *peer; /* the other of the two; NULL: gone, or remote */
+	struct client_call *remote;
+	struct list due; /* worker.nested_due */
+	/* What comes from the other side. */
+	struct grpc_chain *chain; /* a message of the peer's, until it is taken over */
+	bool end;                 /* no message follows it */
+	bool cut;                 /* the other side has gone: the call is to be closed */
+	enum grpc_closed why;     /* in that case */
+	/* Of a call out. */
+	bool sent;        /* a message has gone to the other side */
+	bool single;      /* one answer: told together with the status */
+	bool headers;     /* its items are initial metadata that the host is to be told */
+	bool ended;       /* `status` is known: nothing follows `chain` */
+	bool half_closed; /* the host has sent its last request */
+	bool parent_over; /* the call that it was made for has ended */
+	uint8_t status;
+	uint16_t text_bytes;   /* the status message: the last of the call's items, when not 0 */
+	struct list in_parent; /* call.children */
+	struct wheel_timer timer;
+	uint64_t deadline_ns; /* UINT64_MAX: none; of a callee too */
+	uint64_t wait_ns;     /* since when it waits for memory; 0: it does not */
+	uint64_t wait_mark;
 };
 
 struct call {
@@ -351,6 +410,9 @@ struct call {
 
 	struct list replies; /* struct reply, in order; only the first is worked on */
 
+	struct nested nested;
+	struct list children; /* struct call by nested.in_parent: calls out made for it */
+
 	/* Request metadata. Everything from here on is not cleared. */
 	struct metadata_item *items;
 	uint32_t items_n;
@@ -380,6 +442,7 @@ struct reply {
 	struct connection *conn; /* whose encoded_bytes it is charged to */
 	enum reply_state state;
 	bool has_message, has_status, has_token, compress;
+	bool ends; /* the host's last request of a call out */
 	bool second_large, text_kept;
 	bool windowed; /* counts in call->out */
 	unsigned lane;
@@ -443,11 +506,13 @@ struct worker {
 	struct list host_wait; /* struct call */
 	struct list connections;
 	struct list due;
-	struct list opening;    /* struct call: streams that began in this turn */
-	struct list jobs;       /* struct job */
-	uint64_t turn;          /* counts */
-	uint64_t turn_units;    /* work units of decodes and encodes in this turn */
-	struct list reply_wait; /* struct reply by wait: for pages or an encode job */
+	struct list opening;     /* struct call: streams that began in this turn */
+	struct list jobs;        /* struct job */
+	uint64_t turn;           /* counts */
+	uint64_t turn_units;     /* work units of decodes and encodes in this turn */
+	struct list reply_wait;  /* struct reply by wait: for pages or an encode job */
+	struct list nested_due;  /* struct call by nested.due */
+	uint32_t *channel_calls; /* calls out now, by channel */
 	struct list endpoints;
 	unsigned endpoints_n, endpoints_max;
 	uint32_t routes_max; /* each endpoint's share is its hosts[].methods_max */
@@ -566,6 +631,10 @@ void connections_cut(struct worker *w);
 /* End all, or one, at once: RST. */
 void connections_abort(struct worker *w);
 void connection_abort(struct connection *c);
+/* One that stands for a host's calls out; what it has still to do goes at connection_nested_fini.
+ */
+void connection_nested_init(struct connection *c, struct worker *w);
+void connection_nested_fini(struct connection *c);
 
 /* ---- connection_tls.c ----------------------------------------------------------------------- */
 
@@ -605,6 +674,24 @@ void call_fail_code(struct call *call, int code);
 /* The host's part is over: give back what is held for it, and tell it if it does not know.
  * `cause`: enum cancel_cause, 0 when it has answered or is gone. Any number of times. */
 void call_leave_host(struct call *call, unsigned cause);
+/* Whether anybody is at the client's side: a client, or the other half of a call out. */
+static inline bool call_wanted(const struct call *call)
+{
+	return call->grpc != NULL || call->nested.linked;
+}
+/* A call of client `c`, NULL: no room. */
+struct call *call_new(struct worker *w, struct connection *c, struct grpc_call *grpc);
+/* Copy the request's metadata, but for what hosts do not get. 0 or a negative code. */
+int call_items_copy(struct call *call, const struct grpc_metadata *md, uint32_t n);
+void call_items_put(struct call *call);
+/* What a client does: ask for a message's room (as grpc_backend.reserve), fill it, end its
+ * messages, go. */
+int call_reserve(struct call *call, uint32_t bytes, uint8_t **buf_out);
+void call_message(struct call *call, uint32_t bytes, bool compressed, bool last);
+void call_half_close(struct call *call);
+void call_closed(struct call *call, enum grpc_closed why);
+/* The status and text that a negative code stands for. */
+enum grpc_status call_failure(int code, const char **text_out);
 /* Free the call if neither side has a part in it any more. */
 void call_put(struct call *call);
 /* `where` is PREPARE or PUBLISH; room_get() makes a call wait for ROOM. */
@@ -642,6 +729,25 @@ void call_advance(struct call *call);
 /* Bring metadata and message into blocks of the segment. 0: done. SPLIT_AGAIN: it waits or runs on,
  * and call_advance follows. Negative: the call has been failed. */
 int call_prepare(struct call *call) SPLIT_MUST_USE;
+/* Whether the message at hand is to be decoded into blocks before it can be published. */
+bool message_needs_blocks(const struct call *call);
+/* A block of the call's endpoint: requests leave some of the segment to answers. As
+ * endpoint_block_get. */
+static inline int call_block_get(const struct call *call, struct endpoint_blocks *blocks,
+				 size_t bytes, struct shepherd_chunk *out)
+{
+	const struct attached *ep = call->ep;
+
+	if (unlikely(ep->calls_out) && !call->nested.out &&
+	    endpoint_bytes_used(ep->port) + bytes > ep->outer_max)
+		return -SPLIT_E_SHEPHERD_QUOTA;
+	return endpoint_block_get(ep->port, blocks, bytes, out);
+}
+/* Bring the message at hand into `rq`; it lies in blocks already, or is decoded into the next slot
+ * of `lane` now. 0, PUBLISH_LATER, PUBLISH_WAITS or negative (the call has been failed). */
+int message_fill(struct call *call, unsigned lane, struct endpoint_request *rq) SPLIT_MUST_USE;
+#define PUBLISH_LATER 2 /* the lane has no room: ask again */
+#define PUBLISH_WAITS 3 /* the message waits for room in the segment; call_advance follows */
 /* Decode a small message into the next slot of `lane`. 0 and the bytes used; SPLIT_AGAIN: it needs
  * blocks; negative: why not. */
 int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out) SPLIT_MUST_USE;
@@ -704,6 +810,53 @@ void reply_put(struct reply *r);
 void reply_encode_again(struct reply *r);
 /* Replies that waited for pages. Returns how many were tried. */
 unsigned replies_retry(struct worker *w);
+
+/* A host's completion about a call: a message or a status (complete.c). */
+void call_reply(struct call *call, const struct endpoint_completion *c);
+void call_credit(struct call *call, uint32_t credit);
+void call_want(struct call *call);
+/* Metadata that the host has sent, in w->metadata. How many, or a negative code. */
+int call_metadata_read(struct worker *w, const struct attached *ep, uint64_t address);
+
+/* ---- nested.c, nested_remote.c --------------------------------------------------------------- */
+
+/* What calls ask of their client: grpc's functions, or the other half of a call out. */
+void client_finish(struct call *call, const struct grpc_result *result);
+int client_send(struct call *call, struct reply *r) SPLIT_MUST_USE;
+int client_send_metadata(struct call *call, const struct grpc_metadata *md,
+			 uint32_t n) SPLIT_MUST_USE;
+void client_room(struct call *call);
+/* The beginning of the message that waits for room. Returns how many bytes. */
+size_t client_peek(struct call *call, uint8_t *to, size_t max);
+void client_pause(struct call *call, bool paused);
+uint64_t client_deadline_ns(const struct call *call);
+
+/* A host's words: it opens a call out; it says more of one. */
+void out_begin(struct attached *ep, const struct endpoint_completion *c);
+void out_completion(struct call *call, const struct endpoint_completion *c);
+/* What call_advance and call_fail are to a call out. */
+void out_advance(struct call *call);
+void out_fail(struct call *call, enum grpc_status status, const char *text);
+/* The host's last request has gone to the callee. */
+void out_half_close(struct call *call);
+/* The callee's status. */
+void out_ended(struct call *call, const struct grpc_result *result);
+/* Its host has gone: free it, now. */
+void out_abort(struct call *call);
+/* The call has ended: those that were made for it end too. */
+void call_children_end(struct call *call);
+/* Go on with calls whose other side has done something. Returns how many. */
+unsigned nested_run(struct worker *w);
+/* End calls out whose messages wait too long for memory. A few times in a second. */
+void nested_check(struct worker *w);
+void nested_due(struct call *call);
+
+/* The callee of a call out is a server on the network. 0, or the status to end it with. */
+int remote_open(struct call *call, uint32_t metadata_n, const char **text_out) SPLIT_MUST_USE;
+int remote_send(struct call *call, struct reply *r) SPLIT_MUST_USE;
+void remote_end(struct call *call);
+void remote_room(struct call *call);
+void remote_cancel(struct call *call);
 
 /* ---- readers.c ------------------------------------------------------------------------------ */
 
@@ -785,6 +938,8 @@ void attached_free(struct attached *ep);
 bool method_allowed(const struct attached *ep, const struct config *cfg, size_t index);
 /* Limits and the rest, of a method that is allowed. */
 void method_configure(struct attached *ep, const struct config *cfg, size_t index);
+/* One that the host calls over a channel. False: no memory. */
+bool out_prepare(struct attached *ep, const struct config *cfg, size_t index) SPLIT_MUST_USE;
 void attached_route(const struct attached *ep, const struct config *cfg, size_t index,
 		    struct balance_route_config *out);
 void worker_configure(struct worker *w, const struct config *cfg);
