@@ -2,6 +2,7 @@
 
 #include "daemon/net/cksum.h"
 #include "daemon/net/net_internal.h"
+#include "tests/sim/check.h"
 
 #include <inttypes.h>
 
@@ -28,142 +29,20 @@ bool sim_init(void)
 	return sim_pool != NULL;
 }
 
-__attribute__((format(printf, 2, 3))) static void fail(struct sim *sim, const char *format, ...)
-{
-	va_list args;
-
-	if (sim->failure[0] != 0)
-		return;
-	va_start(args, format);
-	vsnprintf(sim->failure, sizeof(sim->failure), format, args);
-	va_end(args);
-}
-
-static bool chance(struct sim *sim, double p)
-{
-	return random_unit(&sim->random) < p;
-}
-
-static uint64_t between(struct sim *sim, uint64_t lo, uint64_t hi)
-{
-	return random_between(&sim->random, lo, hi);
-}
-
-/* ---- the link ------------------------------------------------------------------------------- */
-
-static bool frame_before(const struct sim_frame *a, const struct sim_frame *b)
-{
-	return a->due_ns < b->due_ns || (a->due_ns == b->due_ns && a->order < b->order);
-}
-
-static void frame_swap(struct sim_link *l, uint32_t i, uint32_t j)
-{
-	struct sim_frame t = l->frames[i];
-
-	l->frames[i] = l->frames[j];
-	l->frames[j] = t;
-}
-
-static void link_put(struct sim_link *l, struct sim_frame frame)
-{
-	uint32_t i = l->frames_n++;
-
-	l->frames[i] = frame;
-	for (; i > 0 && frame_before(&l->frames[i], &l->frames[(i - 1) / 2]); i = (i - 1) / 2)
-		frame_swap(l, i, (i - 1) / 2);
-}
-
-static struct sim_frame link_take(struct sim_link *l)
-{
-	struct sim_frame first = l->frames[0];
-	uint32_t i = 0;
-
-	l->frames[0] = l->frames[--l->frames_n];
-	for (;;) {
-		uint32_t least = i, left = 2 * i + 1, right = 2 * i + 2;
-
-		if (left < l->frames_n && frame_before(&l->frames[left], &l->frames[least]))
-			least = left;
-		if (right < l->frames_n && frame_before(&l->frames[right], &l->frames[least]))
-			least = right;
-		if (least == i)
-			return first;
-		frame_swap(l, i, least);
-		i = least;
-	}
-}
-
-static struct rte_mbuf *frame_copy(struct sim *sim, const struct rte_mbuf *from)
-{
-	struct rte_mbuf *m = rte_pktmbuf_copy(from, sim->pool, 0, UINT32_MAX);
-
-	if (m != NULL)
-		m->ol_flags = 0;
-	return m;
-}
-
-static void link_send(struct sim_link *l, struct rte_mbuf *m)
-{
-	struct sim *sim = l->sim;
-	struct sim_frame frame = {.m = m, .corrupt_bit = -1};
-	uint64_t start = sim->now_ns;
-
-	if (sim->now_ns < l->down_until_ns || chance(sim, l->loss) || l->frames_n >= l->queue_max ||
-	    l->frames_n + 2 > SIM_LINK_MAX) {
-		rte_pktmbuf_free(m);
-		return;
-	}
-	if (l->byte_ns != 0) {
-		if (l->busy_until_ns > start)
-			start = l->busy_until_ns;
-		start += l->byte_ns * m->pkt_len;
-		l->busy_until_ns = start;
-	}
-	frame.due_ns = start + l->delay_ns + (l->jitter_ns ? between(sim, 0, l->jitter_ns) : 0);
-	frame.order = sim->order++;
-	if (chance(sim, l->corrupt))
-		frame.corrupt_bit = (int)between(sim, 0, m->pkt_len * 8 - 1);
-	if (chance(sim, l->duplicate)) {
-		struct sim_frame twin = {.corrupt_bit = -1, .order = sim->order++};
-
-		twin.m = frame_copy(sim, m);
-		twin.due_ns = frame.due_ns + between(sim, 0, l->delay_ns);
-		if (twin.m != NULL)
-			link_put(l, twin);
-	}
-	link_put(l, frame);
-}
-
-/* RFC 3168 s5: a router marks what is ECN-capable, and sets the header's sum right. */
-static void frame_mark(struct rte_mbuf *m)
-{
-	struct ip4_header *ip = rte_pktmbuf_mtod_offset(m, struct ip4_header *, 14);
-	struct ip6_header *ip6 = rte_pktmbuf_mtod_offset(m, struct ip6_header *, 14);
-
-	if (m->data_len >= 54 && ip6->version_class == 0x60) {
-		if (ip6->class_flow & 0x30)
-			ip6->class_flow |= IP_ECN_CE << 4;
-		return;
-	}
-	if (m->data_len < 34 || ip->version_ihl != IP4_VERSION_IHL || (ip->tos & 3) == IP_ECN_NOT)
-		return;
-	ip->tos |= IP_ECN_CE;
-	ip->checksum = 0;
-	ip->checksum = cksum_fold(cksum_add(0, ip, sizeof(*ip)));
-}
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 /* The frame's bytes are read only now, so a sender that changed them meanwhile is found out. */
 static void link_deliver(struct sim_link *l)
 {
 	struct sim *sim = l->sim;
-	struct sim_frame frame = link_take(l);
-	struct rte_mbuf *m = frame_copy(sim, frame.m);
+	struct sim_frame frame = sim_link_take(l);
+	struct rte_mbuf *m = sim_frame_copy(sim, frame.m);
 
 	rte_pktmbuf_free(frame.m);
 	if (m == NULL)
 		return; /* the receiving device has no mbuf: lost */
-	if (chance(sim, l->mark))
-		frame_mark(m);
+	if (sim_chance(sim, l->mark))
+		sim_frame_mark(m);
 	if (frame.corrupt_bit >= 0) {
 		uint32_t at = (uint32_t)frame.corrupt_bit / 8;
 		struct rte_mbuf *seg = m;
@@ -185,9 +64,9 @@ static uint16_t stack_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 
 	for (i = 0; i < n; i++) {
 		/* A device that is full now and then. */
-		if (!l->sim->healed && chance(l->sim, 0.002))
+		if (!l->sim->healed && sim_chance(l->sim, 0.002))
 			break;
-		link_send(l, pkts[i]);
+		sim_link_send(l, pkts[i]);
 	}
 	return i;
 }
@@ -223,8 +102,8 @@ static struct rte_mbuf *chain_make(struct sim_end *e, uint64_t bytes)
 
 		if (m == NULL)
 			break;
-		m->data_off = (uint16_t)between(e->sim, 0, RTE_PKTMBUF_HEADROOM);
-		n = between(e->sim, chance(e->sim, 0.05) ? 0 : 1, e->mbuf_max);
+		m->data_off = (uint16_t)sim_between(e->sim, 0, RTE_PKTMBUF_HEADROOM);
+		n = sim_between(e->sim, sim_chance(e->sim, 0.05) ? 0 : 1, e->mbuf_max);
 		if (n > bytes - done)
 			n = bytes - done;
 		for (uint64_t i = 0; i < n; i++)
@@ -249,7 +128,7 @@ static struct rte_mbuf *chain_make(struct sim_end *e, uint64_t bytes)
 static void end_pump(struct sim_end *e)
 {
 	while (e->conn != NULL && e->sent < e->send_total) {
-		uint64_t want = between(e->sim, 1, e->chunk_max);
+		uint64_t want = sim_between(e->sim, 1, e->chunk_max);
 		size_t room = tcp_send_room(e->conn);
 		struct rte_mbuf *chain;
 		uint32_t bytes;
@@ -270,7 +149,8 @@ static void end_pump(struct sim_end *e)
 		bytes = chain->pkt_len;
 		if (tcp_send(e->conn, chain) != 0) {
 			rte_pktmbuf_free(chain);
-			fail(e->sim, "tcp_send of %u bytes with room for %zu failed", bytes, room);
+			sim_fail(e->sim, "tcp_send of %u bytes with room for %zu failed", bytes,
+				 room);
 			return;
 		}
 		e->sent += bytes;
@@ -300,21 +180,21 @@ static void end_data(void *ctx, struct rte_mbuf *chain)
 
 		for (uint32_t i = 0; i < m->data_len; i++, bytes++) {
 			if (p[i] != pattern(e->sim, !e->side, e->id, e->received + bytes)) {
-				fail(e->sim, "conn %u side %d: byte %" PRIu64 " is wrong", e->id,
-				     e->side, e->received + bytes);
+				sim_fail(e->sim, "conn %u side %d: byte %" PRIu64 " is wrong",
+					 e->id, e->side, e->received + bytes);
 				break;
 			}
 		}
 	}
 	if (bytes != chain->pkt_len || segs != chain->nb_segs)
-		fail(e->sim, "chain says %u bytes, %u mbufs; has %u, %u", chain->pkt_len,
-		     chain->nb_segs, bytes, segs);
+		sim_fail(e->sim, "chain says %u bytes, %u mbufs; has %u, %u", chain->pkt_len,
+			 chain->nb_segs, bytes, segs);
 	if (e->eof || e->gone)
-		fail(e->sim, "data after %s", e->gone ? "closed" : "eof");
+		sim_fail(e->sim, "data after %s", e->gone ? "closed" : "eof");
 	e->received += bytes;
 	rte_pktmbuf_free(chain);
 	if (e->received > e->other->sent)
-		fail(e->sim, "conn %u: more received than sent", e->id);
+		sim_fail(e->sim, "conn %u: more received than sent", e->id);
 	if (e->received >= e->abort_at) {
 		struct tcp_conn *c = e->conn;
 
@@ -328,7 +208,7 @@ static void end_data(void *ctx, struct rte_mbuf *chain)
 		return;
 	}
 	if (e->unread == 0)
-		e->read_at_ns = e->sim->now_ns + between(e->sim, 1, e->read_delay_ns);
+		e->read_at_ns = e->sim->now_ns + sim_between(e->sim, 1, e->read_delay_ns);
 	e->unread += bytes;
 }
 
@@ -337,11 +217,11 @@ static void end_eof(void *ctx)
 	struct sim_end *e = ctx;
 
 	if (e->eof || e->gone)
-		fail(e->sim, "eof twice or after closed");
+		sim_fail(e->sim, "eof twice or after closed");
 	e->eof = true;
 	if (e->received != e->other->send_total)
-		fail(e->sim, "conn %u side %d: eof after %" PRIu64 " of %" PRIu64 " bytes", e->id,
-		     e->side, e->received, e->other->send_total);
+		sim_fail(e->sim, "conn %u side %d: eof after %" PRIu64 " of %" PRIu64 " bytes",
+			 e->id, e->side, e->received, e->other->send_total);
 	end_pump(e);
 }
 
@@ -355,14 +235,16 @@ static void end_closed(void *ctx, int reason)
 	struct sim_end *e = ctx;
 
 	if (e->gone)
-		fail(e->sim, "closed twice");
+		sim_fail(e->sim, "closed twice");
 	e->gone = true;
 	e->conn = NULL;
 	e->reason = reason;
 	if (reason == 0 && (!e->eof || !e->shut))
-		fail(e->sim, "conn %u side %d: closed in order without both FINs", e->id, e->side);
+		sim_fail(e->sim, "conn %u side %d: closed in order without both FINs", e->id,
+			 e->side);
 	if (reason != 0 && !e->sim->aborts)
-		fail(e->sim, "conn %u side %d: closed by %s", e->id, e->side, error_name(reason));
+		sim_fail(e->sim, "conn %u side %d: closed by %s", e->id, e->side,
+			 error_name(reason));
 }
 
 static void end_connected(void *ctx, struct tcp_conn *conn)
@@ -371,7 +253,7 @@ static void end_connected(void *ctx, struct tcp_conn *conn)
 
 	e->opened = true;
 	if (conn != e->conn)
-		fail(e->sim, "connected with another connection");
+		sim_fail(e->sim, "connected with another connection");
 	end_pump(e);
 }
 
@@ -383,14 +265,14 @@ static int end_accept(void *listen_ctx, struct tcp_conn *conn, void **conn_ctx_o
 
 	tcp_peer(conn, &peer);
 	if (peer.port < 1000 || peer.port >= 1000 + sim->conns) {
-		fail(sim, "accept from port %u", peer.port);
+		sim_fail(sim, "accept from port %u", peer.port);
 		return -1;
 	}
 	e = &sim->ends[1][peer.port - 1000];
 	if (e->opened && sim->cookies)
 		return -1; /* its handshake's last ACK came again, after all was over */
 	if (e->opened) {
-		fail(sim, "accepted twice");
+		sim_fail(sim, "accepted twice");
 		return -1;
 	}
 	e->opened = true;
@@ -438,14 +320,16 @@ static void link_draw(struct sim *sim, int to)
 	l->frames_n = 0;
 	l->busy_until_ns = 0;
 	l->delay_ns = pick(sim, delays, 6);
-	l->jitter_ns = chance(sim, 0.5) ? between(sim, 0, l->delay_ns * 2) : 0;
-	l->loss = chance(sim, 0.7) ? random_unit(&sim->random) * 0.12 : 0;
-	l->duplicate = chance(sim, 0.4) ? random_unit(&sim->random) * 0.08 : 0;
-	l->corrupt = chance(sim, 0.4) ? random_unit(&sim->random) * 0.04 : 0;
-	l->mark = chance(sim, 0.4) ? random_unit(&sim->random) * 0.3 : 0;
+	l->jitter_ns = sim_chance(sim, 0.5) ? sim_between(sim, 0, l->delay_ns * 2) : 0;
+	l->loss = sim_chance(sim, 0.7) ? random_unit(&sim->random) * 0.12 : 0;
+	l->duplicate = sim_chance(sim, 0.4) ? random_unit(&sim->random) * 0.08 : 0;
+	l->corrupt = sim_chance(sim, 0.4) ? random_unit(&sim->random) * 0.04 : 0;
+	l->mark = sim_chance(sim, 0.4) ? random_unit(&sim->random) * 0.3 : 0;
 	l->down_until_ns = 0;
 	l->byte_ns = pick(sim, byte_ns, 5);
-	l->queue_max = chance(sim, 0.3) ? (uint32_t)between(sim, 4, 64) : SIM_LINK_MAX - 2;
+	l->mtu = UINT32_MAX;
+	l->too_big = 0;
+	l->queue_max = sim_chance(sim, 0.3) ? (uint32_t)sim_between(sim, 4, 64) : SIM_LINK_MAX - 2;
 }
 
 static bool stack_draw(struct sim *sim, int side)
@@ -470,28 +354,28 @@ static bool stack_draw(struct sim *sim, int side)
 	c.tcp.time_wait_max = SIM_CONNS_MAX;
 	c.tcp.receive_buffer = (uint32_t)pick(sim, buffers, 5);
 	c.tcp.send_buffer = (uint32_t)pick(sim, buffers, 5);
-	c.tcp.ooo_ranges_max = (uint32_t)between(sim, 1, 64);
-	c.tcp.ooo_mbufs_max = (uint32_t)between(sim, 4, 2048);
-	c.tcp.flights_max = chance(sim, 0.2) ? (uint32_t)between(sim, 1, 4) : 0;
-	c.tcp.copy_bytes_max = (uint32_t)between(sim, 0, 1500);
+	c.tcp.ooo_ranges_max = (uint32_t)sim_between(sim, 1, 64);
+	c.tcp.ooo_mbufs_max = (uint32_t)sim_between(sim, 4, 2048);
+	c.tcp.flights_max = sim_chance(sim, 0.2) ? (uint32_t)sim_between(sim, 1, 4) : 0;
+	c.tcp.copy_bytes_max = (uint32_t)sim_between(sim, 0, 1500);
 	c.tcp.half_open_ns = LIMIT_NS;
 	c.tcp.orphan_ns = LIMIT_NS;
 	c.tcp.fin_wait_2_ns = LIMIT_NS;
 	c.tcp.user_timeout_ns = LIMIT_NS;
 	c.tcp.syn_retries = 30;
 	c.tcp.rto_max_ns = 10 * S;
-	c.tcp.nagle = chance(sim, 0.3);
-	c.tcp.timestamps = chance(sim, 0.7);
-	c.tcp.window_scaling = chance(sim, 0.8);
-	c.tcp.sack = chance(sim, 0.7);
-	c.tcp.delayed_ack_ns = chance(sim, 0.2) ? 1 : 40 * MS;
-	c.tcp.keepalive_idle_ns = chance(sim, 0.2) ? 5 * S : 0;
-	c.tcp.congestion = (uint8_t)between(sim, TCP_CONGESTION_CUBIC, TCP_CONGESTION_DCTCP);
-	c.tcp.ecn = chance(sim, 0.6);
+	c.tcp.nagle = sim_chance(sim, 0.3);
+	c.tcp.timestamps = sim_chance(sim, 0.7);
+	c.tcp.window_scaling = sim_chance(sim, 0.8);
+	c.tcp.sack = sim_chance(sim, 0.7);
+	c.tcp.delayed_ack_ns = sim_chance(sim, 0.2) ? 1 : 40 * MS;
+	c.tcp.keepalive_idle_ns = sim_chance(sim, 0.2) ? 5 * S : 0;
+	c.tcp.congestion = (uint8_t)sim_between(sim, TCP_CONGESTION_CUBIC, TCP_CONGESTION_DCTCP);
+	c.tcp.ecn = sim_chance(sim, 0.6);
 	if (sim->cookies)
 		c.tcp.backlog_max = 1;
-	c.tcp.source_half_open_max = sim->cookies ? (uint32_t)between(sim, 0, 8) : 0;
-	if (chance(sim, 0.3))
+	c.tcp.source_half_open_max = sim->cookies ? (uint32_t)sim_between(sim, 0, 8) : 0;
+	if (sim_chance(sim, 0.3))
 		c.flags |= NET_FORCE_SLOW; /* the fast path's generic twin */
 	return net_stack_create(&c, &ops, sim->now_ns, &sim->stacks[side]) == 0;
 }
@@ -506,17 +390,17 @@ static void end_draw(struct sim *sim, int side, uint32_t id)
 	e->side = side;
 	e->id = id;
 	e->other = &sim->ends[!side][id];
-	e->send_total = between(sim, 0, pick(sim, totals, 7));
-	e->chunk_max = (uint32_t)between(sim, 1, chance(sim, 0.2) ? 50 : 20000);
-	e->mbuf_max = (uint32_t)between(sim, 1, chance(sim, 0.2) ? 20 : 2048);
+	e->send_total = sim_between(sim, 0, pick(sim, totals, 7));
+	e->chunk_max = (uint32_t)sim_between(sim, 1, sim_chance(sim, 0.2) ? 50 : 20000);
+	e->mbuf_max = (uint32_t)sim_between(sim, 1, sim_chance(sim, 0.2) ? 20 : 2048);
 	if (e->chunk_max > 600 * e->mbuf_max)
 		e->chunk_max = 600 * e->mbuf_max;
-	e->read_delay_ns = chance(sim, 0.3) ? between(sim, 1, 200 * MS) : 0;
-	e->waits_eof = side == 1 && chance(sim, 0.4);
-	e->closes = chance(sim, 0.3);
+	e->read_delay_ns = sim_chance(sim, 0.3) ? sim_between(sim, 1, 200 * MS) : 0;
+	e->waits_eof = side == 1 && sim_chance(sim, 0.4);
+	e->closes = sim_chance(sim, 0.3);
 	e->abort_at = UINT64_MAX;
-	if (sim->aborts && chance(sim, 0.3))
-		e->abort_at = between(sim, 1, 50000);
+	if (sim->aborts && sim_chance(sim, 0.3))
+		e->abort_at = sim_between(sim, 1, 50000);
 }
 
 static bool world_make(struct sim *sim)
@@ -524,13 +408,14 @@ static bool world_make(struct sim *sim)
 	struct net_addr any = {.port = 80};
 	struct tcp_listener *listener;
 
-	sim->family = chance(sim, 0.4) ? NET_FAMILY_IPV6 : NET_FAMILY_IPV4;
+	sim->family = sim_chance(sim, 0.4) ? NET_FAMILY_IPV6 : NET_FAMILY_IPV4;
 	any.family = sim->family;
-	sim->aborts = chance(sim, 0.15);
-	sim->conns = (uint32_t)between(sim, 1, SIM_CONNS_MAX);
-	sim->cookies = chance(sim, 0.2);
-	sim->down_p = chance(sim, 0.25) ? 0.0005 : 0;
-	sim->jump_p = chance(sim, 0.25) ? 0.0005 : 0;
+	sim->aborts = sim_chance(sim, 0.15);
+	sim->conns = (uint32_t)sim_between(sim, 1, SIM_CONNS_MAX);
+	sim->cookies = sim_chance(sim, 0.2);
+	sim->down_p = sim_chance(sim, 0.25) ? 0.0005 : 0;
+	sim->jump_p = sim_chance(sim, 0.25) ? 0.0005 : 0;
+	sim->mtu_p = sim_chance(sim, 0.25) ? 0.003 : 0;
 	link_draw(sim, 0);
 	link_draw(sim, 1);
 	if (!stack_draw(sim, 0) || !stack_draw(sim, 1))
@@ -538,17 +423,17 @@ static bool world_make(struct sim *sim)
 	for (uint32_t id = 0; id < sim->conns; id++) {
 		end_draw(sim, 0, id);
 		end_draw(sim, 1, id);
-		sim->open_at_ns[id] = sim->now_ns + between(sim, 0, 2 * S);
+		sim->open_at_ns[id] = sim->now_ns + sim_between(sim, 0, 2 * S);
 	}
-	if (chance(sim, 0.15)) {
+	if (sim_chance(sim, 0.15)) {
 		/* Leave so few mbufs that both stacks run dry again and again. */
-		uint32_t leave = (uint32_t)between(sim, 64, 512);
+		uint32_t leave = (uint32_t)sim_between(sim, 64, 512);
 
 		while (rte_mempool_avail_count(sim->pool) > leave)
 			sim->hoard[sim->hoard_n++] = rte_pktmbuf_alloc(sim->pool);
 	}
 	for (uint32_t id = 0; id < sim->conns; id++)
-		sim->both_open[id] = chance(sim, 0.15);
+		sim->both_open[id] = sim_chance(sim, 0.15);
 	return tcp_listen(sim->stacks[1], &any, &end_events, sim, &listener) == 0;
 }
 
@@ -565,7 +450,7 @@ static void client_open(struct sim *sim, uint32_t id)
 		error = tcp_connect(sim->stacks[1], &remote, &local, &end_events, e, &e->conn);
 	}
 	if (error != 0)
-		fail(sim, "tcp_connect: %s", error_name(error));
+		sim_fail(sim, "tcp_connect: %s", error_name(error));
 	sim->open_at_ns[id] = UINT64_MAX;
 }
 
@@ -579,6 +464,7 @@ static void heal(struct sim *sim)
 		sim->links[i].mark = 0;
 		sim->links[i].down_until_ns = 0;
 		sim->links[i].queue_max = SIM_LINK_MAX - 2;
+		sim->links[i].mtu = UINT32_MAX;
 	}
 	while (sim->hoard_n > 0)
 		rte_pktmbuf_free(sim->hoard[--sim->hoard_n]);
@@ -586,126 +472,43 @@ static void heal(struct sim *sim)
 
 /* ---- what always holds ---------------------------------------------------------------------- */
 
-static const char *ranges_wrong(const struct tcp_conn *c, uint32_t *mbufs)
+static void edge_check(struct sim *sim, int side, const struct tcp_conn *c)
 {
-	uint32_t from = c->rcv_nxt, n = 0, held = 0;
+	uint32_t id = (side == 0 ? c->key.local.port : c->key.remote.port) - 1000u;
+	struct sim_end *e;
 
-	if (c->ooo == NULL)
-		return NULL;
-	if (list_empty(&c->ooo->ranges))
-		return "room for out-of-order data is held for nothing";
-	list_for_each (node, &c->ooo->ranges) {
-		const struct tcp_range *r = list_entry(node, struct tcp_range, link);
-
-		if (!seq_lt(from, r->start) || !seq_lt(r->start, r->end))
-			return "out-of-order intervals overlap, touch or are old";
-		from = r->end;
-		held += r->mbufs;
-		n++;
-	}
-	*mbufs += held;
-	if (n != c->ooo->ranges_n || held != c->ooo->mbufs)
-		return "out-of-order intervals are miscounted";
-	return NULL;
-}
-
-static const char *numbers_wrong(const struct tcp_conn *c)
-{
-	if (seq_gt(c->snd_una, c->snd_nxt) || seq_gt(c->snd_nxt, c->snd_max) ||
-	    seq_gt(c->snd_max, c->snd_end + 1))
-		return "send numbers out of order";
-	if (c->state >= TCP_ESTABLISHED && seq_gt(c->rcv_nxt, c->rcv_adv))
-		return "more received than promised";
-	if (c->state >= TCP_ESTABLISHED && c->cwnd < c->mss)
-		return "congestion window below a segment";
-	return NULL;
-}
-
-/* With SACK every byte under way stands in one record. */
-static const char *records_wrong(const struct tcp_conn *c)
-{
-	uint32_t at = c->snd_una, n = 0, sacked = 0, lost = 0;
-
-	if (c->flight == NULL)
-		return NULL;
-	if (c->snd_una == c->snd_max)
-		return "a record of what is under way is held for nothing";
-	list_for_each (node, &c->flight->sent) {
-		const struct tcp_sent *r = list_entry(node, struct tcp_sent, link);
-
-		if (r->start != at || !seq_lt(r->start, r->end))
-			return "records of what was sent have a gap, overlap or are empty";
-		if (r->flags & TCP_SENT_SACKED)
-			sacked += r->end - r->start;
-		else if (r->flags & TCP_SENT_LOST)
-			lost += r->end - r->start;
-		at = r->end;
-		n++;
-	}
-	if (c->state < TCP_ESTABLISHED || at != c->snd_max)
-		return "records of what was sent do not end at snd_max";
-	if (n != c->flight->sent_n || sacked != c->flight->sacked_bytes ||
-	    lost != c->flight->lost_bytes)
-		return "records of what was sent are miscounted";
-	return NULL;
-}
-
-/* After a flush: whatever waits has a timer, or stands on the list for the next flush. */
-static const char *timers_wrong(const struct tcp_conn *c)
-{
-	bool rto = tcp_rto_armed(c), dirty = (c->flags & TCPF_DIRTY) != 0;
-	bool life = c->life_due_ns != TCP_NEVER, ack = c->ack_due_ns != TCP_NEVER;
-	bool armed = wheel_timer_armed(&c->timer);
-	bool opening = c->state <= TCP_SYN_RECEIVED;
-
-	if ((opening || (c->flags & TCPF_ORPHAN) != 0) && !life)
-		return "a handshake or an orphan without end";
-	if (c->snd_una != c->snd_max && !rto)
-		return "something unacked, no retransmission timer";
-	if (!dirty && !rto && (opening || tcp_send_pending(c)))
-		return "something to send, no timer";
-	if (rto && !opening && c->snd_una == c->snd_max && (c->flags & TCPF_PERSIST) == 0)
-		return "a retransmission timer for nothing";
-	if (!dirty && c->ack_due > 0 && !ack)
-		return "something to ack, no timer";
-	if (ack && c->ack_due == 0)
-		return "an ACK timer for nothing";
-	if (!dirty && (c->flags & TCPF_ACK_NOW) != 0)
-		return "an ACK that is due was not sent";
-	if (!dirty && armed != (rto || ack || life))
-		return armed ? "a timer runs for nothing" : "a deadline without a timer";
-	if (armed &&
-	    (c->timer.deadline_ns > c->rto_due_ns || c->timer.deadline_ns > c->ack_due_ns ||
-	     c->timer.deadline_ns > c->life_due_ns))
-		return "the timer comes too late";
-	return NULL;
+	if (id >= sim->conns || sim->cookies || c->state < TCP_ESTABLISHED)
+		return;
+	e = &sim->ends[side][id];
+	if (e->edge_known && seq_lt(c->rcv_adv, e->edge))
+		sim_fail(sim, "side %d conn %u: the window was shrunk", side, id);
+	e->edge_known = true;
+	e->edge = c->rcv_adv;
 }
 
 static void check_stack(struct sim *sim, int side)
 {
 	const struct net_stack *s = sim->stacks[side];
-	uint32_t mbufs = 0;
+	uint32_t mbufs = 0, connections = 0;
+	const char *wrong;
 
 	for (uint32_t i = 0; i <= s->table_mask; i++) {
 		for (const struct tcp_conn *c = s->conns[i]; c != NULL; c = c->hash_next) {
-			const char *wrong = numbers_wrong(c);
-
-			if (wrong == NULL)
-				wrong = records_wrong(c);
-			if (wrong == NULL)
-				wrong = timers_wrong(c);
-			if (wrong == NULL)
-				wrong = ranges_wrong(c, &mbufs);
-			if (wrong != NULL || (c->flags & TCPF_DEAD) != 0)
-				fail(sim, "side %d port %u %s at %" PRIu64 " ns: %s", side,
-				     c->key.remote.port, tcp_state_name(c->state), sim->now_ns,
-				     wrong != NULL ? wrong : "dead in the table");
+			wrong = sim_conn_wrong(c, &mbufs);
+			if (wrong != NULL)
+				sim_fail(sim, "side %d port %u %s at %" PRIu64 " ns: %s", side,
+					 c->key.remote.port, tcp_state_name(c->state), sim->now_ns,
+					 wrong);
+			edge_check(sim, side, c);
+			connections++;
 		}
 	}
+	wrong = sim_stack_wrong(s, connections);
+	if (wrong != NULL)
+		sim_fail(sim, "side %d: %s", side, wrong);
 	if (mbufs != s->ooo_mbufs)
-		fail(sim, "side %d: %u mbufs out of order, counted %u", side, mbufs, s->ooo_mbufs);
-	if (!list_empty(&s->dead))
-		fail(sim, "side %d: dead connections after a flush", side);
+		sim_fail(sim, "side %d: %u mbufs out of order, counted %u", side, mbufs,
+			 s->ooo_mbufs);
 }
 
 /* ---- the clock ------------------------------------------------------------------------------ */
@@ -748,10 +551,10 @@ static void end_clock(struct sim *sim, struct sim_end *e)
 	if (e->conn != NULL && e->unread > 0 && e->read_at_ns <= sim->now_ns) {
 		uint64_t n = e->unread;
 
-		if (chance(sim, 0.3))
-			n = between(sim, 1, e->unread); /* reads in parts */
+		if (sim_chance(sim, 0.3))
+			n = sim_between(sim, 1, e->unread); /* reads in parts */
 		e->unread -= n;
-		e->read_at_ns = sim->now_ns + between(sim, 1, e->read_delay_ns);
+		e->read_at_ns = sim->now_ns + sim_between(sim, 1, e->read_delay_ns);
 		tcp_consumed(e->conn, n);
 	}
 	if (e->conn != NULL && e->blocked) {
@@ -765,14 +568,23 @@ static void mishaps(struct sim *sim)
 {
 	if (sim->healed)
 		return;
-	if (chance(sim, sim->down_p)) {
-		uint64_t until_ns = sim->now_ns + between(sim, 1 * MS, 4 * S);
+	if (sim_chance(sim, sim->down_p)) {
+		uint64_t until_ns = sim->now_ns + sim_between(sim, 1 * MS, 4 * S);
 
 		sim->links[0].down_until_ns = until_ns;
 		sim->links[1].down_until_ns = until_ns;
 	}
-	if (chance(sim, sim->jump_p)) /* as after a suspended machine: all is late at once */
-		sim->now_ns += between(sim, 1, 3 * S);
+	if (sim_chance(sim, sim->mtu_p)) { /* another path: it may be wider, too */
+		static const uint64_t mtus[] = {576, 1006, 1280, 1400, 1500, UINT32_MAX};
+		struct sim_link *l = &sim->links[random_below(&sim->random, 2)];
+
+		l->mtu = (uint32_t)pick(sim, mtus, 6);
+		if (sim->family == NET_FAMILY_IPV6 && l->mtu < IP6_MTU_MIN)
+			l->mtu = IP6_MTU_MIN;
+		l->too_big = sim_chance(sim, 0.7) ? random_unit(&sim->random) : 0;
+	}
+	if (sim_chance(sim, sim->jump_p)) /* as after a suspended machine: all is late at once */
+		sim->now_ns += sim_between(sim, 1, 3 * S);
 }
 
 static void step(struct sim *sim)
@@ -788,14 +600,14 @@ static void step(struct sim *sim)
 		end_clock(sim, &sim->ends[1][id]);
 	}
 	for (int i = 0; i < 2; i++) {
-		unsigned burst = (unsigned)between(sim, 1, 32);
+		unsigned burst = (unsigned)sim_between(sim, 1, 32);
 
 		while (burst-- > 0 && sim->links[i].frames_n > 0 &&
 		       sim->links[i].frames[0].due_ns <= sim->now_ns)
 			link_deliver(&sim->links[i]);
 		/* A clock that goes back is taken as standing still. */
-		if (sim->jump_p > 0 && chance(sim, 0.01))
-			net_timers_run(sim->stacks[i], sim->now_ns - between(sim, 1, S));
+		if (sim->jump_p > 0 && sim_chance(sim, 0.01))
+			net_timers_run(sim->stacks[i], sim->now_ns - sim_between(sim, 1, S));
 		net_timers_run(sim->stacks[i], sim->now_ns);
 		net_flush(sim->stacks[i], sim->now_ns);
 		check_stack(sim, i);
@@ -820,8 +632,8 @@ static void check_bytes(struct sim *sim)
 			struct sim_end *e = &sim->ends[side][id];
 
 			if (!sim->aborts && e->received != e->other->send_total)
-				fail(sim, "conn %u side %d: %" PRIu64 " of %" PRIu64 " bytes", id,
-				     side, e->received, e->other->send_total);
+				sim_fail(sim, "conn %u side %d: %" PRIu64 " of %" PRIu64 " bytes",
+					 id, side, e->received, e->other->send_total);
 		}
 	}
 }
@@ -866,12 +678,12 @@ bool sim_run(struct sim *sim, uint64_t seed)
 	random_seed(&sim->random, seed);
 	avail = rte_mempool_avail_count(sim_pool);
 	if (sim->hoard == NULL || sim->totals == NULL || !world_make(sim)) {
-		fail(sim, "world_make failed");
+		sim_fail(sim, "world_make failed");
 		return false;
 	}
 	while (sim->failure[0] == 0 && !all_ended(sim)) {
 		if (sim->now_ns > LIMIT_NS) {
-			fail(sim, "no end after %" PRIu64 " s", sim->now_ns / S);
+			sim_fail(sim, "no end after %" PRIu64 " s", sim->now_ns / S);
 			describe(sim);
 		}
 		step(sim);
@@ -886,11 +698,12 @@ bool sim_run(struct sim *sim, uint64_t seed)
 
 		if (!sim->aborts &&
 		    g.timers + g.connections + g.half_open + g.time_wait + g.ooo_mbufs != 0)
-			fail(sim,
-			     "stack %d: %u timers, %u connections, %u half open, %u TIME_WAIT, %u "
-			     "out of order "
-			     "left",
-			     i, g.timers, g.connections, g.half_open, g.time_wait, g.ooo_mbufs);
+			sim_fail(sim,
+				 "stack %d: %u timers, %u connections, %u half open, %u TIME_WAIT, "
+				 "%u "
+				 "out of order "
+				 "left",
+				 i, g.timers, g.connections, g.half_open, g.time_wait, g.ooo_mbufs);
 	}
 	if (!sim->healed)
 		heal(sim);
@@ -898,9 +711,9 @@ bool sim_run(struct sim *sim, uint64_t seed)
 		counter_sum(sim->totals, net_counters_of(sim->stacks[i]), &net_counter_desc);
 		net_stack_destroy(sim->stacks[i]);
 		while (sim->links[i].frames_n > 0)
-			rte_pktmbuf_free(link_take(&sim->links[i]).m);
+			rte_pktmbuf_free(sim_link_take(&sim->links[i]).m);
 	}
 	if (rte_mempool_avail_count(sim_pool) != avail)
-		fail(sim, "%d mbufs leaked", (int)(avail - rte_mempool_avail_count(sim_pool)));
+		sim_fail(sim, "%d mbufs leaked", (int)(avail - rte_mempool_avail_count(sim_pool)));
 	return sim->failure[0] == 0;
 }

@@ -1,7 +1,8 @@
 /* Two network stacks, a bad link between them, and applications on both, under a virtual clock.
  *
  * Everything is drawn from one seed. sim_run() first runs under faults (loss, reordering,
- * duplication, corruption, queue limits, ECN marks, a link that goes down, a clock that leaps, mbuf
+ * duplication, corruption, queue limits, ECN marks, a link that goes down, a path whose MTU changes
+ * (with errors that say so, or none), a clock that leaps, mbuf
  * shortage, backlogs so small that SYN cookies come), then heals the link and demands that all
  * ends. After every event the state of each connection must make sense: numbers in their order, a
  * timer for whatever waits, counts that agree.
@@ -30,7 +31,7 @@ struct sim_frame {
 };
 
 /* One direction of the link: delay, jitter (which reorders), loss, duplication, corruption, queue
- * limit, ECN marks, times without link. */
+ * limit, MTU, ECN marks, times without link. */
 struct sim_link {
 	struct sim *sim;
 	int to; /* which stack hears it */
@@ -40,6 +41,8 @@ struct sim_link {
 	uint64_t byte_ns;                      /* serialisation; 0: none */
 	uint64_t busy_until_ns;
 	uint32_t queue_max;
+	uint32_t mtu;   /* larger packets do not pass ... */
+	double too_big; /* ... and so often the sender is told */
 	uint32_t frames_n;
 	struct sim_frame frames[SIM_LINK_MAX]; /* heap by due_ns, order */
 };
@@ -60,6 +63,8 @@ struct sim_end {
 	bool closes;       /* tcp_close() at the end instead of waiting for `closed` */
 	uint64_t abort_at; /* after so many bytes received; UINT64_MAX: never */
 	bool opened, shut, eof, gone, blocked;
+	bool edge_known; /* rcv_adv when last seen */
+	uint32_t edge;
 	int reason;
 };
 
@@ -78,10 +83,26 @@ struct sim {
 	uint32_t conns;
 	uint8_t family; /* enum net_family */
 	bool aborts, healed;
-	bool cookies;          /* a late ACK may make a connection that was there already */
-	double down_p, jump_p; /* in each step: the link goes down, the clock leaps */
+	bool cookies;                 /* a late ACK may make a connection that was there already */
+	double down_p, jump_p, mtu_p; /* in each step: the link goes down, the clock leaps, the
+					 path's MTU changes */
 	char failure[256];
 };
+
+/* Notes the first failure of a seed. */
+void sim_fail(struct sim *sim, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool sim_chance(struct sim *sim, double p);
+uint64_t sim_between(struct sim *sim, uint64_t lo, uint64_t hi);
+
+/* link.c */
+/* The device's end: owns `m`. */
+void sim_link_send(struct sim_link *l, struct rte_mbuf *m);
+/* The next frame that is due; there is one. */
+struct sim_frame sim_link_take(struct sim_link *l);
+/* As a router marks it, if it is ECN-capable: RFC 3168 s5. */
+void sim_frame_mark(struct rte_mbuf *m);
+/* NULL if there is no mbuf. */
+struct rte_mbuf *sim_frame_copy(struct sim *sim, const struct rte_mbuf *from);
 
 /* Pools; after rte_eal_init(). */
 bool sim_init(void);
