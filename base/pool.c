@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/bits.h"
 #include "base/poison.h"
@@ -37,6 +38,23 @@ size_t pool_mem_bytes(size_t object_bytes, uint32_t objects)
 	return align_up(bytes, BITS_CACHE_LINE);
 }
 
+/* Pools past a few huge pages live in such (where the kernel gives them on request): an object in
+ * use is seldom near the last one, and each small page would take a TLB entry of its own. */
+#define HUGE_BYTES     ((size_t)2 << 20)
+#define HUGE_BYTES_MIN (4 * HUGE_BYTES)
+
+static void *memory_take(size_t bytes)
+{
+	void *mem;
+
+	if (bytes < HUGE_BYTES_MIN || bytes > SIZE_MAX - HUGE_BYTES)
+		return aligned_alloc(BITS_CACHE_LINE, bytes);
+	mem = aligned_alloc(HUGE_BYTES, align_up(bytes, HUGE_BYTES));
+	if (mem != NULL)
+		(void)madvise(mem, bytes & ~(HUGE_BYTES - 1), MADV_HUGEPAGE);
+	return mem;
+}
+
 int pool_init(struct pool *p, size_t object_bytes, uint32_t objects, void *mem)
 {
 	size_t bytes = pool_mem_bytes(object_bytes, objects);
@@ -47,7 +65,7 @@ int pool_init(struct pool *p, size_t object_bytes, uint32_t objects, void *mem)
 	p->free = calloc(objects, sizeof(*p->free));
 	p->used_bits = calloc(((size_t)objects + 63) / 64, sizeof(*p->used_bits));
 	p->own_mem = mem == NULL;
-	p->mem = p->own_mem ? aligned_alloc(BITS_CACHE_LINE, bytes) : mem;
+	p->mem = p->own_mem ? memory_take(bytes) : mem;
 	p->stride = pool_stride(object_bytes);
 	p->stride_shift = (unsigned)__builtin_ctzll(p->stride);
 	p->stride_inverse = inverse_of_odd(p->stride >> p->stride_shift);

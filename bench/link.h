@@ -49,14 +49,18 @@ const struct link_events *link_tls_below(void);
 int link_tls_certificate(const char *dir) SPLIT_MUST_USE;
 void link_tls_remove(const char *dir);
 
+/* Addresses that follow each other make so many connections possible. */
+#define LINK_RING_MAX 120000u
+
 /* One end of a net_ring device: frames go to and come from the worker at the other end. */
 struct link_ring {
 	struct rte_ring *tx, *rx;
 	struct rte_mempool *pool;
-	const char *local, *remote; /* addresses */
+	const char *local, *remote; /* addresses; of several local ones the first */
 	uint16_t port;
 	uint32_t connections_max;
-	bool yields; /* somebody else has work on this core: give it away when idle */
+	uint32_t connections_n; /* wanted at once; 0: few */
+	bool yields;            /* somebody else has work on this core: give it away when idle */
 };
 int link_ring_create(const struct link_ring *params, const struct link_events *events,
 		     struct link_set **out) SPLIT_MUST_USE;

@@ -13,6 +13,7 @@
 #include "daemon/net/net.h"
 
 #define BURST 64
+#define EACH  15000u /* connections from one address: it has 16,384 ports */
 
 struct link {
 	struct ring_set *set;
@@ -27,6 +28,8 @@ struct ring_set {
 	struct net_stack *stack;
 	struct net_addr remote;
 	struct random random;
+	struct net_addr local[NET_ADDRESSES_MAX];
+	unsigned local_n, opened;
 };
 
 static uint16_t stack_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
@@ -97,7 +100,8 @@ static int ring_open(struct link_set *base, void *user, struct link **out)
 		return -SPLIT_E_BASE_NOMEM;
 	l->set = s;
 	l->user = user;
-	err = tcp_connect(s->stack, NULL, &s->remote, &events, l, &l->tcp);
+	err = tcp_connect(s->stack, &s->local[s->opened++ % s->local_n], &s->remote, &events, l,
+			  &l->tcp);
 	if (err != 0) {
 		free(l);
 		return err;
@@ -195,8 +199,15 @@ int link_ring_create(const struct link_ring *params, const struct link_events *l
 	if (err == 0)
 		err = net_addr_parse(params->remote, &s->remote);
 	s->remote.port = params->port;
-	cfg.addresses[0].prefix_len = 24;
-	cfg.addresses_n = 1;
+	for (unsigned i = 0; i < NET_ADDRESSES_MAX && (i == 0 || i * EACH < params->connections_n);
+	     i++) {
+		cfg.addresses[i] = cfg.addresses[0];
+		cfg.addresses[i].prefix_len = 24;
+		cfg.addresses[i].addr.bytes[3] =
+			(uint8_t)(cfg.addresses[0].addr.bytes[3] + (i == 0 ? 0 : i + 15));
+		s->local[i] = cfg.addresses[i].addr;
+		cfg.addresses_n = s->local_n = i + 1;
+	}
 	cfg.mtu = 1500;
 	cfg.flags = NET_PRIMARY | NET_RX_CSUM_TRUST;
 	cfg.pool = params->pool;

@@ -9,14 +9,15 @@
 #include "base/clock.h"
 #include "base/list.h"
 
-#define REQUEST_BYTES 64u
-#define BULK_BYTES    65536u
-#define OPENING_MAX   64u /* connections opened at once */
-#define CONNECT_NS    (20 * CLOCK_NS_PER_SEC)
-#define CLOSE_MIN_NS  (20 * CLOCK_NS_PER_MS)
-#define PATIENCE_NS   (10 * CLOCK_NS_PER_SEC)
-#define CLOSE_MAX_NS  CLOCK_NS_PER_SEC
-#define RR_MAX        8
+#define REQUEST_BYTES     64u
+#define BULK_BYTES        65536u
+#define OPENING_MAX       64u                     /* connections opened at once */
+#define CONNECT_NS        (20 * CLOCK_NS_PER_SEC) /* and a millisecond for each connection */
+#define CLOSE_MIN_NS      (20 * CLOCK_NS_PER_MS)
+#define PATIENCE_NS       (10 * CLOCK_NS_PER_SEC)
+#define CLOSE_MAX_NS      CLOCK_NS_PER_SEC
+#define RR_MAX            8
+#define SMALL_CONNECTIONS 8192u /* more need more packet buffers: small ones */
 
 enum job { JOB_RR, JOB_CONNECT, JOB_BULK };
 
@@ -151,16 +152,19 @@ static void turn(struct tcp_client *t, uint64_t wait_ns)
 }
 
 static int client_open(struct tcp_client *t, struct tcp_place *place,
-		       const struct tcp_server *server, enum job job, unsigned connections)
+		       const struct tcp_server *server, const char *address, enum job job,
+		       unsigned connections)
 {
 	uint16_t port = job == JOB_BULK ? TCP_PORT_DISCARD : TCP_PORT_ECHO;
 	const struct link_ring ring = {.tx = place->to_server,
 				       .rx = place->to_client,
-				       .pool = place->pool,
+				       .pool = connections > SMALL_CONNECTIONS ? place->small
+									       : place->pool,
 				       .local = TCP_RING_PEER,
 				       .remote = TCP_OUR_ADDRESS,
 				       .port = port,
-				       .connections_max = place->connections_max};
+				       .connections_max = place->connections_max,
+				       .connections_n = connections};
 	int err;
 
 	memset(t, 0, sizeof(*t));
@@ -174,7 +178,7 @@ static int client_open(struct tcp_client *t, struct tcp_place *place,
 	else if (server->on_ring)
 		err = link_ring_create(&ring, &events, &t->set);
 	else
-		err = link_socket_create(server->address, port, &events, &t->set);
+		err = link_socket_create(address, port, &events, &t->set);
 	for (unsigned i = 0; t->conns != NULL && i < connections; i++) {
 		t->conns[i].client = t;
 		t->conns[i].serial = (uint64_t)i << 32;
@@ -207,7 +211,7 @@ static void client_close(struct tcp_client *t, const struct tcp_server *server)
 
 static int client_connect(struct tcp_client *t)
 {
-	uint64_t end_ns = clock_ns() + CONNECT_NS;
+	uint64_t end_ns = clock_ns() + CONNECT_NS + t->conns_n * CLOCK_NS_PER_MS;
 	unsigned opened = 0;
 
 	t->now_ns = clock_ns();
@@ -235,10 +239,12 @@ static int client_connect(struct tcp_client *t)
 struct stretch {
 	uint64_t done;
 	double seconds;
-	double server_ns;  /* busy time of the server's core less empty polls */
-	double system_ns;  /* the same and the client's core */
-	double thread_ns;  /* CPU of the server's thread less empty polls */
-	uint64_t segments; /* full ones in, by their bytes, and those sent */
+	double server_ns;            /* busy time of the server's core less empty polls */
+	double system_ns;            /* the same and the client's core */
+	double thread_ns;            /* CPU of the server's thread less empty polls */
+	uint64_t segments;           /* full ones in, by their bytes, and those sent */
+	uint64_t segments_all;       /* in and out, as the stack counted them; 0: not known */
+	double stages[TCP_STAGES_N]; /* cycles */
 	uint64_t discarded;
 };
 
@@ -291,6 +297,10 @@ static int stretch_run(struct tcp_client *t, struct tcp_server *server, double s
 			    a.segments_out,
 		.discarded = b.discarded - a.discarded,
 	};
+	if (b.segments_in != 0)
+		out->segments_all = b.segments_in - a.segments_in + b.segments_out - a.segments_out;
+	for (unsigned i = 0; i < TCP_STAGES_N; i++)
+		out->stages[i] = (double)(b.cycles[i] - a.cycles[i]);
 	if (out->server_ns < 0)
 		out->server_ns = 0; /* a tick's worth */
 	if (out->thread_ns < 0)
@@ -304,17 +314,19 @@ static int stretch_run(struct tcp_client *t, struct tcp_server *server, double s
 	return 0;
 }
 
-static int measure(struct tcp_place *place, struct tcp_server *server, enum job job,
-		   unsigned connections, double seconds, struct stretch *out)
+static int measure(struct tcp_place *place, struct tcp_server *server, const char *address,
+		   enum job job, unsigned connections, double seconds, struct stretch *out)
 {
 	struct tcp_client t;
-	int err = client_open(&t, place, server, job, connections);
+	int err = client_open(&t, place, server, address, job, connections);
 
 	if (err != 0)
 		return err;
 	err = server->ops->start(server);
 	if (err == 0 && job != JOB_CONNECT)
 		err = client_connect(&t);
+	if (err != 0)
+		server->ops->complain(server);
 	t.running = true;
 	for (unsigned i = 0; i < t.conns_n && job != JOB_CONNECT; i++)
 		request_next(&t.conns[i]);
@@ -330,6 +342,7 @@ static int measure(struct tcp_place *place, struct tcp_server *server, enum job 
 /* All of one server, one run. */
 struct system_run {
 	struct stretch rr[RR_MAX], connect, bulk;
+	struct stretch plain; /* bulk without offloads on the way; zero: not measured */
 };
 
 struct tcp_options {
@@ -344,6 +357,12 @@ struct tcp_system {
 	struct system_run *runs; /* perf->runs */
 };
 
+/* Kernel clients have only so many ports. */
+static bool row_wanted(const struct tcp_server *server, uint64_t connections)
+{
+	return server->on_ring || connections <= TCP_SOCKETS_MAX;
+}
+
 static int system_run(const struct tcp_options *o, struct tcp_place *place,
 		      struct tcp_system *system, unsigned run)
 {
@@ -353,17 +372,24 @@ static int system_run(const struct tcp_options *o, struct tcp_place *place,
 	int err = 0;
 
 	for (unsigned i = 0; i < o->connections_n && err == 0; i++) {
-		err = measure(place, system->server, JOB_RR, (unsigned)o->connections[i], seconds,
-			      &r->rr[i]);
+		if (!row_wanted(system->server, o->connections[i]))
+			continue;
+		err = measure(place, system->server, system->server->address, JOB_RR,
+			      (unsigned)o->connections[i], seconds, &r->rr[i]);
 		if (err == 0)
 			perf_progress("run %u %-8s %6llu connections: %9.0f requests/s", run + 1,
 				      system->server->name, (unsigned long long)o->connections[i],
 				      (double)r->rr[i].done / r->rr[i].seconds);
 	}
 	if (err == 0)
-		err = measure(place, system->server, JOB_CONNECT, 16, seconds, &r->connect);
+		err = measure(place, system->server, system->server->address, JOB_CONNECT, 16,
+			      seconds, &r->connect);
 	if (err == 0)
-		err = measure(place, system->server, JOB_BULK, 1, seconds, &r->bulk);
+		err = measure(place, system->server, system->server->address, JOB_BULK, 1, seconds,
+			      &r->bulk);
+	if (err == 0 && system->server->plain != NULL)
+		err = measure(place, system->server, system->server->plain, JOB_BULK, 1, seconds,
+			      &r->plain);
 	if (err == 0)
 		perf_progress("run %u %-8s %9.0f connects/s, %6.1f MB/s", run + 1,
 			      system->server->name, (double)r->connect.done / r->connect.seconds,
@@ -379,11 +405,21 @@ static double per(double what, uint64_t n)
 }
 
 /* Median over runs of one figure of the stretch at `offset` in struct system_run. */
-enum figure { F_RATE, F_CYCLES, F_CPU, F_SYSTEM, F_THREAD, F_SEGMENT, F_BYTES };
+enum figure {
+	F_RATE,
+	F_CYCLES,
+	F_CPU,
+	F_SYSTEM,
+	F_THREAD,
+	F_SEGMENT,
+	F_BYTES,
+	F_STAGES,    /* cycles of a segment, all stages */
+	F_STAGE_ONE, /* and one's: F_STAGE_ONE + enum tcp_stage */
+};
 
-static double figure(const struct stretch *s, enum figure f)
+static double figure(const struct stretch *s, unsigned f)
 {
-	double hz = (double)clock_cycles_hz() / 1e9;
+	double hz = (double)clock_cycles_hz() / 1e9, sum = 0;
 
 	switch (f) {
 	case F_RATE:
@@ -399,13 +435,18 @@ static double figure(const struct stretch *s, enum figure f)
 	case F_SEGMENT:
 		return per(s->server_ns, s->segments) * hz;
 	case F_BYTES:
-		break;
+		return (double)s->discarded / s->seconds;
+	case F_STAGES:
+		for (unsigned i = 0; i < TCP_STAGES_N; i++)
+			sum += s->stages[i];
+		return per(sum, s->segments_all);
+	default:
+		return per(s->stages[f - F_STAGE_ONE], s->segments_all);
 	}
-	return (double)s->discarded / s->seconds;
 }
 
 static double median_of(const struct tcp_options *o, const struct tcp_system *system, size_t offset,
-			enum figure f)
+			unsigned f)
 {
 	double values[101];
 
@@ -422,6 +463,54 @@ static json_t *number_or_null(double value)
 	return value >= 0 ? json_real(value) : json_null();
 }
 
+static const char *const stage_names[] = {
+#define X(name, text) #name,
+	TCP_STAGES(X)
+#undef X
+};
+
+/* Cycles of a segment, in or out, by stage; into `out`. Nothing where they are not counted. */
+static void stages_report(const struct tcp_options *o, const struct tcp_system *system,
+			  size_t offset, json_t *out)
+{
+	json_t *stages;
+
+	if (median_of(o, system, offset, F_STAGES) == 0)
+		return;
+	stages = json_object();
+	for (unsigned i = 0; i < TCP_STAGES_N; i++)
+		json_object_set_new(stages, stage_names[i],
+				    json_real(median_of(o, system, offset, F_STAGE_ONE + i)));
+	json_object_set_new(out, "stages", stages);
+	perf_say(o->perf, "%12s", "");
+	for (unsigned i = 0; i < TCP_STAGES_N; i++)
+		perf_say(o->perf, " %s %.0f", stage_names[i],
+			 median_of(o, system, offset, F_STAGE_ONE + i));
+	perf_say(o->perf, " cycles a segment\n");
+}
+
+static void rr_report(const struct tcp_options *o, const struct tcp_system *system, unsigned i,
+		      json_t *rr)
+{
+	size_t at = offsetof(struct system_run, rr) + i * sizeof(struct stretch);
+	double rate = median_of(o, system, at, F_RATE), cpu = median_of(o, system, at, F_CPU);
+	double cycles = median_of(o, system, at, F_CYCLES);
+	double thread = median_of(o, system, at, F_THREAD);
+	json_t *row = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f}", "connections",
+				(json_int_t)o->connections[i], "requests_per_s", rate,
+				"cycles_per_request", cycles, "cpu_ns_per_request", cpu,
+				"thread_cycles_per_request", thread, "system_cpu_ns_per_request",
+				median_of(o, system, at, F_SYSTEM));
+
+	perf_say(o->perf, "%12llu %12.0f %14.0f %14.0f %16.0f\n",
+		 (unsigned long long)o->connections[i], rate, cpu, cycles, thread);
+	if (median_of(o, system, at, F_STAGES) > 0)
+		json_object_set_new(row, "cycles_per_segment",
+				    json_real(median_of(o, system, at, F_STAGES)));
+	stages_report(o, system, at, row);
+	json_array_append_new(rr, row);
+}
+
 static void system_report(const struct tcp_options *o, const struct tcp_system *system, json_t *out)
 {
 	json_t *rr = json_array();
@@ -431,31 +520,27 @@ static void system_report(const struct tcp_options *o, const struct tcp_system *
 	perf_say(o->perf, "\n%s\n%12s %12s %14s %14s %16s\n", system->server->name, "connections",
 		 "requests/s", "CPU ns/req", "cycles/req", "thread cycles/req");
 	for (unsigned i = 0; i < o->connections_n; i++) {
-		size_t at = offsetof(struct system_run, rr) + i * sizeof(struct stretch);
-		double rate = median_of(o, system, at, F_RATE);
-		double cpu = median_of(o, system, at, F_CPU);
-		double cycles = median_of(o, system, at, F_CYCLES);
-		double thread = median_of(o, system, at, F_THREAD);
-
-		json_array_append_new(rr, json_pack("{s:I, s:f, s:f, s:f, s:f, s:f}", "connections",
-						    (json_int_t)o->connections[i], "requests_per_s",
-						    rate, "cycles_per_request", cycles,
-						    "cpu_ns_per_request", cpu,
-						    "thread_cycles_per_request", thread,
-						    "system_cpu_ns_per_request",
-						    median_of(o, system, at, F_SYSTEM)));
-		perf_say(o->perf, "%12llu %12.0f %14.0f %14.0f %16.0f\n",
-			 (unsigned long long)o->connections[i], rate, cpu, cycles, thread);
+		if (row_wanted(system->server, o->connections[i]))
+			rr_report(o, system, i, rr);
 	}
 	json_object_set_new(out, "rr", rr);
 	json_object_set_new(out, "cycles_per_segment",
 			    json_real(median_of(o, system, bulk, F_SEGMENT)));
 	json_object_set_new(out, "bulk_bytes_per_s",
 			    json_real(median_of(o, system, bulk, F_BYTES)));
+	stages_report(o, system, bulk, out);
+	if (system->server->plain != NULL)
+		json_object_set_new(
+			out, "bulk_plain_bytes_per_s",
+			json_real(
+				median_of(o, system, offsetof(struct system_run, plain), F_BYTES)));
 	json_object_set_new(out, "connects_per_s",
 			    json_real(median_of(o, system, connect, F_RATE)));
 	json_object_set_new(out, "bytes_per_idle_connection",
 			    number_or_null(system->server->idle_bytes));
+	if (system->server->plain != NULL)
+		perf_say(o->perf, "%12.1f MB/s without offloads\n",
+			 median_of(o, system, offsetof(struct system_run, plain), F_BYTES) / 1e6);
 	perf_say(o->perf,
 		 "%12.0f connects/s %12.1f MB/s %10.0f cycles/segment %8.0f bytes/idle "
 		 "connection\n",
@@ -471,14 +556,14 @@ static int options_take(struct perf_options *perf, struct tcp_options *o)
 	int n;
 
 	*o = (struct tcp_options){.perf = perf, .device = port != NULL ? port : "af_xdp"};
-	n = perf_list("--connections", list != NULL ? list : "1,10,64,1000,10000", o->connections,
+	n = perf_list("--connections", list != NULL ? list : "1,10,64,1000,100000", o->connections,
 		      RR_MAX);
 	if (n < 0)
 		return n;
 	o->connections_n = (unsigned)n;
 	for (int i = 0; i < n; i++) {
-		if (o->connections[i] < 1 || o->connections[i] > 50000) {
-			perf_warn("--connections: from 1 to 50000 each");
+		if (o->connections[i] < 1 || o->connections[i] > LINK_RING_MAX) {
+			perf_warn("--connections: from 1 to %u each", LINK_RING_MAX);
 			return -SPLIT_E_BASE_INVALID;
 		}
 	}
@@ -581,7 +666,8 @@ static int tcp_run(const struct perf_options *options, json_t *out)
 const struct perf_mode perf_mode_tcp = {
 	.name = "tcp",
 	.purpose = "our TCP beside the kernel's: requests, connects, bulk, memory of a connection",
-	.usage = "  --connections LIST  request-response at so many; default 1,10,64,1000,10000\n"
+	.usage = "  --connections LIST  request-response at so many; default 1,10,64,1000,100000;\n"
+		 "                      more than 50000 on the ring only\n"
 		 "  --port P            af_xdp (default), af_packet, or ring (no device, no kernel "
 		 "peer)\n",
 	.run = tcp_run,

@@ -28,6 +28,10 @@ struct port_set;
 #define TCP_OUR_ADDRESS    "198.18.0.2" /* on a port, and on the ring */
 #define TCP_RING_PEER      "198.18.0.1"
 #define TCP_KERNEL_ADDRESS "198.18.1.2"
+#define TCP_PLAIN_ADDRESS  "198.18.2.2" /* the kernel's, over a veth without offloads */
+
+/* Connections that one client of the kernel's may have; more only on the ring. */
+#define TCP_SOCKETS_MAX 50000u
 
 struct tcp_place {
 	char server_ns[48], client_ns[48];
@@ -40,6 +44,7 @@ struct tcp_place {
 	struct port_set *ports; /* 0: the ring; 1: the device */
 	struct rte_ring *to_server, *to_client;
 	struct rte_mempool *pool; /* of the client on the ring */
+	struct rte_mempool *small; /* the same where connections are many: short packets only */
 	bool eal;
 };
 
@@ -54,15 +59,33 @@ void tcp_place_close(struct tcp_place *place);
 
 /* ---- servers -------------------------------------------------------------------------------- */
 
+/* Where our server's cycles go, in turns that found work. */
+#define TCP_STAGES(X)                                                                              \
+	X(port_in, "the device: frames in")                                                        \
+	X(net_in, "Ethernet, IP, TCP: segments in")                                                \
+	X(app, "the echo itself: tcp_consumed(), tcp_send()")                                      \
+	X(timers, "what is due")                                                                   \
+	X(net_out, "segments out")                                                                 \
+	X(port_out, "the device: frames out")
+
+enum tcp_stage {
+#define X(name, text) TCP_STAGE_##name,
+	TCP_STAGES(X)
+#undef X
+		TCP_STAGES_N
+};
+
 /* Cumulative; subtract two. */
 struct tcp_sample {
 	uint64_t ns;
-	uint64_t core_busy_ns;   /* of the server's core, softirq included */
-	uint64_t client_busy_ns; /* of the client's core */
-	uint64_t idle_poll_ns;   /* of core_busy_ns; 0 for the kernel's server */
-	uint64_t thread_cpu_ns;  /* of the server's thread or process */
-	uint64_t segments_out;   /* TCP segments sent */
-	uint64_t discarded;      /* bytes that came to TCP_PORT_DISCARD */
+	uint64_t core_busy_ns;         /* of the server's core, softirq included */
+	uint64_t client_busy_ns;       /* of the client's core */
+	uint64_t idle_poll_ns;         /* of core_busy_ns; 0 for the kernel's server */
+	uint64_t thread_cpu_ns;        /* of the server's thread or process */
+	uint64_t segments_in;          /* TCP segments received; 0 for the kernel's server */
+	uint64_t segments_out;         /* TCP segments sent */
+	uint64_t cycles[TCP_STAGES_N]; /* 0 for the kernel's server */
+	uint64_t discarded;            /* bytes that came to TCP_PORT_DISCARD */
 };
 
 struct tcp_server;
@@ -73,6 +96,8 @@ struct tcp_server_ops {
 	void (*sample)(struct tcp_server *server, struct tcp_sample *out);
 	/* Connections it still knows; a client waits for 0 before the next comes. */
 	unsigned (*connections)(const struct tcp_server *server);
+	/* What went wrong, as far as it counts it; to standard error. */
+	void (*complain)(const struct tcp_server *server);
 	void (*destroy)(struct tcp_server *server);
 };
 
@@ -80,6 +105,7 @@ struct tcp_server {
 	const struct tcp_server_ops *ops;
 	const char *name;
 	const char *address; /* where clients find it */
+	const char *plain;   /* the same without offloads on the way; NULL: there is no other way */
 	bool on_ring;        /* clients are on the ring's other end */
 	/* Bytes that a connection costs which does nothing; negative: not known. */
 	double idle_bytes;

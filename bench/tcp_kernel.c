@@ -185,6 +185,11 @@ static unsigned kernel_connections(const struct tcp_server *base)
 	return 0; /* a reset ends them at once */
 }
 
+static void kernel_complain(const struct tcp_server *base)
+{
+	(void)base;
+}
+
 static void kernel_destroy(struct tcp_server *base)
 {
 	struct kernel_server *s = (struct kernel_server *)(void *)base;
@@ -201,6 +206,7 @@ static const struct tcp_server_ops ops = {
 	.stop = kernel_stop,
 	.sample = kernel_sample,
 	.connections = kernel_connections,
+	.complain = kernel_complain,
 	.destroy = kernel_destroy,
 };
 
@@ -259,6 +265,7 @@ int tcp_kernel_server(struct tcp_place *place, struct tcp_server **out)
 	s->base = (struct tcp_server){.ops = &ops,
 				      .name = "kernel",
 				      .address = TCP_KERNEL_ADDRESS,
+				      .plain = TCP_PLAIN_ADDRESS,
 				      .idle_bytes = idle_bytes()};
 	s->place = place;
 	s->page = mmap(NULL, sizeof(*s->page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,

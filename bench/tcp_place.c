@@ -20,6 +20,10 @@
 #define MBUFS      32767u
 #define MBUF_BYTES (2048 + RTE_PKTMBUF_HEADROOM)
 
+/* A request is held until its answer acknowledges it, the answer until the next request does. */
+#define SMALL_MBUFS(connections) (3 * (connections))
+#define SMALL_BYTES              (448 + RTE_PKTMBUF_HEADROOM)
+
 /* ---- namespaces ----------------------------------------------------------------------------- */
 
 /* By nsenter, since ip's own -n and netns exec want a mount point at /, which a chroot has not; but
@@ -51,8 +55,8 @@ static int veth(const struct tcp_place *p, unsigned n, const char *server, bool 
 			"done",
 			s, n, c, n,
 			offloads ? ""
-				 : "nsenter --net=/run/netns/$1 ethtool -K $2 tx off >/dev/null "
-				   "2>&1;");
+				 : "nsenter --net=/run/netns/$1 ethtool -K $2 tx off tso off gso "
+				   "off gro off >/dev/null 2>&1;");
 	if (err == 0)
 		err = shell("nsenter --net=/run/netns/%s ip addr add 198.18.%u.1/24 dev cl%u", c, n,
 			    n);
@@ -65,8 +69,9 @@ static int veth(const struct tcp_place *p, unsigned n, const char *server, bool 
  * other; what arrives for the client, by the client's. Without this the sender's core does it. */
 static void steer(const struct tcp_place *p)
 {
-	if (shell("ip netns exec %s sh -c 'echo %x >/sys/class/net/sd1/queues/rx-0/rps_cpus' &&"
-		  " ip netns exec %s sh -c 'for i in 0 1; do"
+	if (shell("ip netns exec %s sh -c 'for i in 1 2; do"
+		  " echo %x >/sys/class/net/sd$i/queues/rx-0/rps_cpus; done' &&"
+		  " ip netns exec %s sh -c 'for i in 0 1 2; do"
 		  " echo %x >/sys/class/net/cl$i/queues/rx-0/rps_cpus; done'",
 		  p->server_ns, 1u << (p->core_server & 31), p->client_ns,
 		  1u << (p->core_client & 31)) != 0)
@@ -97,6 +102,8 @@ static int namespaces_make(struct tcp_place *p)
 		err = veth(p, 0, NULL, false);
 	if (err == 0)
 		err = veth(p, 1, TCP_KERNEL_ADDRESS, true);
+	if (err == 0)
+		err = veth(p, 2, TCP_PLAIN_ADDRESS, false);
 	if (err != 0) {
 		perf_warn("cannot make network namespaces with veth pairs (needs root)");
 		return err;
@@ -137,19 +144,20 @@ static int config_make(struct tcp_place *p)
 			       p->device, MBUFS);
 	}
 	n = snprintf(text, sizeof(text),
-		     "{\"eal\": {\"main_core\": %u, \"memory\": \"512MiB\", \"hugepages\": true,"
+		     "{\"eal\": {\"main_core\": %u, \"memory\": \"%uMiB\", \"hugepages\": true,"
 		     "  \"hugepages_fallback\": true, \"file_prefix\": \"split-perf-%d\","
 		     "  \"devices\": [\"net_ring0\"%s]},"
 		     "\"workers\": [{\"core\": %u}],"
 		     "\"ports\": [{\"name\": \"ring\", \"device\": \"net_ring0\","
 		     "  \"mtu\": 1500, \"mbufs\": %u, \"checksum\": \"unverified\","
-		     "  \"addresses\": [\"198.18.2.2/24\"]}%s],"
+		     "  \"addresses\": [\"198.18.3.2/24\"]}%s],"
 		     "\"listeners\": [{\"name\": \"main\", \"address\": \"0.0.0.0\","
 		     "  \"port\": 7, \"services\": [\"*\"]}],"
 		     "\"hosts\": [{\"name\": \"none\", \"uids\": [0]}],"
 		     "\"services\": [{\"name\": \"none.None\", \"hosts\": [\"none\"]}],"
 		     "\"log\": {\"level\": \"warn\"}, \"telemetry\": {\"enabled\": false}}",
-		     p->core_client, (int)getpid(), device, p->core_server, MBUFS, port);
+		     p->core_client, 512 + SMALL_MBUFS(p->connections_max / 2) / 2048 * 2,
+		     (int)getpid(), device, p->core_server, MBUFS, port);
 	if (n < 0 || (size_t)n >= sizeof(text))
 		return -SPLIT_E_BASE_INTERNAL;
 	config_report_init(&rep);
@@ -183,7 +191,10 @@ static int dpdk_start(struct tcp_place *p)
 		p->to_client = rte_ring_create("to_client", FRAMES, SOCKET_ID_ANY, single);
 		p->pool =
 			rte_pktmbuf_pool_create("client", MBUFS, 256, 0, MBUF_BYTES, SOCKET_ID_ANY);
+		p->small = rte_pktmbuf_pool_create("small", SMALL_MBUFS(p->connections_max / 2),
+						   256, 0, SMALL_BYTES, SOCKET_ID_ANY);
 		if (p->to_server == NULL || p->to_client == NULL || p->pool == NULL ||
+		    p->small == NULL ||
 		    rte_eth_from_rings("perf", &p->to_server, 1, &p->to_client, 1, 0) < 0)
 			err = -SPLIT_E_BASE_NOMEM;
 	}
@@ -216,7 +227,7 @@ int tcp_place_open(struct tcp_place *p)
 	int err = 0;
 
 	p->home_fd = p->server_fd = p->client_fd = -1;
-	descriptors_raise(p->connections_max / 2 + 256);
+	descriptors_raise(RTE_MIN(p->connections_max, 2 * TCP_SOCKETS_MAX) / 2 + 256);
 	if (p->device != NULL)
 		err = namespaces_make(p);
 	if (err != 0)
@@ -243,6 +254,7 @@ void tcp_place_close(struct tcp_place *p)
 		port_set_destroy(p->ports);
 	}
 	rte_mempool_free(p->pool);
+	rte_mempool_free(p->small);
 	if (p->eal)
 		port_eal_stop();
 	config_free(p->config);

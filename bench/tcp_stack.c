@@ -29,9 +29,13 @@ struct stack_server {
 	atomic_bool clock_known, stop, running;
 	_Atomic uint64_t idle_poll_ns, discarded;
 	atomic_uint connections;
+	uint64_t app, tx; /* cycles of this turn, inside of others */
+	_Atomic uint64_t cycles[TCP_STAGES_N];
 };
 
 /* ---- services ------------------------------------------------------------------------------- */
+
+static struct stack_server *running; /* one at a time */
 
 static int on_accept_echo(void *ctx, struct tcp_conn *conn, void **conn_ctx_out)
 {
@@ -44,10 +48,12 @@ static void on_echo(void *ctx, struct rte_mbuf *chain)
 {
 	struct tcp_conn *conn = ctx;
 	uint32_t bytes = chain->pkt_len;
+	uint64_t begin = clock_cycles();
 
 	tcp_consumed(conn, bytes);
 	if (tcp_send(conn, chain) != 0)
 		rte_pktmbuf_free(chain); /* the client notices that its answer is short */
+	running->app += clock_cycles() - begin;
 }
 
 static int on_accept_discard(void *ctx, struct tcp_conn *conn, void **conn_ctx_out)
@@ -57,13 +63,11 @@ static int on_accept_discard(void *ctx, struct tcp_conn *conn, void **conn_ctx_o
 	return 0;
 }
 
-static struct stack_server *discard_owner; /* one runs at a time */
-
 static void on_discard(void *ctx, struct rte_mbuf *chain)
 {
 	struct tcp_conn *conn = ctx;
 	uint32_t bytes = chain->pkt_len;
-	_Atomic uint64_t *total = &discard_owner->discarded;
+	_Atomic uint64_t *total = &running->discarded;
 
 	atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + bytes,
 			      memory_order_relaxed);
@@ -108,6 +112,7 @@ static const struct tcp_events discard_events = {
 static uint16_t stack_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 {
 	struct stack_server *s = ctx;
+	uint64_t begin = clock_cycles();
 	uint16_t sent = 0;
 
 	while (sent < n) {
@@ -118,12 +123,51 @@ static uint16_t stack_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 		if (took < burst)
 			break;
 	}
+	s->tx += clock_cycles() - begin;
 	return sent;
 }
 
 static uint64_t stack_random(void *ctx)
 {
 	return random_next(&((struct stack_server *)ctx)->random);
+}
+
+static void stage_add(struct stack_server *s, enum tcp_stage stage, uint64_t cycles)
+{
+	_Atomic uint64_t *at = &s->cycles[stage];
+
+	atomic_store_explicit(at, atomic_load_explicit(at, memory_order_relaxed) + cycles,
+			      memory_order_relaxed);
+}
+
+/* One turn at `now`; whether it found work. */
+static bool turn(struct stack_server *s, uint64_t now)
+{
+	struct rte_mbuf *pkts[BURST];
+	uint64_t begin = clock_cycles(), in, timers, out, end, tx_in, tx_timers;
+	uint16_t n = port_rx_burst(s->queue, pkts, BURST);
+	bool busy;
+
+	s->app = s->tx = 0;
+	in = clock_cycles();
+	if (n != 0)
+		net_rx(s->stack, pkts, n, now);
+	timers = clock_cycles();
+	tx_in = s->tx;
+	busy = net_timers_run(s->stack, now) != 0 || n != 0;
+	out = clock_cycles();
+	tx_timers = s->tx;
+	net_flush(s->stack, now);
+	end = clock_cycles();
+	if (!busy)
+		return false;
+	stage_add(s, TCP_STAGE_port_in, in - begin);
+	stage_add(s, TCP_STAGE_net_in, timers - in - s->app - tx_in);
+	stage_add(s, TCP_STAGE_app, s->app);
+	stage_add(s, TCP_STAGE_timers, out - timers - (tx_timers - tx_in));
+	stage_add(s, TCP_STAGE_net_out, end - out - (s->tx - tx_timers));
+	stage_add(s, TCP_STAGE_port_out, s->tx);
+	return true;
 }
 
 static int serve(void *arg)
@@ -135,20 +179,14 @@ static int serve(void *arg)
 	if (pthread_getcpuclockid(pthread_self(), &s->clock) == 0)
 		atomic_store(&s->clock_known, true);
 	while (!atomic_load_explicit(&s->stop, memory_order_relaxed)) {
-		struct rte_mbuf *pkts[BURST];
 		uint64_t last = now;
-		uint16_t n;
 
 		now = clock_ns();
 		if (!busy && now - last <= TURN_EMPTY_MAX_NS) {
 			idle += now - last;
 			atomic_store_explicit(&s->idle_poll_ns, idle, memory_order_relaxed);
 		}
-		n = port_rx_burst(s->queue, pkts, BURST);
-		if (n != 0)
-			net_rx(s->stack, pkts, n, now);
-		busy = net_timers_run(s->stack, now) != 0 || n != 0;
-		net_flush(s->stack, now);
+		busy = turn(s, now);
 		if ((++turns & 0xff) == 0)
 			atomic_store_explicit(&s->connections, net_gauges_of(s->stack).connections,
 					      memory_order_relaxed);
@@ -160,7 +198,7 @@ static int stack_start(struct tcp_server *base)
 {
 	struct stack_server *s = (struct stack_server *)(void *)base;
 
-	discard_owner = s;
+	running = s;
 	atomic_store(&s->stop, false);
 	atomic_store(&s->clock_known, false);
 	atomic_store(&s->idle_poll_ns, 0);
@@ -192,9 +230,12 @@ static void stack_sample(struct tcp_server *base, struct tcp_sample *out)
 		.core_busy_ns = core_busy_ns(s->place->core_server),
 		.client_busy_ns = core_busy_ns(s->place->core_client),
 		.idle_poll_ns = atomic_load(&s->idle_poll_ns),
+		.segments_in = counter_get(&c->rx_tcp_segments),
 		.segments_out = counter_get(&c->tx_tcp_segments),
 		.discarded = atomic_load(&s->discarded),
 	};
+	for (unsigned i = 0; i < TCP_STAGES_N; i++)
+		out->cycles[i] = atomic_load_explicit(&s->cycles[i], memory_order_relaxed);
 	if (atomic_load(&s->clock_known) && clock_gettime(s->clock, &ts) == 0)
 		out->thread_cpu_ns = (uint64_t)ts.tv_sec * CLOCK_NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
@@ -202,6 +243,19 @@ static void stack_sample(struct tcp_server *base, struct tcp_sample *out)
 static unsigned stack_connections(const struct tcp_server *base)
 {
 	return atomic_load(&((const struct stack_server *)(const void *)base)->connections);
+}
+
+static void stack_complain(const struct tcp_server *base)
+{
+	const struct stack_server *s = (const struct stack_server *)(const void *)base;
+	const uint64_t *counters = (const uint64_t *)(const void *)net_counters_of(s->stack);
+
+	for (size_t i = 0; i < net_counter_desc.count; i++) {
+		if (counter_get(&counters[i]) != 0)
+			perf_warn("%s: %14llu %s", base->name,
+				  (unsigned long long)counter_get(&counters[i]),
+				  net_counter_desc.names[i].help);
+	}
 }
 
 static void stack_destroy(struct tcp_server *base)
@@ -219,6 +273,7 @@ static const struct tcp_server_ops ops = {
 	.stop = stack_stop,
 	.sample = stack_sample,
 	.connections = stack_connections,
+	.complain = stack_complain,
 	.destroy = stack_destroy,
 };
 
@@ -235,7 +290,8 @@ static size_t heap_used(void)
  * idle connection holds no mbuf. */
 static double idle_bytes(const struct net_config *config, const struct net_ops *net_ops)
 {
-	const uint32_t sizes[] = {1024, 17408};
+	/* Past the packet buffers, whose number bounds what is lent to connections at work. */
+	const uint32_t sizes[] = {65536, 131072};
 	size_t used[2] = {0, 0};
 
 	for (unsigned i = 0; i < 2; i++) {
@@ -244,6 +300,7 @@ static double idle_bytes(const struct net_config *config, const struct net_ops *
 		size_t before = heap_used();
 
 		c.tcp.connections_max = sizes[i];
+		c.tcp.backlog_max = 1;
 		if (net_stack_create(&c, net_ops, clock_ns(), &stack) != 0)
 			return -1;
 		used[i] = heap_used() - before;

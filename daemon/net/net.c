@@ -118,6 +118,7 @@ int net_stack_create(const struct net_config *config, const struct net_ops *ops,
 	s->config = *config;
 	s->ops = *ops;
 	s->pool = config->pool;
+	s->rx_bucket = UINT32_MAX;
 	wheel_init(&s->wheel, now_ns);
 	net_set_now(s, now_ns);
 	s->hash_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
@@ -234,14 +235,72 @@ drop:
 	rte_pktmbuf_free(m);
 }
 
+/* With many connections nothing of the next one is in the caches: frames are looked at ahead, in
+ * groups, so that the memory's answers to all of a group overlap. The looks are guesses: what is
+ * found out by them is the bucket of a flow, which whoever handles the frame compares with. */
+#define AHEAD 16u
+
+/* The bucket of what looks like plain TCP over IPv4 or IPv6 without options; UINT32_MAX else. */
+static uint32_t bucket_guess(const struct net_stack *s, const struct rte_mbuf *m)
+{
+	const struct eth_header *eth = rte_pktmbuf_mtod(m, const struct eth_header *);
+	const uint8_t *p = (const uint8_t *)(eth + 1);
+	struct flow_key key = {0};
+	size_t each = 4, header = sizeof(struct ip4_header);
+	const uint8_t *src = p + 12;
+
+	if (m->data_len < sizeof(*eth) + sizeof(struct ip4_header) + sizeof(struct tcp_header))
+		return UINT32_MAX;
+	if (be16_get(eth->type) == ETH_TYPE_IPV4 && p[0] == IP4_VERSION_IHL &&
+	    p[9] == IP_PROTO_TCP && (be16_load(p + 6) & IP4_MORE_OR_OFFSET) == 0) {
+		key.local.family = NET_FAMILY_IPV4;
+	} else if (be16_get(eth->type) == ETH_TYPE_IPV6 && p[6] == IP_PROTO_TCP &&
+		   m->data_len >= sizeof(*eth) + sizeof(struct ip6_header) + 4) {
+		key.local.family = NET_FAMILY_IPV6;
+		each = 16;
+		header = sizeof(struct ip6_header);
+		src = p + 8;
+	} else {
+		return UINT32_MAX;
+	}
+	memcpy(key.remote.bytes, src, each);
+	memcpy(key.local.bytes, src + each, each);
+	key.remote.port = be16_load(p + header);
+	key.local.port = be16_load(p + header + 2);
+	return tcp_table_bucket(s, &key);
+}
+
+static void look_ahead(struct net_stack *s, struct rte_mbuf **pkts, uint16_t n, uint32_t *buckets)
+{
+	for (uint16_t i = 0; i < n; i++)
+		rte_prefetch0(rte_pktmbuf_mtod(pkts[i], void *));
+	for (uint16_t i = 0; i < n; i++) {
+		buckets[i] = bucket_guess(s, pkts[i]);
+		if (buckets[i] != UINT32_MAX)
+			rte_prefetch0(&s->conns[buckets[i]]);
+	}
+	for (uint16_t i = 0; i < n; i++) {
+		const struct tcp_conn *c = buckets[i] != UINT32_MAX ? s->conns[buckets[i]] : NULL;
+
+		for (size_t at = 0; c != NULL && at < sizeof(*c); at += BITS_CACHE_LINE)
+			rte_prefetch0((const char *)c + at);
+	}
+}
+
 void net_rx(struct net_stack *s, struct rte_mbuf **pkts, uint16_t n, uint64_t now_ns)
 {
+	uint32_t buckets[AHEAD];
+
 	net_set_now(s, now_ns);
 	for (uint16_t i = 0; i < n; i++) {
-		if (i + 1 < n)
-			rte_prefetch0(rte_pktmbuf_mtod(pkts[i + 1], void *));
+		unsigned at = i % AHEAD;
+
+		if (at == 0)
+			look_ahead(s, pkts + i, (uint16_t)RTE_MIN(n - i, (int)AHEAD), buckets);
+		s->rx_bucket = buckets[at];
 		eth_rx(s, pkts[i]);
 	}
+	s->rx_bucket = UINT32_MAX;
 	tcp_reap(s);
 }
 

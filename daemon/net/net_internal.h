@@ -246,6 +246,8 @@ struct net_stack {
 	struct list dead;  /* closed; freed when no caller up the stack can hold them */
 	const struct tcp_conn *flushing; /* whose turn it is in net_flush() */
 	struct rte_mbuf *txq[NET_TX_QUEUE];
+	uint32_t rx_bucket; /* where the connection of the frame in hand hangs, if it is what it
+			     * looks like; UINT32_MAX: not looked at */
 
 	struct net_config config;
 	struct net_ops ops;
@@ -485,6 +487,9 @@ void udp_rx(struct net_stack *s, struct rte_mbuf *m, uint32_t offset, const stru
 /* tcp_table.c */
 void flow_key_make(struct flow_key *k, const struct net_addr *local, const struct net_addr *remote);
 struct tcp_conn *tcp_table_find(struct net_stack *s, const struct flow_key *k);
+/* The same for the frame in hand, by s->rx_bucket where that is known. */
+struct tcp_conn *tcp_table_find_rx(struct net_stack *s, const struct flow_key *k);
+uint32_t tcp_table_bucket(const struct net_stack *s, const struct flow_key *k);
 void tcp_table_add(struct net_stack *s, struct tcp_conn *c);
 void tcp_table_del(struct net_stack *s, struct tcp_conn *c);
 struct tcp_time_wait *tcp_time_wait_find(struct net_stack *s, const struct flow_key *k);

@@ -422,7 +422,7 @@ static void segment_dispatch(struct net_stack *s, const struct net_addr *local,
 	struct tcp_conn *c;
 
 	flow_key_make(&key, local, remote);
-	c = tcp_table_find(s, &key);
+	c = tcp_table_find_rx(s, &key);
 	if (likely(c != NULL)) {
 		in_conn(c, seg);
 		return;

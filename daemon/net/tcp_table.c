@@ -26,7 +26,7 @@ static uint64_t flow_hash(const struct siphash_key *key, const struct flow_key *
 	return siphash24(key, bytes, 2 * each + 4);
 }
 
-static uint32_t flow_bucket(const struct net_stack *s, const struct flow_key *k)
+uint32_t tcp_table_bucket(const struct net_stack *s, const struct flow_key *k)
 {
 	return (uint32_t)flow_hash(&s->hash_key, k) & s->table_mask;
 }
@@ -36,18 +36,28 @@ static bool flow_equal(const struct flow_key *a, const struct flow_key *b)
 	return net_addr_equal(&a->remote, &b->remote) && net_addr_equal(&a->local, &b->local);
 }
 
-struct tcp_conn *tcp_table_find(struct net_stack *s, const struct flow_key *k)
+static struct tcp_conn *find_in(struct tcp_conn *c, const struct flow_key *k)
 {
-	struct tcp_conn *c = s->conns[flow_bucket(s, k)];
-
 	while (c != NULL && !flow_equal(&c->key, k))
 		c = c->hash_next;
 	return c;
 }
 
+struct tcp_conn *tcp_table_find(struct net_stack *s, const struct flow_key *k)
+{
+	return find_in(s->conns[tcp_table_bucket(s, k)], k);
+}
+
+struct tcp_conn *tcp_table_find_rx(struct net_stack *s, const struct flow_key *k)
+{
+	if (s->rx_bucket == UINT32_MAX)
+		return tcp_table_find(s, k);
+	return find_in(s->conns[s->rx_bucket], k);
+}
+
 void tcp_table_add(struct net_stack *s, struct tcp_conn *c)
 {
-	uint32_t bucket = flow_bucket(s, &c->key);
+	uint32_t bucket = tcp_table_bucket(s, &c->key);
 
 	c->hash_next = s->conns[bucket];
 	s->conns[bucket] = c;
@@ -55,7 +65,7 @@ void tcp_table_add(struct net_stack *s, struct tcp_conn *c)
 
 void tcp_table_del(struct net_stack *s, struct tcp_conn *c)
 {
-	struct tcp_conn **pp = &s->conns[flow_bucket(s, &c->key)];
+	struct tcp_conn **pp = &s->conns[tcp_table_bucket(s, &c->key)];
 
 	while (*pp != c)
 		pp = &(*pp)->hash_next;
@@ -66,7 +76,7 @@ void tcp_table_del(struct net_stack *s, struct tcp_conn *c)
 
 struct tcp_time_wait *tcp_time_wait_find(struct net_stack *s, const struct flow_key *k)
 {
-	struct tcp_time_wait *tw = s->time_waits[flow_bucket(s, k)];
+	struct tcp_time_wait *tw = s->time_waits[tcp_table_bucket(s, k)];
 
 	while (tw != NULL && !flow_equal(&tw->key, k))
 		tw = tw->hash_next;
@@ -86,7 +96,7 @@ static void time_wait_arm(struct net_stack *s)
 
 static void time_wait_remove(struct net_stack *s, struct tcp_time_wait *tw)
 {
-	struct tcp_time_wait **pp = &s->time_waits[flow_bucket(s, &tw->key)];
+	struct tcp_time_wait **pp = &s->time_waits[tcp_table_bucket(s, &tw->key)];
 
 	while (*pp != tw)
 		pp = &(*pp)->hash_next;
@@ -140,7 +150,7 @@ void tcp_time_wait_enter(struct tcp_conn *c)
 	tw->ts_offset = c->ts_offset;
 	tw->expires_ns = s->now_ns + s->config.tcp.time_wait_ns;
 	list_add_tail(&s->time_wait, &tw->link);
-	bucket = flow_bucket(s, &tw->key);
+	bucket = tcp_table_bucket(s, &tw->key);
 	tw->hash_next = s->time_waits[bucket];
 	s->time_waits[bucket] = tw;
 	time_wait_arm(s);

@@ -6,6 +6,7 @@
  * (FNV-1a, 64 bits); port 19: reads "BYTES\n", sends so many bytes of i * 7 + (i >> 8); port 13:
  * resets after the first data. Prints "ready" when it serves; on SIGTERM closes everything, prints
  * the counters that moved and how many mbufs are still out, and exits.
+ * ECHO_SESSIONS: how many connections there may be (default 2,048).
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -23,7 +24,7 @@
 
 #define BURST      32
 #define MBUFS      32768
-#define SESSIONS   2048
+#define SESSIONS   2048 /* unless ECHO_SESSIONS says otherwise */
 #define IDLE_US    50
 #define IDLE_POLLS 200 /* then sleep */
 
@@ -33,12 +34,14 @@ struct session {
 	struct tcp_conn *conn;
 	enum service service;
 	struct rte_mbuf *pending; /* echo: taken and not sent yet */
+	struct session *next_free;
 	bool used, eof;
 	uint64_t bytes, hash;
 	uint64_t want, sent; /* chargen */
 };
 
-static struct session sessions[SESSIONS];
+static struct session *sessions, *sessions_free;
+static unsigned sessions_n = SESSIONS;
 static struct rte_mempool *pool;
 static volatile sig_atomic_t stopping;
 
@@ -176,19 +179,36 @@ static void chargen_push(struct session *s)
 
 static int on_accept(void *listen_ctx, struct tcp_conn *conn, void **conn_ctx_out)
 {
-	for (unsigned i = 0; i < SESSIONS; i++) {
-		struct session *s = &sessions[i];
+	struct session *s = sessions_free;
 
-		if (s->used)
-			continue;
-		*s = (struct session){.conn = conn,
-				      .service = (enum service)(uintptr_t)listen_ctx,
-				      .used = true,
-				      .hash = UINT64_C(0xcbf29ce484222325)};
-		*conn_ctx_out = s;
-		return 0;
-	}
-	return -SPLIT_E_BASE_LIMIT;
+	if (s == NULL)
+		return -SPLIT_E_BASE_LIMIT;
+	sessions_free = s->next_free;
+	*s = (struct session){.conn = conn,
+			      .service = (enum service)(uintptr_t)listen_ctx,
+			      .used = true,
+			      .hash = UINT64_C(0xcbf29ce484222325)};
+	*conn_ctx_out = s;
+	return 0;
+}
+
+static void session_free(struct session *s)
+{
+	s->used = false;
+	s->next_free = sessions_free;
+	sessions_free = s;
+}
+
+static bool sessions_make(void)
+{
+	const char *n = getenv("ECHO_SESSIONS");
+
+	if (n != NULL)
+		sessions_n = (unsigned)strtoul(n, NULL, 10);
+	sessions = calloc(sessions_n, sizeof(*sessions));
+	for (unsigned i = sessions_n; sessions != NULL && i > 0; i--)
+		session_free(&sessions[i - 1]);
+	return sessions != NULL;
 }
 
 static void discard_data(struct session *s, const struct rte_mbuf *chain)
@@ -232,8 +252,8 @@ static void on_data(void *ctx, struct rte_mbuf *chain)
 		break;
 	case SERVICE_RESET:
 		rte_pktmbuf_free(chain);
-		s->used = false;
 		tcp_abort(s->conn);
+		session_free(s);
 		return;
 	}
 	rte_pktmbuf_free(chain);
@@ -288,7 +308,7 @@ static void on_closed(void *ctx, int reason)
 
 	(void)reason;
 	session_free_pending(s);
-	s->used = false;
+	session_free(s);
 }
 
 static const struct tcp_events events = {
@@ -388,7 +408,9 @@ int main(int argc, char **argv)
 	pool = rte_pktmbuf_pool_create("echo", MBUFS, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE, 0);
 	c.pool = pool;
 	c.tcp.time_wait_ns = UINT64_C(2000000000);
-	if (pool == NULL || !port_start(&c) ||
+	if (getenv("ECHO_SESSIONS") != NULL)
+		c.tcp.connections_max = (uint32_t)strtoul(getenv("ECHO_SESSIONS"), NULL, 10);
+	if (!sessions_make() || pool == NULL || !port_start(&c) ||
 	    net_stack_create(&c, &ops, clock_ns(), &stack) != 0 ||
 	    !serve(stack, c.addresses[0].addr.family)) {
 		fprintf(stderr, "tcp_echo_daemon: cannot start\n");
@@ -406,8 +428,9 @@ int main(int argc, char **argv)
 	loop(stack);
 	report(stack);
 	net_stack_destroy(stack);
-	for (unsigned i = 0; i < SESSIONS; i++)
+	for (unsigned i = 0; i < sessions_n; i++)
 		session_free_pending(&sessions[i]);
+	free(sessions);
 	rte_pktmbuf_free(impair_rx.held);
 	rte_pktmbuf_free(impair_tx.held);
 	rte_eth_dev_stop(0);
