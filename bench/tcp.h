@@ -43,7 +43,7 @@ struct tcp_place {
 	struct config *config;
 	struct port_set *ports; /* 0: the ring; 1: the device */
 	struct rte_ring *to_server, *to_client;
-	struct rte_mempool *pool; /* of the client on the ring */
+	struct rte_mempool *pool;  /* of the client on the ring */
 	struct rte_mempool *small; /* the same where connections are many: short packets only */
 	bool eal;
 };
