@@ -45,6 +45,7 @@
 
 #include "base/counter.h"
 #include "base/error.h"
+#include "daemon/balance/picker.h"
 #include "daemon/grpc/grpc.h"
 #include "daemon/tls/tls.h"
 
@@ -53,7 +54,6 @@ struct client;
 struct client_call;
 struct client_connection;
 struct http2_client_counters;
-struct tls_client_context;
 
 /* ---- configuration --------------------------------------------------------------------------- */
 
@@ -63,15 +63,6 @@ struct client_address {
 	uint8_t bytes[16];
 	uint16_t port;
 	uint32_t weight; /* of the weighted policies, 1..; 0 counts as 1 */
-};
-
-enum client_policy {
-	CLIENT_ROUND_ROBIN,
-	CLIENT_WEIGHTED,          /* round robin by address weights */
-	CLIENT_LEAST_OUTSTANDING, /* fewest calls under way */
-	CLIENT_POWER_OF_TWO,      /* the better of two drawn at random */
-	CLIENT_MAGLEV,            /* consistent hash of client_request.hash */
-	CLIENT_STICKY,            /* the first address that is good, in the order listed */
 };
 
 /* gRFC A6. attempts_max 1: no retries but the transparent ones. */
@@ -86,33 +77,19 @@ struct client_retry_config {
 	uint32_t total_bytes_max;   /* of all calls of the channel on this worker */
 };
 
-/* gRFC A50, and consecutive failures. interval_ns 0: no ejection. */
-struct client_outlier_config {
-	uint64_t interval_ns;
-	uint64_t ejection_ns, ejection_max_ns;
-	uint32_t ejected_percent_max;
-	uint32_t consecutive; /* failures in a row that eject at once; 0: no such rule */
-	/* Success rate, over addresses with request_volume calls in the interval, when there are
-	 * hosts_min of them. stdev_factor_milli 0: no such rule. */
-	uint32_t success_stdev_milli, success_enforce_percent, success_hosts_min,
-		success_volume_min;
-	/* Failure percentage. failure_percent 0: no such rule. */
-	uint32_t failure_percent, failure_enforce_percent, failure_hosts_min, failure_volume_min;
-};
-
 struct client_channel_config {
 	const char *name;                       /* of the channel, for counters */
 	const char *authority;                  /* :authority, and the name asked for by TLS */
 	const struct client_address *addresses; /* as listed; none when a name is resolved */
 	size_t addresses_n;
-	enum client_policy policy;
-	uint32_t subset;                /* use so many of the addresses only; 0: all */
-	struct tls_client_context *tls; /* NULL: plain. A reference is taken. */
-	const char *tls_name;           /* verified in the certificate, SNI; NULL: authority */
-	uint32_t connections_max;       /* to one address */
-	uint32_t streams_max;           /* of one connection, within what the peer allows */
-	uint32_t calls_max;             /* of the channel on this worker, those that wait too */
-	uint64_t connect_timeout_ns;    /* TCP and TLS; 0: none */
+	struct picker_config
+		picker;           /* policy, subset, ejection, ...; members_max and seed are ours */
+	struct tls_context *tls;  /* NULL: plain. A reference is taken. */
+	const char *tls_name;     /* verified in the certificate, SNI; NULL: authority */
+	uint32_t connections_max; /* to one address */
+	uint32_t streams_max;     /* of one connection, within what the peer allows */
+	uint32_t calls_max;       /* of the channel on this worker, those that wait too */
+	uint64_t connect_timeout_ns;                         /* TCP and TLS; 0: none */
 	uint64_t connect_backoff_ns, connect_backoff_max_ns; /* connection-backoff.md */
 	uint64_t idle_timeout_ns;                    /* a connection without calls; 0: never */
 	uint64_t keepalive_ns, keepalive_timeout_ns; /* gRFC A8; 0: no PINGs */
@@ -123,7 +100,6 @@ struct client_channel_config {
 	bool compression;            /* gzip and deflate are accepted for answers */
 	const char *health_service;  /* gRFC A17: watch it; NULL: no health checks */
 	struct client_retry_config retry;
-	struct client_outlier_config outlier;
 };
 /* Sane defaults; the strings and addresses are left NULL. */
 void client_channel_config_default(struct client_channel_config *config);
@@ -203,12 +179,6 @@ void client_config_default(struct client_config *config);
 	X(goaways_pings, "of these, for too many PINGs: they come less often now")                 \
 	X(keepalive_pings, "PINGs sent to see whether the server lives")                           \
 	X(keepalive_timeouts, "connections ended: no answer to such a PING")                       \
-	X(ejections, "addresses ejected")                                                          \
-	X(ejections_consecutive, "of these, for failures in a row")                                \
-	X(ejections_success_rate, "of these, by their success rate")                               \
-	X(ejections_failure_percent, "of these, by their failure percentage")                      \
-	X(ejections_held, "ejections not made: ejected_percent_max or enforcement")                \
-	X(restored, "ejected addresses that came back")                                            \
 	X(health_watches, "health checks begun")                                                   \
 	X(health_changes, "times that an address's health changed")                                \
 	X(health_unimplemented, "health checks given up: the server has none")                     \
@@ -219,7 +189,6 @@ void client_config_default(struct client_config *config);
 	X(gauge_connections, "connections now")                                                    \
 	X(gauge_addresses, "addresses now")                                                        \
 	X(gauge_ready, "addresses with a connection that takes calls now")                         \
-	X(gauge_ejected, "addresses ejected now")                                                  \
 	X(gauge_tokens_milli, "the retry budget now, thousandths of a token")                      \
 	X(gauge_retry_bytes, "bytes kept for other attempts now")
 
@@ -244,6 +213,8 @@ bool client_pending(const struct client *client);
 int client_channel_find(const struct client *client, const char *name, size_t len);
 const struct client_counters *client_channel_counters(const struct client *client,
 						      unsigned channel);
+/* Of its picker: ejections and the like. */
+const struct picker_counters *client_channel_picker(const struct client *client, unsigned channel);
 /* New addresses (the name was resolved again, or the config reloaded). Copied. Connections to
  * those that stay are kept; others take no new calls and end with their last. n = 0: the name could
  * not be resolved; those known are kept, and without any, calls that may not wait end UNAVAILABLE.
@@ -251,7 +222,7 @@ const struct client_counters *client_channel_counters(const struct client *clien
 void client_channel_addresses(struct client *client, unsigned channel,
 			      const struct client_address *addresses, size_t n, uint64_t now_ns);
 /* New connections of the channel use it. A reference is taken. */
-void client_channel_tls(struct client *client, unsigned channel, struct tls_client_context *tls);
+void client_channel_tls(struct client *client, unsigned channel, struct tls_context *tls);
 const struct http2_client_counters *client_http2_counters(const struct client *client);
 const struct tls_counters *client_tls_counters(const struct client *client);
 /* No new calls; running ones go on. Connections end with their last call. */

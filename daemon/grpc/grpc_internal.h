@@ -7,6 +7,7 @@
 #include "base/pool.h"
 #include "base/wheel.h"
 #include "daemon/grpc/grpc.h"
+#include "daemon/grpc/grpc_text.h"
 
 #define GRPC_PREFIX_BYTES 5
 
@@ -171,21 +172,6 @@ static inline struct http2_stream *call_stream(struct grpc_call *call)
 
 /* "8 digits and a unit" to nanoseconds. 0 or -SPLIT_E_GRPC_MALFORMED. */
 int grpc_timeout_parse(const char *p, size_t n, uint64_t *ns_out) SPLIT_MUST_USE;
-/* Base64 (RFC 4648 s4) with or without padding; returns bytes written (at most n/4*3 + 2) or
- * -SPLIT_E_GRPC_MALFORMED. */
-ssize_t grpc_base64_decode(const char *p, size_t n, uint8_t *dst) SPLIT_MUST_USE;
-/* Without padding; returns grpc_base64_bytes(n). */
-size_t grpc_base64_encode(const uint8_t *p, size_t n, char *dst);
-static inline size_t grpc_base64_bytes(size_t n)
-{
-	return n / 3 * 4 + (n % 3 == 0 ? 0 : n % 3 + 1);
-}
-/* grpc-message; returns bytes written, at most 3 * n and dst_max, never half of an escape. */
-size_t grpc_percent_encode(const char *p, size_t n, char *dst, size_t dst_max);
-bool grpc_name_is_bin(const char *name, size_t n);
-/* May an application send a field of this name, with this value (for "-bin": any value)? */
-bool grpc_metadata_valid(const struct grpc_metadata *md);
-
 /* Fields for the wire: `fixed` ones first, then the message and details if given, then `md`.
  * NULL: no memory, something invalid or over `bytes_max`. */
 struct block *grpc_block_render(struct grpc_server *server, const struct http2_header *fixed,

@@ -2,6 +2,7 @@
  * and the rendering of what goes out. Pure functions but for grpc_block_render's memory. */
 #include "daemon/grpc/grpc_internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 int grpc_timeout_parse(const char *p, size_t n, uint64_t *ns_out)
@@ -134,6 +135,58 @@ size_t grpc_percent_encode(const char *p, size_t n, char *dst, size_t dst_max)
 	while (out > 0 && dst[out - 1] == ' ')
 		out--;
 	return out;
+}
+
+static int hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+size_t grpc_percent_decode(const char *p, size_t n, char *dst)
+{
+	size_t out = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (p[i] == '%' && n - i > 2 && hex_value(p[i + 1]) >= 0 &&
+		    hex_value(p[i + 2]) >= 0) {
+			dst[out++] = (char)(hex_value(p[i + 1]) << 4 | hex_value(p[i + 2]));
+			i += 2;
+		} else {
+			dst[out++] = p[i];
+		}
+	}
+	return out;
+}
+
+size_t grpc_timeout_format(uint64_t ns, char text[GRPC_TIMEOUT_TEXT_MAX])
+{
+	static const struct {
+		uint64_t ns;
+		char unit;
+	} units[] = {
+		{1, 'n'},
+		{1000, 'u'},
+		{1000000, 'm'},
+		{UINT64_C(1000000000), 'S'},
+		{UINT64_C(60000000000), 'M'},
+		{UINT64_C(3600000000000), 'H'},
+	};
+	uint64_t value = 0;
+	size_t i = 0;
+
+	for (;; i++) {
+		value = ns / units[i].ns + (ns % units[i].ns != 0);
+		if (value <= 99999999 || i + 1 == ARRAY_LEN(units))
+			break;
+	}
+	if (value == 0)
+		value = 1;
+	return (size_t)snprintf(text, GRPC_TIMEOUT_TEXT_MAX, "%u%c",
+				(unsigned)(value <= 99999999 ? value : 99999999), units[i].unit);
 }
 
 bool grpc_name_is_bin(const char *name, size_t n)

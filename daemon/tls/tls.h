@@ -1,5 +1,5 @@
-/* TLS 1.2 and 1.3 for accepted byte streams: ciphertext in, plaintext up, and back (RFC 8446,
- * 5246).
+/* TLS 1.2 and 1.3 for byte streams, accepted or begun: ciphertext in, plaintext up, and back (RFC
+ * 8446, 5246).
  *
  * One engine stands behind this header today (OpenSSL 3); no type of it leaves the folder. A
  * session sees bytes only: it reads them where they were received (no copy before the record
@@ -151,6 +151,19 @@ struct tls_context_config {
 	uint64_t ticket_seconds;  /* life of a ticket; 0: no tickets */
 };
 
+/* The other end: rules for connections to servers. */
+struct tls_client_config {
+	const char *name;    /* for messages */
+	const char *ca_file; /* PEM: who may vouch for servers; NULL: those the system trusts */
+	const char *cert_file, *key_file; /* PEM: our certificate; NULL: none */
+	enum tls_version min_version;
+	const char *ciphers, *ciphersuites, *groups; /* as below; NULL: the defaults */
+	const char *alpn;                            /* NULL: "h2" */
+};
+/* As tls_context_create; for tls_session_connect only. */
+int tls_context_create_client(const struct tls_client_config *config, struct tls_context **out,
+			      struct tls_error *error) SPLIT_MUST_USE;
+
 /* Read and check all files; one reference is the caller's. `tickets` (NULL: no tickets) must
  * outlive it. 0; -SPLIT_E_TLS_CONFIG and *error says what is wrong; -SPLIT_E_BASE_NOMEM. */
 int tls_context_create(const struct tls_context_config *config, struct tls_tickets *tickets,
@@ -268,6 +281,12 @@ uint8_t *tls_engine_scratch(struct tls_engine *engine);
 int tls_session_create(struct tls_engine *engine, struct tls_context *context,
 		       const struct tls_out *out, void *user, uint64_t source, uint32_t segment,
 		       uint64_t now_ns, struct tls_session **session_out) SPLIT_MUST_USE;
+/* Begin the client's side; as tls_session_create. The server's certificate must be valid for
+ * `server`, a host name (also sent as SNI) or an address; it must outlive the engine. The first
+ * flight comes with the next tls_engine_poll and events.progress. */
+int tls_session_connect(struct tls_engine *engine, struct tls_context *context, const char *server,
+			const struct tls_out *out, void *user, uint64_t source, uint32_t segment,
+			uint64_t now_ns, struct tls_session **session_out) SPLIT_MUST_USE;
 /* At any time; what a helper holds is freed once it is back. NULL is fine. `why`: counted when the
  * handshake was not done. */
 enum tls_end { TLS_END_CLOSED, TLS_END_TIMEOUT };

@@ -56,10 +56,7 @@ const char *tls_context_warning(const struct tls_context *ctx, size_t index)
 	return index < ctx->warnings_n ? ctx->warnings[index] : NULL;
 }
 
-static int wrong(struct tls_error *error, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
-
-static int wrong(struct tls_error *error, const char *fmt, ...)
+int context_wrong(struct tls_error *error, const char *fmt, ...)
 {
 	va_list args;
 
@@ -215,32 +212,35 @@ static int ciphers_check(SSL_CTX *ssl, struct tls_error *error)
 
 		if (SSL_CIPHER_is_aead(c) != 1 ||
 		    (exchange != NID_kx_ecdhe && exchange != NID_kx_any))
-			return wrong(error,
-				     "cipher %s is not ephemeral (ECDHE) with AEAD, as HTTP/2 asks",
-				     SSL_CIPHER_get_name(c));
+			return context_wrong(
+				error,
+				"cipher %s is not ephemeral (ECDHE) with AEAD, as HTTP/2 asks",
+				SSL_CIPHER_get_name(c));
 	}
 	return 0;
 }
 
-static int rules_set(SSL_CTX *ssl, const struct tls_context_config *cfg, struct tls_error *error)
+int context_rules(SSL_CTX *ssl, const char *ciphers, const char *suites, const char *groups,
+		  enum tls_version min_version, struct tls_error *error)
 {
-	const char *ciphers = cfg->ciphers != NULL ? cfg->ciphers : CIPHERS_DEFAULT;
-	const char *suites = cfg->ciphersuites != NULL ? cfg->ciphersuites : SUITES_DEFAULT;
-	const char *groups = cfg->groups != NULL ? cfg->groups : GROUPS_DEFAULT;
-	int version = cfg->min_version == TLS_VERSION_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
+	int version = min_version == TLS_VERSION_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
 
+	ciphers = ciphers != NULL ? ciphers : CIPHERS_DEFAULT;
+	suites = suites != NULL ? suites : SUITES_DEFAULT;
+	groups = groups != NULL ? groups : GROUPS_DEFAULT;
 	SSL_CTX_set_security_level(ssl, 2);
 	if (SSL_CTX_set_min_proto_version(ssl, version) != 1 ||
 	    SSL_CTX_set_max_proto_version(ssl, TLS1_3_VERSION) != 1)
-		return wrong(error, "this OpenSSL does not speak TLS 1.2 and 1.3");
+		return context_wrong(error, "this OpenSSL does not speak TLS 1.2 and 1.3");
 	if (SSL_CTX_set_cipher_list(ssl, ciphers) != 1)
-		return wrong(error, "ciphers \"%s\": OpenSSL knows none of them for TLS 1.2",
-			     ciphers);
+		return context_wrong(
+			error, "ciphers \"%s\": OpenSSL knows none of them for TLS 1.2", ciphers);
 	if (SSL_CTX_set_ciphersuites(ssl, suites) != 1)
-		return wrong(error, "ciphersuites \"%s\": not a list of TLS 1.3 suites", suites);
+		return context_wrong(error, "ciphersuites \"%s\": not a list of TLS 1.3 suites",
+				     suites);
 	if (SSL_CTX_set1_groups_list(ssl, groups) != 1)
-		return wrong(error, "groups \"%s\": not a list of groups that OpenSSL knows",
-			     groups);
+		return context_wrong(
+			error, "groups \"%s\": not a list of groups that OpenSSL knows", groups);
 	(void)SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
 					       SSL_OP_CIPHER_SERVER_PREFERENCE |
 					       SSL_OP_PRIORITIZE_CHACHA);
@@ -278,15 +278,16 @@ static int client_auth_set(SSL_CTX *ssl, const struct tls_context_config *cfg,
 	if (cfg->client_auth == TLS_CLIENT_NONE)
 		return 0;
 	if (cfg->client_ca_file == NULL)
-		return wrong(error, "client certificates are asked for, but no client_ca is given");
+		return context_wrong(
+			error, "client certificates are asked for, but no client_ca is given");
 	if (SSL_CTX_load_verify_file(ssl, cfg->client_ca_file) != 1)
-		return wrong(error, "client_ca %s cannot be used: %s", cfg->client_ca_file,
-			     openssl_reason(reason, sizeof(reason)));
+		return context_wrong(error, "client_ca %s cannot be used: %s", cfg->client_ca_file,
+				     openssl_reason(reason, sizeof(reason)));
 	names = SSL_load_client_CA_file(cfg->client_ca_file);
 	if (names == NULL || sk_X509_NAME_num(names) == 0) {
 		sk_X509_NAME_pop_free(names, X509_NAME_free);
-		return wrong(error, "client_ca %s holds no certificate in PEM form: %s",
-			     cfg->client_ca_file, openssl_reason(reason, sizeof(reason)));
+		return context_wrong(error, "client_ca %s holds no certificate in PEM form: %s",
+				     cfg->client_ca_file, openssl_reason(reason, sizeof(reason)));
 	}
 	SSL_CTX_set_client_CA_list(ssl, names);
 	if (cfg->client_auth == TLS_CLIENT_REQUIRED)
@@ -331,7 +332,7 @@ static int certificates_set(struct tls_context *ctx, const struct tls_context_co
 	int err = 0;
 
 	if (cfg->certificates_n == 0)
-		return wrong(error, "no certificate is given");
+		return context_wrong(error, "no certificate is given");
 	ctx->certificates = calloc(cfg->certificates_n, sizeof(*ctx->certificates));
 	if (ctx->certificates == NULL)
 		return -SPLIT_E_BASE_NOMEM;
@@ -343,16 +344,16 @@ static int certificates_set(struct tls_context *ctx, const struct tls_context_co
 		/* The SSL_CTX says what it thinks of it (a key too short for its level). */
 		if (err == 0 &&
 		    SSL_CTX_use_cert_and_key(ctx->ssl, c->leaf, c->key, c->chain, 1) != 1)
-			err = wrong(error, "certificate %s cannot be used: %s",
-				    cfg->certificates[i].cert_file,
-				    openssl_reason(reason, sizeof(reason)));
+			err = context_wrong(error, "certificate %s cannot be used: %s",
+					    cfg->certificates[i].cert_file,
+					    openssl_reason(reason, sizeof(reason)));
 	}
 	if (err == 0 && cfg->certificates_n > 1)
 		SSL_CTX_set_cert_cb(ctx->ssl, on_certificate, ctx);
 	return err;
 }
 
-static int alpn_set(struct tls_context *ctx, const char *alpn)
+int context_alpn(struct tls_context *ctx, const char *alpn)
 {
 	size_t n = strlen(alpn != NULL ? alpn : "h2");
 
@@ -360,6 +361,11 @@ static int alpn_set(struct tls_context *ctx, const char *alpn)
 		return -SPLIT_E_BASE_INVALID;
 	ctx->alpn[0] = (char)n;
 	memcpy(ctx->alpn + 1, alpn != NULL ? alpn : "h2", n);
+	if (ctx->client)
+		return SSL_CTX_set_alpn_protos(ctx->ssl, (const unsigned char *)ctx->alpn,
+					       (unsigned)n + 1) == 0
+			       ? 0
+			       : -SPLIT_E_BASE_NOMEM;
 	SSL_CTX_set_client_hello_cb(ctx->ssl, on_client_hello, ctx);
 	SSL_CTX_set_alpn_select_cb(ctx->ssl, on_alpn, ctx);
 	return 0;
@@ -384,7 +390,8 @@ int tls_context_create(const struct tls_context_config *cfg, struct tls_tickets 
 	if (ctx->ssl == NULL || SSL_CTX_set_ex_data(ctx->ssl, context_index, ctx) != 1)
 		err = -SPLIT_E_BASE_NOMEM;
 	if (err == 0)
-		err = rules_set(ctx->ssl, cfg, error);
+		err = context_rules(ctx->ssl, cfg->ciphers, cfg->ciphersuites, cfg->groups,
+				    cfg->min_version, error);
 	if (err == 0)
 		err = certificates_set(ctx, cfg, error);
 	if (err == 0)
@@ -392,7 +399,7 @@ int tls_context_create(const struct tls_context_config *cfg, struct tls_tickets 
 	if (err == 0)
 		err = session_scope_set(ctx, cfg);
 	if (err == 0)
-		err = alpn_set(ctx, cfg->alpn);
+		err = context_alpn(ctx, cfg->alpn);
 	if (err != 0) {
 		tls_context_put(ctx);
 		return err;

@@ -24,7 +24,8 @@ void session_info(const SSL *ssl, int where, int ret)
 			s->alert_fatal_out = true;
 		else if (level == SSL3_AL_FATAL)
 			s->alert_fatal_in = true;
-	} else if (where == SSL_CB_ACCEPT_LOOP && s->state == SESSION_OPEN) {
+	} else if ((where == SSL_CB_ACCEPT_LOOP || where == SSL_CB_CONNECT_LOOP) &&
+		   s->state == SESSION_OPEN) {
 		s->messages++;
 	}
 }
@@ -42,6 +43,8 @@ static int ssl_make(struct tls_session *s)
 		return -SPLIT_E_BASE_NOMEM;
 	}
 	SSL_set_bio(s->ssl, bio, bio);
+	if (s->server != NULL)
+		return client_prepare(s);
 	SSL_set_accept_state(s->ssl);
 	return 0;
 }
@@ -89,6 +92,10 @@ static int outcome_check(struct tls_handshake *hs)
 		return -SPLIT_E_TLS_HANDSHAKE;
 	}
 	if (peer != NULL && SSL_get_verify_result(s->ssl) != X509_V_OK) {
+		hs->cause = CAUSE_CERTIFICATE;
+		return -SPLIT_E_TLS_HANDSHAKE;
+	}
+	if (peer == NULL && s->server != NULL) {
 		hs->cause = CAUSE_CERTIFICATE;
 		return -SPLIT_E_TLS_HANDSHAKE;
 	}

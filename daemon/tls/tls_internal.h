@@ -52,10 +52,19 @@ struct tls_context {
 	size_t certificates_n;
 	struct tls_tickets *tickets;
 	char alpn[32]; /* length byte, then the name */
+	bool client;
 	char *warnings[CONTEXT_WARNINGS_MAX];
 	size_t warnings_n;
 };
 
+/* tls_client.c: what the SSL of a session to a server needs. 0 or -SPLIT_E_TLS_HANDSHAKE. */
+int client_prepare(struct tls_session *s) SPLIT_MUST_USE;
+/* tls_context.c: versions, ciphers and the like. */
+int context_rules(SSL_CTX *ssl, const char *ciphers, const char *suites, const char *groups,
+		  enum tls_version min_version, struct tls_error *error) SPLIT_MUST_USE;
+int context_wrong(struct tls_error *error, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+int context_alpn(struct tls_context *ctx, const char *alpn) SPLIT_MUST_USE;
 void context_warn(struct tls_context *ctx, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
@@ -141,6 +150,7 @@ enum session_state {
 struct tls_session {
 	struct tls_engine *engine;
 	struct tls_context *context; /* until the handshake is done */
+	const char *server;          /* whom we connect to; NULL: accepted */
 	SSL *ssl;                    /* NULL before the first step */
 	struct tls_handshake *handshake;
 	struct tls_identity *identity;

@@ -64,6 +64,20 @@ int tls_session_create(struct tls_engine *e, struct tls_context *context, const 
 	return 0;
 }
 
+int tls_session_connect(struct tls_engine *e, struct tls_context *context, const char *server,
+			const struct tls_out *out, void *user, uint64_t source, uint32_t segment,
+			uint64_t now_ns, struct tls_session **session_out)
+{
+	int err = tls_session_create(e, context, out, user, source, segment, now_ns, session_out);
+
+	if (err != 0)
+		return err;
+	(*session_out)->server = server;
+	e->now_ns = now_ns;
+	engine_ready(e, (*session_out)->handshake); /* the first flight is ours */
+	return 0;
+}
+
 void session_free(struct tls_session *s)
 {
 	struct tls_engine *e = s->engine;

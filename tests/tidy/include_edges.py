@@ -55,7 +55,7 @@ PUBLIC = {
     "daemon/tls": {"tls.h"},
     "daemon/http2": {"http2.h", "http2_client.h"},
     "daemon/client": {"client.h"},
-    "daemon/grpc": {"grpc.h"},
+    "daemon/grpc": {"grpc.h", "grpc_text.h"},
     "daemon/services": {"services.h"},
     "daemon/sched": {"sched.h"},
     "daemon/balance": {"balance.h", "field.h", "picker.h"},
