@@ -177,7 +177,8 @@ static void go_on(struct client_call *call)
 {
 	struct client *c = call->ch->c;
 
-	if ((call->flags & CALL_INFLATING) && list_empty(&call->inflate))
+	if ((call->flags & (CALL_INFLATING | CALL_NO_ROOM)) == CALL_INFLATING &&
+	    list_empty(&call->inflate))
 		inflate_begin(call);
 	room_again(call);
 	while (call->hold.bytes > 0 && !blocked(call)) {

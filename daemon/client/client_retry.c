@@ -81,12 +81,12 @@ bool retry_decide(struct client_call *call, const struct failure *f)
 		counter_inc(&counters->retries_refused);
 		return false;
 	}
-	if (!tokens) {
-		counter_inc(&counters->retries_throttled);
-		return false;
-	}
 	if (call->attempts + 1u >= r->attempts_max) {
 		counter_inc(&counters->retries_spent);
+		return false;
+	}
+	if (!tokens) {
+		counter_inc(&counters->retries_throttled);
 		return false;
 	}
 	call->attempts++;
