@@ -53,8 +53,12 @@
 #define CONFIG_ITEM_MAX    255 /* EAL devices and arguments, device names */
 #define CONFIG_PATH_MAX    107 /* sun_path */
 #define CONFIG_FILE_MAX    1023
-#define CONFIG_LIST_MAX    511 /* lists of ciphers and groups */
-#define CONFIG_TARGET_MAX  511 /* of a channel */
+#define CONFIG_LIST_MAX    511  /* lists of ciphers and groups */
+#define CONFIG_TARGET_MAX  1023 /* of a channel */
+
+#define CONFIG_CHANNEL_ADDRESSES_MAX 64
+#define CONFIG_AUTHORITY_MAX         255
+#define CONFIG_HEALTH_SERVICE_MAX    127
 
 /* "No node given" for numa_node members, "no core given" for eal.main_core. */
 #define CONFIG_NONE (-1)
@@ -435,6 +439,30 @@ struct config_service {
 	bool gone;                              /* a reload has taken it away */
 };
 
+/* TLS of a channel; ca "": none. */
+struct config_channel_tls {
+	char ca[CONFIG_FILE_MAX + 1]; /* "system": those that the system trusts */
+	char cert[CONFIG_FILE_MAX + 1];
+	char key[CONFIG_FILE_MAX + 1];
+	char name[CONFIG_AUTHORITY_MAX + 1]; /* in the certificate; "": the authority's */
+	int min_version;                     /* enum config_tls_version */
+};
+
+/* gRFC A6. */
+struct config_retry {
+	uint32_t attempts_max;
+	uint64_t backoff_ns, backoff_max_ns;
+	uint32_t backoff_percent;
+	uint32_t statuses; /* bit per gRPC status code that is retried */
+	uint32_t tokens_max, token_ratio_milli;
+	uint64_t bytes_max, total_bytes_max;
+};
+
+struct config_endpoint {
+	struct config_address address;
+	uint32_t port;
+};
+
 /* Where calls out of handlers go. */
 struct config_channel {
 	char name[CONFIG_NAME_MAX + 1];
@@ -444,6 +472,32 @@ struct config_channel {
 	uint32_t calls_max; /* by daemon worker */
 	uint64_t deadline_max_ns;
 	uint64_t room_timeout_ns;
+	/* Those that are not "local": */
+	char authority[CONFIG_AUTHORITY_MAX + 1]; /* "" in the file: the target's first */
+	uint64_t resolve_interval_ns;
+	struct config_channel_tls tls;
+	struct config_balance balance;
+	struct config_retry retry;
+	uint32_t connections_max, streams_max;
+	uint64_t connect_timeout_ns, connect_backoff_ns, connect_backoff_max_ns;
+	uint64_t idle_timeout_ns, keepalive_ns, keepalive_timeout_ns;
+	bool keepalive_without_calls;
+	bool compression;
+	bool health;
+	char health_service[CONFIG_HEALTH_SERVICE_MAX + 1];
+	uint64_t message_bytes_max, metadata_bytes_max;
+	/* What target says: addresses, or else a name. */
+	struct config_endpoint addresses[CONFIG_CHANNEL_ADDRESSES_MAX];
+	uint32_t addresses_n;
+	char host[CONFIG_AUTHORITY_MAX + 1];
+	uint32_t port;
+};
+
+/* The daemon's own gRPC client, of each worker. */
+struct config_client {
+	uint32_t calls_max, connections_max;
+	uint64_t memory;
+	uint64_t window_stream, window_connection;
 };
 
 #define CONFIG_BROKER_CORES_MAX 64
@@ -492,6 +546,7 @@ struct config {
 	uint32_t services_n;
 	struct config_channel *channels;
 	uint32_t channels_n;
+	struct config_client client;
 	struct config_broker broker;
 	struct config_shutdown shutdown;
 	struct config_log log;

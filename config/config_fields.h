@@ -73,6 +73,8 @@
 		(title_), (help_), name##_fields, ARRAY_LEN(name##_fields), sizeof(STRUCT)         \
 	}
 
-extern const struct field_table channel_table;
+extern const struct field_table channel_table, client_table;
+/* Names of gRPC's status codes, by number; NULL-terminated. */
+extern const char *const config_status_names[];
 
 #endif

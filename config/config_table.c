@@ -869,6 +869,7 @@ static const struct field root_fields[] = {
 	 .items_max = CONFIG_CHANNELS_MAX,
 	 .sub = &channel_table,
 	 .help = "Where hosts may call to from their handlers (docs/CHANNELS.md)."},
+	OBJECT("client", client, client_table, "The daemon's own gRPC client."),
 	OBJECT("broker", broker, broker_table, "The core broker."),
 	OBJECT("shutdown", shutdown, shutdown_table, "Shutdown."),
 	OBJECT("log", log, log_table, "Logging."),

@@ -13,7 +13,7 @@ const char *config_policy_name(int policy)
 static const char *const hash_bys[] = {"connection", "metadata", "field", NULL};
 static const char *const sticky_bys[] = {"none", "connection", "metadata", NULL};
 /* By number (gRPC's statuscodes.md). */
-static const char *const status_names[] = {"OK",
+const char *const config_status_names[] = {"OK",
 					   "CANCELLED",
 					   "UNKNOWN",
 					   "INVALID_ARGUMENT",
@@ -88,7 +88,7 @@ static const struct field ejection_fields[] = {
 	 .def = "UNKNOWN,INTERNAL,UNAVAILABLE,DATA_LOSS",
 	 .items_min = 1,
 	 .items_max = 17,
-	 .choices = status_names,
+	 .choices = config_status_names,
 	 .help = "Statuses that are failures."},
 };
 TABLE(ejection, "Ejection", "When a process that fails gets no calls for a while.");

@@ -50,6 +50,7 @@ struct splitd {
 	int report_fd;
 	struct control *control;
 	struct control_tls *tls;
+	struct control_channels *channels;
 };
 
 static void usage(FILE *to)
@@ -152,6 +153,7 @@ static int worker_start(struct splitd *d, unsigned index)
 		.report_fd = d->report_fd,
 		.tls_contexts = control_tls_contexts(d->tls),
 		.tls_helpers = control_tls_helpers(d->tls),
+		.channel_tls = control_channels_contexts(d->channels),
 	};
 	int result;
 
@@ -207,6 +209,11 @@ static int daemon_start(struct splitd *d)
 		log_error("TLS helpers: %s", error_text(result));
 		return result;
 	}
+	result = control_channels_start(d->channels);
+	if (result != 0) {
+		log_error("names of channels: %s", error_text(result));
+		return result;
+	}
 	result = workers_start(d);
 	if (result != 0)
 		return result;
@@ -219,6 +226,7 @@ static int daemon_start(struct splitd *d)
 		.report_fd = d->report_fd,
 		.cores = &d->cores,
 		.tls = d->tls,
+		.channels = d->channels,
 	};
 	return control_create(&params, &d->control);
 }
@@ -276,12 +284,14 @@ static void ready_print(const struct splitd *d)
 	fflush(stdout);
 }
 
-static int daemon_run(const char *config_path, const struct config *config, struct control_tls *tls)
+static int daemon_run(const char *config_path, const struct config *config, struct control_tls *tls,
+		      struct control_channels *channels)
 {
 	struct splitd d = {
 		.config_path = config_path,
 		.config = config,
 		.tls = tls,
+		.channels = channels,
 		.report_fd = -1,
 	};
 	struct port_error error;
@@ -332,6 +342,7 @@ int main(int argc, char **argv)
 	struct options options;
 	struct config *config;
 	struct control_tls *tls;
+	struct control_channels *channels = NULL;
 	int code = options_parse(argc, argv, &options);
 
 	if (code >= 0)
@@ -340,15 +351,17 @@ int main(int argc, char **argv)
 	config = config_read(options.config_path);
 	if (config == NULL)
 		return EXIT_CONFIG;
-	if (control_tls_create(config, options.config_path, finding_print, &tls) != 0) {
+	if (control_tls_create(config, options.config_path, finding_print, &tls) != 0 ||
+	    control_channels_create(config, options.config_path, finding_print, &channels) != 0) {
 		code = EXIT_CONFIG;
 	} else if (options.check) {
 		printf("%s: valid\n", options.config_path);
 		code = EXIT_GOOD;
 	} else {
 		log_level_set((enum log_level)config->log.level);
-		code = daemon_run(options.config_path, config, tls);
+		code = daemon_run(options.config_path, config, tls, channels);
 	}
+	control_channels_destroy(channels);
 	control_tls_destroy(tls);
 	config_free(config);
 	return code;

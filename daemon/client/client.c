@@ -1,6 +1,7 @@
 /* The client of one worker: what it is made of, and its turn. */
 #include "daemon/client/client.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,8 @@ void client_channel_config_default(struct client_channel_config *config)
 			   .node = PICKER_NODE_ANY,
 			   .callers_n = 1,
 			   .slow_start_percent = 100},
+		.failures = 1u << GRPC_UNKNOWN | 1u << GRPC_DEADLINE_EXCEEDED |
+			    1u << GRPC_INTERNAL | 1u << GRPC_UNAVAILABLE | 1u << GRPC_DATA_LOSS,
 		.connections_max = 4,
 		.streams_max = 1000,
 		.calls_max = 1024,
@@ -173,6 +176,8 @@ void channel_config_fini(struct client_channel_config *config)
 	free((char *)config->authority);
 	free((char *)config->tls_name);
 	free((char *)config->health_service);
+	free((char *)config->hash_key);
+	free((char *)config->sticky_key);
 }
 
 static char *copy(const char *text, bool *good)
@@ -229,6 +234,10 @@ static int channel_init(struct client *c, unsigned index, const struct client_ch
 	ch->config.tls_name =
 		cfg->tls_name != NULL ? copy(cfg->tls_name, &good) : host_of(cfg->authority);
 	ch->config.health_service = copy(cfg->health_service, &good);
+	ch->config.hash_key = copy(cfg->hash_key, &good);
+	ch->config.sticky_key = copy(cfg->sticky_key, &good);
+	(void)snprintf(ch->layer, sizeof(ch->layer), "channel_%.63s", cfg->name);
+	(void)snprintf(ch->layer_picker, sizeof(ch->layer_picker), "%s_balance", ch->layer);
 	ch->config.tls = cfg->tls != NULL ? tls_context_get(cfg->tls) : NULL;
 	ch->tokens_milli = (int)cfg->retry.tokens_max * 1000;
 	counter_set(&ch->counters.gauge_tokens_milli, (uint64_t)ch->tokens_milli);
@@ -400,6 +409,16 @@ int client_channel_find(const struct client *c, const char *name, size_t len)
 const struct client_counters *client_channel_counters(const struct client *c, unsigned channel)
 {
 	return &c->channels[channel].counters;
+}
+
+const char *client_channel_layer(const struct client *c, unsigned channel)
+{
+	return c->channels[channel].layer;
+}
+
+const char *client_channel_layer_picker(const struct client *c, unsigned channel)
+{
+	return c->channels[channel].layer_picker;
 }
 
 const struct picker_counters *client_channel_picker(const struct client *c, unsigned channel)

@@ -82,6 +82,9 @@ struct client_channel_config {
 	const char *authority;                  /* :authority, and the name asked for by TLS */
 	const struct client_address *addresses; /* as listed; none when a name is resolved */
 	size_t addresses_n;
+	/* Metadata of a call whose value is its hash, or what sticks together; NULL: none. */
+	const char *hash_key, *sticky_key;
+	uint32_t failures; /* bit 1 << status: those that count against an address (ejection) */
 	struct picker_config
 		picker;           /* policy, subset, ejection, ...; members_max and seed are ours */
 	struct tls_context *tls;  /* NULL: plain. A reference is taken. */
@@ -213,6 +216,9 @@ bool client_pending(const struct client *client);
 int client_channel_find(const struct client *client, const char *name, size_t len);
 const struct client_counters *client_channel_counters(const struct client *client,
 						      unsigned channel);
+/* Names of its counters' blocks: "channel_NAME", "channel_NAME_balance". */
+const char *client_channel_layer(const struct client *client, unsigned channel);
+const char *client_channel_layer_picker(const struct client *client, unsigned channel);
 /* Of its picker: ejections and the like. */
 const struct picker_counters *client_channel_picker(const struct client *client, unsigned channel);
 /* New addresses (the name was resolved again, or the config reloaded). Copied. Connections to
@@ -244,7 +250,7 @@ struct client_request {
 	const struct grpc_metadata *metadata; /* "-bin" values raw */
 	uint32_t metadata_count;
 	bool wait_for_ready; /* wait-for-ready.md: wait while no address works */
-	bool hash_given;     /* for the policies that hash; else by random */
+	bool hash_given;     /* for the policies that hash; else by the channel's keys */
 	uint64_t hash;
 	uint32_t message_bytes_max; /* received; 0: the channel's */
 };

@@ -45,7 +45,7 @@ static void attempt_failed(struct attempt *a, const struct failure *f, const cha
 		call_commit(call);
 		call_final(call, final);
 	} else {
-		call_fail(call, f->status, text);
+		client_call_fail(call, f->status, text);
 	}
 }
 
@@ -75,7 +75,7 @@ static void attempt_over(struct attempt *a, const struct http2_header *h, size_t
 
 	f.status = final != NULL ? final->status.status : GRPC_RESOURCE_EXHAUSTED;
 	pushback_parse(&f, header_find(h, n, "grpc-retry-pushback-ms"));
-	attempt_result(a, f.status == GRPC_OK ? PICKER_GOOD : PICKER_FAILED);
+	attempt_result(a, result_of(call->ch, f.status));
 	if (f.status == GRPC_OK)
 		retry_ended_ok(call->ch);
 	if (f.status != GRPC_OK && !(call->flags & CALL_HEADERS)) {
@@ -95,7 +95,7 @@ static void attempt_odd(struct attempt *a, const struct http2_header *h, size_t 
 	if (status != NULL)
 		f.status = status_of_http(status->value);
 	counter_inc(&a->target->ch->counters.rx_malformed);
-	attempt_result(a, PICKER_FAILED);
+	attempt_result(a, result_of(a->target->ch, f.status));
 	http2_client_stream_reset(attempt_stream(a), HTTP2_CANCEL);
 	attempt_failed(a, &f, "the server's answer is not gRPC", NULL);
 }
@@ -116,6 +116,7 @@ static void answer_begins(struct attempt *a, const struct http2_header *h, size_
 
 	a->answered = true;
 	call_commit(call);
+	call_release_sent(call);
 	call->flags |= CALL_HEADERS;
 	call->encoding_in = encoding_of(header_find(h, n, "grpc-encoding"));
 	if (!call->ch->config.compression && call->encoding_in != IN_IDENTITY)
@@ -141,7 +142,8 @@ static void on_headers(struct http2_client_stream *stream, const struct http2_he
 	status = header_find(h, n, ":status");
 	if (flags & HTTP2_CLIENT_OVER) {
 		counter_inc(&call->ch->counters.rx_metadata_over);
-		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "the server's metadata is too large");
+		client_call_fail(call, GRPC_RESOURCE_EXHAUSTED,
+				 "the server's metadata is too large");
 	} else if (flags & HTTP2_CLIENT_END) {
 		if (header_find(h, n, "grpc-status") != NULL || !first)
 			attempt_over(a, h, n);
@@ -175,8 +177,8 @@ static void on_end(struct http2_client_stream *stream)
 	if (a->watch || call == NULL)
 		return;
 	counter_inc(&call->ch->counters.rx_malformed);
-	attempt_result(a, PICKER_FAILED);
-	call_fail(call, GRPC_INTERNAL, "the server's answer ended without a status");
+	attempt_result(a, result_of(call->ch, GRPC_INTERNAL));
+	client_call_fail(call, GRPC_INTERNAL, "the server's answer ended without a status");
 }
 
 static size_t on_body(struct http2_client_stream *stream, uint8_t *dst, size_t room, bool *eof_out)
@@ -212,10 +214,12 @@ static void on_closed(struct http2_client_stream *stream, uint32_t code, unsigne
 		health_closed(a);
 		return;
 	}
-	attempt_result(a, call == NULL || f.unsent || f.refused ? PICKER_NEUTRAL : PICKER_FAILED);
+	attempt_result(a, call == NULL || f.unsent || f.refused ? PICKER_NEUTRAL
+								: result_of(conn->ch, f.status));
 	conn->target->attempts--;
 	connection_active(conn);
-	channel_due(conn->ch);
+	if (conn->ch->waiting_n > 0)
+		channel_due(conn->ch);
 	if (call == NULL)
 		return;
 	call_enter(call);
@@ -223,7 +227,7 @@ static void on_closed(struct http2_client_stream *stream, uint32_t code, unsigne
 		f.status = GRPC_UNAVAILABLE;
 	if (call->flags & CALL_HEADERS) {
 		attempt_leave(a);
-		call_fail(call, f.status, closed_text(code, flags));
+		client_call_fail(call, f.status, closed_text(code, flags));
 	} else {
 		attempt_failed(a, &f, closed_text(code, flags), NULL);
 	}

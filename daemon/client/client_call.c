@@ -29,6 +29,11 @@ void call_commit(struct client_call *call)
 	}
 }
 
+void call_release_sent(struct client_call *call)
+{
+	messages_release(call, call->at);
+}
+
 void call_detach(struct client_call *call, enum picker_result result)
 {
 	struct attempt *a = call->attempt;
@@ -94,7 +99,7 @@ static void call_tell(struct client_call *call, const struct client_status *stat
 	call_leave(call);
 }
 
-void call_fail(struct client_call *call, uint32_t code, const char *text)
+void client_call_fail(struct client_call *call, uint32_t code, const char *text)
 {
 	const struct client_status status = {
 		.status = code,
@@ -102,7 +107,7 @@ void call_fail(struct client_call *call, uint32_t code, const char *text)
 		.message_len = (uint32_t)strlen(text),
 	};
 
-	call_tell(call, &status, PICKER_FAILED);
+	call_tell(call, &status, result_of(call->ch, code));
 }
 
 void call_tell_final(struct client_call *call)
@@ -113,7 +118,7 @@ void call_tell_final(struct client_call *call)
 	if (f->status.status == GRPC_OK && call->messages_in == 0 &&
 	    !grpc_kind_many_replies(call->kind)) {
 		counter_inc(&call->ch->counters.rx_malformed);
-		call_fail(call, GRPC_INTERNAL, "the server's answer has no message");
+		client_call_fail(call, GRPC_INTERNAL, "the server's answer has no message");
 		return;
 	}
 	call->final = NULL;
@@ -125,7 +130,7 @@ void call_final(struct client_call *call, struct final *f)
 {
 	if (f == NULL) {
 		counter_inc(&call->ch->counters.hold_refused);
-		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "no memory for the answer's end");
+		client_call_fail(call, GRPC_RESOURCE_EXHAUSTED, "no memory for the answer's end");
 		return;
 	}
 	call->final = f;
@@ -139,9 +144,10 @@ void call_deadline(struct wheel_timer *timer, uint64_t now_ns)
 
 	call->ch->c->now_ns = now_ns;
 	counter_inc(&call->ch->counters.calls_deadline);
-	call_fail(call, GRPC_DEADLINE_EXCEEDED,
-		  call->attempt == NULL ? "deadline exceeded before the call reached a server"
-					: "deadline exceeded");
+	client_call_fail(call, GRPC_DEADLINE_EXCEEDED,
+			 call->attempt == NULL
+				 ? "deadline exceeded before the call reached a server"
+				 : "deadline exceeded");
 }
 
 void client_call_cancel(struct client_call *call)
@@ -155,7 +161,7 @@ void client_call_cancel(struct client_call *call)
 /* ---- the beginning ----------------------------------------------------------------------------
  */
 
-void call_wait(struct client_call *call)
+void client_call_wait(struct client_call *call)
 {
 	struct channel *ch = call->ch;
 
@@ -164,6 +170,36 @@ void call_wait(struct client_call *call)
 	ch->waiting_n++;
 	counter_set(&ch->counters.gauge_waiting, ch->waiting_n);
 	channel_due(ch);
+}
+
+/* Of the first entry of that name. */
+static bool key_of(const struct client_request *request, const char *name, uint64_t *key_out)
+{
+	size_t len = name != NULL ? strlen(name) : 0;
+
+	for (uint32_t i = 0; i < request->metadata_count && len > 0; i++) {
+		const struct grpc_metadata *md = &request->metadata[i];
+
+		if (md->name_len == len && memcmp(md->name, name, len) == 0) {
+			*key_out = picker_hash(md->value, md->value_len);
+			return true;
+		}
+	}
+	return false;
+}
+
+static void keys_fill(struct client_call *call, const struct client_request *request)
+{
+	const struct client_channel_config *cfg = &call->ch->config;
+	struct picker_key *key = &call->key;
+
+	if (request->hash_given) {
+		key->has_hash = key->has_sticky = true;
+		key->hash = key->sticky = request->hash;
+		return;
+	}
+	key->has_hash = key_of(request, cfg->hash_key, &key->hash);
+	key->has_sticky = key_of(request, cfg->sticky_key, &key->sticky);
 }
 
 int client_call_start(struct client *c, unsigned channel, const struct client_request *request,
@@ -197,16 +233,14 @@ int client_call_start(struct client *c, unsigned channel, const struct client_re
 	call->message_bytes_max = request->message_bytes_max != 0 ? request->message_bytes_max
 								  : ch->config.message_bytes_max;
 	call->flags = request->wait_for_ready ? CALL_WAIT_READY : 0;
-	call->key.has_hash = call->key.has_sticky = request->hash_given;
-	call->key.hash = call->key.sticky = request->hash;
+	keys_fill(call, request);
 	list_init(&call->link);
 	list_init(&call->writable);
 	list_init(&call->inflate);
 	wheel_timer_init(&call->deadline, call_deadline);
 	wheel_timer_init(&call->retry, retry_timer);
-	if (ch->config.timeout_ns != 0 && ch->config.timeout_ns < deadline_ns - now_ns)
-		deadline_ns = request->deadline_ns == UINT64_MAX ? now_ns + ch->config.timeout_ns
-								 : deadline_ns;
+	if (deadline_ns == UINT64_MAX && ch->config.timeout_ns != 0)
+		deadline_ns = now_ns + ch->config.timeout_ns;
 	call->deadline_ns = deadline_ns;
 	if (deadline_ns != UINT64_MAX)
 		wheel_arm(c->wheel, &call->deadline, deadline_ns);
@@ -215,10 +249,12 @@ int client_call_start(struct client *c, unsigned channel, const struct client_re
 	ch->used_ns = now_ns;
 	counter_inc(&ch->counters.calls);
 	counter_set(&ch->counters.gauge_calls, ch->calls_n);
+	if (ch->ready_n < ch->targets_n)
+		channel_due(ch); /* those that were closed meanwhile are wanted again */
 	conn = ch->waiting_n == 0 ? channel_pick(ch, call) : NULL;
 	if (conn == NULL || !call_attempt(call, conn)) {
 		counter_inc(&ch->counters.calls_waited);
-		call_wait(call);
+		client_call_wait(call);
 	}
 	*call_out = call;
 	return 0;
@@ -393,7 +429,7 @@ size_t call_body(struct client_call *call, uint8_t *dst, size_t room, bool *eof_
 		call->at_offset = 0;
 	}
 	if (call->flags & CALL_COMMITTED)
-		messages_release(call, call->at);
+		call_release_sent(call);
 	*eof_out = call->at == NULL && (call->flags & CALL_END);
 	if ((call->flags & CALL_BLOCKED) && call->queued <= SEND_QUEUE_BYTES / 2) {
 		call->flags &= ~(uint32_t)CALL_BLOCKED;

@@ -295,7 +295,7 @@ static bool wait_try(struct channel *ch, struct client_call *call)
 	}
 	if (!(call->flags & CALL_WAIT_READY) && hopeless(ch)) {
 		counter_inc(&ch->counters.calls_no_address);
-		call_fail(call, GRPC_UNAVAILABLE, failure_text(ch));
+		client_call_fail(call, GRPC_UNAVAILABLE, failure_text(ch));
 		return true;
 	}
 	list_add_tail(&ch->waiting, &call->link);
@@ -397,8 +397,8 @@ void channel_fini(struct channel *ch)
 	struct list *node;
 
 	while ((node = list_first(&ch->calls)) != NULL)
-		call_fail(list_entry(node, struct client_call, all), GRPC_CANCELLED,
-			  "the client ends");
+		client_call_fail(list_entry(node, struct client_call, all), GRPC_CANCELLED,
+				 "the client ends");
 	targets_fini(ch, &ch->targets);
 	targets_fini(ch, &ch->leaving);
 	picker_fini(&ch->picker);

@@ -407,8 +407,10 @@ static void session_look(struct client_connection *conn)
 			ch->keepalive_ns *= 2;
 		}
 		target_update(conn->target);
+		channel_due(ch);
 	}
-	channel_due(ch);
+	if (ch->waiting_n > 0)
+		channel_due(ch);
 }
 
 /* True: HTTP/2 may write. */

@@ -89,7 +89,7 @@ static bool reading_begin(struct inflater *inf, struct client_call *call, bool f
 static void broken(struct client_call *call, uint32_t status, const char *text)
 {
 	counter_inc(&call->ch->counters.rx_inflate_errors);
-	call_fail(call, status, text);
+	client_call_fail(call, status, text);
 }
 
 /* A step of the reading: Z_OK: more is to come; Z_STREAM_END: it is through; else broken. */

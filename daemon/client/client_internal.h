@@ -83,6 +83,7 @@ struct channel {
 	struct list calls;   /* all */
 	unsigned calls_n, waiting_n;
 	struct list due;
+	char layer[80], layer_picker[88];
 	int tokens_milli; /* the retry budget */
 	uint64_t kept_bytes;
 	uint64_t keepalive_ns; /* grows when a server complains */
@@ -291,12 +292,14 @@ void health_timer(struct wheel_timer *timer, uint64_t now_ns);
 /* client_call.c */
 /* Begin an attempt on the connection; false: it took none. */
 bool call_attempt(struct client_call *call, struct client_connection *conn);
-void call_wait(struct client_call *call);
+void client_call_wait(struct client_call *call);
 /* End it from this side: text is static. */
-void call_fail(struct client_call *call, uint32_t status, const char *text);
+void client_call_fail(struct client_call *call, uint32_t status, const char *text);
 /* As the server said; `final` (may be NULL: no memory) is the call's now. */
 void call_final(struct client_call *call, struct final *final);
 void call_commit(struct client_call *call);
+/* Once committed: give back the messages that are sent. Not from inside client_call_send. */
+void call_release_sent(struct client_call *call);
 /* After any number of events: free it if it is over. */
 static inline void call_enter(struct client_call *call)
 {
@@ -319,6 +322,8 @@ struct failure {
 bool retry_decide(struct client_call *call, const struct failure *f);
 void retry_timer(struct wheel_timer *timer, uint64_t now_ns);
 void retry_ended_ok(struct channel *ch);
+/* What an address is told of a call that ended so. */
+enum picker_result result_of(const struct channel *ch, uint32_t status);
 
 /* client_message.c: from the server. */
 void message_data(struct client_call *call, const uint8_t *p, size_t n);

@@ -27,7 +27,7 @@ bool message_room(struct client_call *call, uint32_t bytes)
 			counter_inc(&call->ch->counters.rx_messages_held);
 		call->flags |= CALL_NO_ROOM;
 	} else {
-		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "no room for the server's message");
+		client_call_fail(call, GRPC_RESOURCE_EXHAUSTED, "no room for the server's message");
 	}
 	return false;
 }
@@ -49,7 +49,7 @@ void message_deliver(struct client_call *call, uint32_t bytes)
 static void malformed(struct client_call *call, const char *text)
 {
 	counter_inc(&call->ch->counters.rx_malformed);
-	call_fail(call, GRPC_INTERNAL, text);
+	client_call_fail(call, GRPC_INTERNAL, text);
 }
 
 /* The prefix is whole. */
@@ -68,7 +68,8 @@ static void message_begin(struct client_call *call)
 	}
 	if (bytes > call->message_bytes_max) {
 		counter_inc(&call->ch->counters.rx_messages_over);
-		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "the server's message is too large");
+		client_call_fail(call, GRPC_RESOURCE_EXHAUSTED,
+				 "the server's message is too large");
 		return;
 	}
 	call->message_bytes = bytes;
@@ -94,7 +95,8 @@ static size_t packed_feed(struct client_call *call, const uint8_t *p, size_t n)
 
 	if (!hold_add(call->ch->c, &call->packed, p, part)) {
 		counter_inc(&call->ch->counters.hold_refused);
-		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "no memory for a compressed message");
+		client_call_fail(call, GRPC_RESOURCE_EXHAUSTED,
+				 "no memory for a compressed message");
 		return part;
 	}
 	call->message_done += (uint32_t)part;
@@ -154,7 +156,7 @@ void message_data(struct client_call *call, const uint8_t *p, size_t n)
 	if (done < n && !(call->flags & CALL_OVER) &&
 	    !hold_add(call->ch->c, &call->hold, p + done, n - done)) {
 		counter_inc(&call->ch->counters.hold_refused);
-		call_fail(call, GRPC_RESOURCE_EXHAUSTED, "no memory for waiting bytes");
+		client_call_fail(call, GRPC_RESOURCE_EXHAUSTED, "no memory for waiting bytes");
 	}
 	call_leave(call);
 }

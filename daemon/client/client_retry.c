@@ -17,6 +17,11 @@ void retry_ended_ok(struct channel *ch)
 	counter_set(&ch->counters.gauge_tokens_milli, (uint64_t)ch->tokens_milli);
 }
 
+enum picker_result result_of(const struct channel *ch, uint32_t status)
+{
+	return (ch->config.failures >> status & 1) != 0 ? PICKER_FAILED : PICKER_GOOD;
+}
+
 /* A failure costs a token; true while more than half of them are left. */
 static bool tokens_spend(struct channel *ch)
 {
@@ -54,7 +59,7 @@ static bool transparent(struct client_call *call, const struct failure *f)
 	call->transparent++;
 	call->refused += !f->unsent;
 	counter_inc(&call->ch->counters.retries_transparent);
-	call_wait(call);
+	client_call_wait(call);
 	return true;
 }
 
@@ -105,5 +110,5 @@ void retry_timer(struct wheel_timer *timer, uint64_t now_ns)
 	struct client_call *call = container_of(timer, struct client_call, retry);
 
 	call->ch->c->now_ns = now_ns;
-	call_wait(call);
+	client_call_wait(call);
 }

@@ -290,6 +290,7 @@ int control_run(struct control *control)
 		hosts_tick(control, now_ns);
 		reload_tick(control);
 		certificates_tick(control, now_ns);
+		channels_tick(control);
 		stop_tick(control, now_ns);
 		links_watch(control, now_ns);
 		logs_drain(control);

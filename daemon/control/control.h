@@ -29,6 +29,7 @@
 
 struct config;
 struct control;
+struct control_channels;
 struct control_tls;
 struct port_set;
 struct tls_context;
@@ -70,6 +71,7 @@ struct control_params {
 	const cpu_set_t *cores;
 	int report_fd;           /* the eventfd given to every worker; -1: reports are polled for */
 	struct control_tls *tls; /* NULL: no listener speaks TLS */
+	struct control_channels *channels; /* NULL: no channel goes to servers */
 };
 
 /* Block the signals that control serves and ignore SIGPIPE. First thing in main: threads that DPDK
@@ -89,6 +91,17 @@ void control_tls_destroy(struct control_tls *tls);
 /* For worker_params: by listener; and the helpers, after the start. */
 struct tls_context *const *control_tls_contexts(const struct control_tls *tls);
 struct tls_helpers *control_tls_helpers(const struct control_tls *tls);
+
+/* Channels to servers: their certificates (as control_tls_create), and the names to be resolved. */
+int control_channels_create(const struct config *config, const char *path,
+			    void (*tell)(const char *line),
+			    struct control_channels **out) SPLIT_MUST_USE;
+/* Begin to resolve names, on a thread of its own. 0 or -SPLIT_E_BASE_SYSTEM. */
+int control_channels_start(struct control_channels *channels) SPLIT_MUST_USE;
+/* After the workers. NULL is fine, as it is for all of these. */
+void control_channels_destroy(struct control_channels *channels);
+/* For worker_params: by channel. */
+struct tls_context *const *control_channels_contexts(const struct control_channels *channels);
 
 /* Opens the attach socket (mode and owner as configured; a stale socket file is replaced, one that
  * somebody listens on is an error), takes over the signals, registers the telemetry commands.

@@ -159,6 +159,9 @@ void departed_fini(struct control *control);
 int certificates_reload(struct control *control, const struct config *fresh,
 			void (*tell)(const char *line)) SPLIT_MUST_USE;
 void certificates_tick(struct control *control, uint64_t now_ns);
+
+/* channels.c: what was resolved goes to the workers. */
+void channels_tick(struct control *control);
 /* Control's configuration is another one now. */
 void certificates_configure(struct control *control);
 

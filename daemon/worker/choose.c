@@ -35,20 +35,15 @@ static uint32_t worker_number(const struct worker *w, const struct config_servic
 	return 0;
 }
 
-void choose_config(const struct worker *w, const struct config_service *service,
-		   struct picker_config *out)
+void choose_picker_config(const struct worker *w, const struct config_balance *b,
+			  struct picker_config *out)
 {
-	const struct config_balance *b = &service->balance;
-
 	*out = (struct picker_config){
 		.policy = (enum picker_policy)b->policy,
-		.members_max = members_max(w->cfg, service),
 		.node = w->cfg->workers[w->params.index].numa_node,
 		.locality = b->locality,
 		.locality_spill = b->locality_spill,
 		.subset = b->subset,
-		.caller = worker_number(w, service),
-		.callers_n = service->workers_n != 0 ? service->workers_n : 1,
 		.slow_start_ns = b->slow_start_ns,
 		.slow_start_percent = b->slow_start_percent,
 		.hash_slots = b->hash.slots,
@@ -65,8 +60,17 @@ void choose_config(const struct worker *w, const struct config_service *service,
 				.max_ns = b->ejection.time_max_ns,
 				.share_percent = b->ejection.share_max,
 			},
-		.seed = w->random_key.k0 ^ (uint64_t)(service - w->cfg->services),
 	};
+}
+
+void choose_config(const struct worker *w, const struct config_service *service,
+		   struct picker_config *out)
+{
+	choose_picker_config(w, &service->balance, out);
+	out->members_max = members_max(w->cfg, service);
+	out->caller = worker_number(w, service);
+	out->callers_n = service->workers_n != 0 ? service->workers_n : 1;
+	out->seed = w->random_key.k0 ^ (uint64_t)(service - w->cfg->services);
 }
 
 /* ---- keys ----------------------------------------------------------------------------------- */

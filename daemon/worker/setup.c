@@ -542,6 +542,8 @@ int worker_setup(struct worker *w)
 			err = listeners_setup(w, &w->ports[i]);
 	}
 	if (err == 0)
+		err = client_io_setup(w);
+	if (err == 0)
 		err = idle_init(w);
 	if (err != 0)
 		return err;
@@ -558,6 +560,7 @@ void worker_teardown(struct worker *w)
 	struct list *node;
 
 	idle_fini(w);
+	client_io_fini(w);
 	for (unsigned i = 0; i < w->ports_n; i++) {
 		net_stack_destroy(w->ports[i].net);
 		for (uint32_t l = 0; w->ports[i].listener_ctx != NULL && l < w->cfg->listeners_n;

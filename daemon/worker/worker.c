@@ -30,6 +30,7 @@ int worker_create(const struct worker_params *params, struct worker **worker_out
 	list_init(&w->reply_wait);
 	list_init(&w->nested_due);
 	list_init(&w->endpoints);
+	list_init(&w->client_wires);
 	(void)snprintf(name, sizeof(name), "worker %u", params->index);
 	err = log_ring_init(&w->log, name, params->config->log.ring_records);
 	if (err == 0) {
@@ -181,6 +182,8 @@ static unsigned turn(struct worker *w)
 	work += nested_run(w);
 	stage_enter(w, WORKER_STAGE_encode);
 	work += grpc_server_run(w->grpc, w->now_ns);
+	if (w->client != NULL)
+		work += client_run(w->client, w->now_ns);
 	work += connections_send(w);
 	stage_enter(w, WORKER_STAGE_send);
 	for (unsigned i = 0; i < w->ports_n; i++)
@@ -198,6 +201,8 @@ static bool unfinished(const struct worker *w)
 	if (!list_empty(&w->due) || !list_empty(&w->jobs) || !list_empty(&w->nested_due))
 		return true;
 	if (w->tls != NULL && tls_engine_pending(w->tls))
+		return true;
+	if (w->client != NULL && client_pending(w->client))
 		return true;
 	for (unsigned i = 0; i < w->ports_n; i++) {
 		if (net_flush_pending(w->ports[i].net))

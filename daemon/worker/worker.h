@@ -22,12 +22,14 @@
 #ifndef SPLITD_DAEMON_WORKER_WORKER_H
 #define SPLITD_DAEMON_WORKER_WORKER_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/counter.h"
 #include "base/error.h"
+#include "base/list.h"
 
 struct attach_method;
 struct config;
@@ -61,6 +63,8 @@ struct worker_params {
 	 * takes references. NULL: no listener does. */
 	struct tls_context *const *tls_contexts;
 	struct tls_helpers *tls_helpers; /* NULL: the worker carries handshakes itself */
+	/* By channel: what it speaks to servers; NULL where it is plain. NULL: all are. */
+	struct tls_context *const *channel_tls;
 };
 
 /* One worker's part in one endpoint. Gauges are a few milliseconds old. */
@@ -100,6 +104,20 @@ struct worker_endpoint {
 	int32_t node; /* memory node of its segments; negative: unknown */
 };
 
+/* Addresses of a channel's name. The control thread's; it frees the list once it has another and no
+ * worker reads this one any more. */
+struct worker_address {
+	uint8_t family; /* 4 or 6 */
+	uint8_t bytes[16];
+	uint16_t port;
+};
+struct worker_addresses {
+	struct list link;
+	atomic_uint readers; /* messages under way; a worker takes its own off when it has copied */
+	uint32_t n;          /* 0: the name cannot be resolved */
+	struct worker_address at[];
+};
+
 enum worker_msg_kind {
 	WORKER_MSG_ENDPOINT_ADD,    /* endpoint: active; the worker begins to send it calls */
 	WORKER_MSG_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, say QUIET
@@ -110,6 +128,7 @@ enum worker_msg_kind {
 	WORKER_MSG_TLS,             /* tls_context: new connections of `listener` get it */
 	WORKER_MSG_CONFIG,          /* config: made by config_succeed, in force from now on; say
 				     * CONFIG, and the one before is not touched any more */
+	WORKER_MSG_ADDRESSES,       /* addresses: of `channel` from now on */
 	WORKER_MSG_DRAIN,           /* stop accepting, GOAWAY, let calls finish, say DRAINED */
 	WORKER_MSG_STOP,            /* abort what is left; worker_run returns; no report */
 };
@@ -118,7 +137,9 @@ struct worker_msg {
 	enum worker_msg_kind kind;
 	const struct worker_endpoint *endpoint; /* ENDPOINT_* */
 	uint64_t drain;                         /* ENDPOINT_DRAIN */
-	uint64_t deadline_ns;            /* DRAIN: clock_ns() at which what is left is aborted */
+	uint64_t deadline_ns;               /* DRAIN: clock_ns() at which what is left is aborted */
+	struct worker_addresses *addresses; /* ADDRESSES; its `readers` has one for this */
+	uint32_t channel;
 	struct tls_context *tls_context; /* TLS; the worker takes a reference */
 	uint32_t listener;
 	const struct config *config; /* CONFIG; ENDPOINT_ADD: the one in force for control */

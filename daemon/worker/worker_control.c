@@ -161,6 +161,8 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		.deadline_ns = msg->deadline_ns,
 		.config = msg->config,
 		.drain = msg->drain,
+		.channel = msg->channel,
+		.addresses = msg->addresses,
 	};
 
 	if (msg->kind == WORKER_MSG_ENDPOINT_ADD) {
@@ -441,6 +443,9 @@ unsigned messages_run(struct worker *w)
 			break;
 		case WORKER_MSG_TLS:
 			listener_tls_set(w, m.listener, m.tls);
+			break;
+		case WORKER_MSG_ADDRESSES:
+			client_addresses_set(w, m.channel, m.addresses);
 			break;
 		case WORKER_MSG_CONFIG:
 			worker_configure(w, m.config);

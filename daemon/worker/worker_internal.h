@@ -50,6 +50,7 @@
 #include "base/wheel.h"
 #include "config/config.h"
 #include "daemon/balance/balance.h"
+#include "daemon/client/client.h"
 #include "daemon/grpc/grpc.h"
 #include "daemon/net/net.h"
 #include "daemon/port/port.h"
@@ -490,6 +491,9 @@ struct worker {
 	struct siphash_key random_key;
 	uint64_t random_count;
 
+	struct client *client;    /* NULL: no channel to servers */
+	struct list client_wires; /* its byte streams */
+	struct pool wire_pool;
 	struct pool connection_pool, call_pool, reply_pool, share_pool;
 	struct pool decode_pool, encode_pool;
 	struct pool page_pool, large_pool;
@@ -710,6 +714,8 @@ unsigned openings_run(struct worker *w);
 struct picker_config;
 
 /* A service's policy, as its picker wants it. */
+void choose_picker_config(const struct worker *w, const struct config_balance *b,
+			  struct picker_config *out);
 void choose_config(const struct worker *w, const struct config_service *service,
 		   struct picker_config *out);
 /* Choose the endpoint by what is known of the call: 0 and the route, or a negative code. */
@@ -922,9 +928,16 @@ struct ring_msg {
 	uint64_t deadline_ns, drain;
 	struct tls_context *tls; /* a reference */
 	uint32_t listener;
-	uint32_t reserved;
+	uint32_t channel;
 	const struct config *config;
+	struct worker_addresses *addresses;
 };
+/* client_io.c: the daemon's own gRPC client on this worker; w->client is NULL where no channel goes
+ * to servers. */
+int client_io_setup(struct worker *w) SPLIT_MUST_USE;
+void client_io_fini(struct worker *w);
+void client_addresses_set(struct worker *w, uint32_t channel, struct worker_addresses *list);
+
 int rings_create(struct worker *w) SPLIT_MUST_USE;
 void rings_destroy(struct worker *w);
 /* Take what control has posted. Returns how many. */
