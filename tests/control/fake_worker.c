@@ -57,6 +57,11 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		break;
 	case WORKER_MSG_TLS:
 		break;
+	case WORKER_MSG_ADDRESSES:
+		worker->channel = msg->channel;
+		worker->addresses = msg->addresses;
+		worker->address_lists++;
+		break;
 	case WORKER_MSG_CONFIG:
 		fake_worker_report(worker, WORKER_REPORT_CONFIG, NULL, 0);
 		break;

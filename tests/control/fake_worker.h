@@ -17,6 +17,10 @@ struct worker {
 	atomic_uint full;                             /* so many posts find the ring full */
 	atomic_bool no_quiet, no_drained;             /* stays silent */
 	_Atomic(const struct worker_endpoint *) last; /* endpoint of the last ADD */
+	/* Of the last ADDRESSES; whoever looks at it takes his reader off. */
+	struct worker_addresses *addresses;
+	uint32_t channel;
+	unsigned address_lists;
 	struct worker_report reports[FAKE_REPORTS];
 	atomic_uint reports_in, reports_out;
 	struct log_ring log;

@@ -1,0 +1,118 @@
+/* Names of channels: resolved on a thread of their own, told to the workers at control's tick. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/control/control_internal.h"
+#include "tests/control/fake_worker.h"
+
+#define WORKERS 2
+#define WAIT_MS 60000 /* that of a busy machine; an idle one needs none */
+
+static const char text[] = "{\"eal\": {\"devices\": [\"net_null9\"]}, \"workers\": [{\"core\": 0}],"
+			   " \"ports\": [{\"name\": \"p0\", \"device\": \"net_null9\","
+			   "  \"addresses\": [\"198.18.0.2/24\"]}],"
+			   " \"listeners\": [{\"name\": \"l\", \"port\": 50051}],"
+			   " \"hosts\": [{\"name\": \"h\", \"uids\": [0]}],"
+			   " \"services\": [{\"name\": \"t.T\", \"hosts\": [\"h\"]}],"
+			   " \"channels\": [{\"name\": \"near\", \"target\": \"local\"},"
+			   "  {\"name\": \"listed\", \"target\": \"198.18.0.9:1\"},"
+			   "  {\"name\": \"named\", \"target\": \"localhost:50051\","
+			   "   \"resolve_interval\": \"100ms\"}]}";
+
+static struct config *config;
+static struct control_channels *channels;
+static struct control control;
+static struct worker fakes[WORKERS];
+static struct worker *fake_list[WORKERS];
+
+static void tell(const char *line)
+{
+	ck_abort_msg("%s", line);
+}
+
+static void setup(void)
+{
+	struct config_report rep;
+
+	config_report_init(&rep);
+	ck_assert_msg(config_parse(text, strlen(text), "c.json", NULL, &config, &rep) == 0, "%s",
+		      rep.count > 0 ? rep.findings[0].text : "");
+	config_report_fini(&rep);
+	memset(&control, 0, sizeof(control));
+	for (unsigned i = 0; i < WORKERS; i++) {
+		fake_worker_init(&fakes[i], i);
+		fake_list[i] = &fakes[i];
+	}
+	ck_assert_int_eq(control_channels_create(config, "c.json", tell, &channels), 0);
+	control.p.channels = channels;
+	control.p.workers = fake_list;
+	control.p.workers_n = WORKERS;
+}
+
+static void teardown(void)
+{
+	control_channels_destroy(channels);
+	for (unsigned i = 0; i < WORKERS; i++)
+		fake_worker_fini(&fakes[i]);
+	config_free(config);
+}
+
+static bool told(void)
+{
+	for (unsigned i = 0; i < WORKERS; i++)
+		if (fakes[i].address_lists == 0)
+			return false;
+	return true;
+}
+
+START_TEST(named)
+{
+	static const uint8_t v4[4] = {127, 0, 0, 1}, v6[16] = {[15] = 1};
+
+	fakes[1].full = 3; /* its ring has no room at first */
+	ck_assert_int_eq(control_channels_start(channels), 0);
+	for (unsigned ms = 0; !told() && ms < WAIT_MS; ms++) {
+		channels_tick(&control);
+		usleep(1000);
+	}
+	ck_assert(told());
+	ck_assert_uint_eq(fakes[0].channel, 2);
+	ck_assert_ptr_eq(fakes[0].addresses, fakes[1].addresses);
+	ck_assert_uint_eq(atomic_load(&fakes[0].addresses->readers), WORKERS);
+	ck_assert_uint_gt(fakes[0].addresses->n, 0);
+	for (uint32_t i = 0; i < fakes[0].addresses->n; i++) {
+		const struct worker_address *a = &fakes[0].addresses->at[i];
+
+		ck_assert_uint_eq(a->port, 50051);
+		if (a->family == 4)
+			ck_assert_mem_eq(a->bytes, v4, 4);
+		else
+			ck_assert_mem_eq(a->bytes, v6, 16);
+	}
+	/* Asked again it says the same, which is not told. */
+	for (unsigned ms = 0; ms < 500; ms++) {
+		channels_tick(&control);
+		usleep(1000);
+	}
+	ck_assert_uint_eq(fakes[0].address_lists, 1);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("control/channels");
+	TCase *t = tcase_create("channels");
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 110);
+	tcase_add_test(t, named);
+	suite_add_tcase(s, t);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
