@@ -28,7 +28,8 @@ enum codec_engine {
 	ENCODE_UPB,
 	FLATTEN_GENERIC,
 	FLATTEN_PLANNED,  /* what host-lib does */
-	FLATTEN_IN_PLACE, /* the same with a message that lies in the segment already */
+	FLATTEN_WALKED,   /* the same with a message that lies in the segment already */
+	FLATTEN_PROMISED, /* the same, and the handler said so: split_call_in_place */
 	CODEC_ENGINES
 };
 

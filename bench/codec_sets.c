@@ -173,11 +173,17 @@ int codec_operate(struct codec_set *s, enum codec_engine engine, unsigned i)
 
 		return flatten_planned(s->plan, m->heap, &target, NULL, 0, &unlimited, &n);
 	}
-	case FLATTEN_IN_PLACE: {
+	case FLATTEN_WALKED: {
 		const struct linear_target target = {.chunk_get = bump_chunk, .ctx = out_begin(s)};
 
 		return flatten_planned(s->plan, (const ProtobufCMessage *)(uintptr_t)m->root,
 				       &target, m->linear.mem, m->linear.bytes, &unlimited, &n);
+	}
+	case FLATTEN_PROMISED: {
+		const struct linear_target target = {.chunk_get = bump_chunk, .ctx = out_begin(s)};
+
+		return flatten_root((const ProtobufCMessage *)(uintptr_t)m->root, &target,
+				    m->linear.mem, m->linear.bytes, &n);
 	}
 	default:
 		return -SPLIT_E_BASE_INTERNAL;

@@ -1,7 +1,8 @@
 /* Answers: the reply into the to-daemon segment, status and metadata with it, one slot out.
  *
  * A reply goes, in this order of preference: inside the slot (small, nothing of it by the call's
- * allocator); in place (built with the allocator: only walked); flattened into blocks. All blocks
+ * allocator); in place (built with the allocator: only walked, or not even looked at when the
+ * handler promised so); flattened into blocks. All blocks
  * that go with one slot are one chain, whose address is the slot's token. Whatever happens here,
  * the call ends with exactly one slot with a status, unless nobody is there to take it.
  */
@@ -112,6 +113,7 @@ void *split_call_alloc(struct split_call *call, size_t bytes)
 		b = block_add(call, size);
 	if (b == NULL) {
 		STAT(call->host, heap_fallback);
+		call->fell_back = true;
 		return heap_get(call, bytes);
 	}
 	bump_set(call, b, sizeof(*b) + size);
@@ -120,6 +122,11 @@ void *split_call_alloc(struct split_call *call, size_t bytes)
 		unpoison_region(b + 1, bytes); /* to the byte */
 	}
 	return b + 1;
+}
+
+void split_call_in_place(struct split_call *call)
+{
+	call->in_place = true;
 }
 
 /* Block for a part of a reply that needs `min` and would like `want`: now, else wait. */
@@ -471,9 +478,13 @@ static int reply_blocks(struct split_call *call, const ProtobufCMessage *reply, 
 	/* Only what the call itself allocated may stay in place: nothing else goes with its token.
 	 */
 	bool own = call->blocks != NULL;
-	int rc = reply_flatten(call, reply, &target, own ? mem->mem : NULL, own ? mem->bytes : 0,
-			       &a.msg);
+	int rc;
 
+	if (own && call->in_place && !call->fell_back)
+		rc = flatten_root(reply, &target, mem->mem, mem->bytes, &a.msg);
+	else
+		rc = reply_flatten(call, reply, &target, own ? mem->mem : NULL,
+				   own ? mem->bytes : 0, &a.msg);
 	if (rc == 0 && end != 0)
 		rc = metadata_put(call, opens(call) ? &call->initial : &call->trailing,
 				  &a.metadata);

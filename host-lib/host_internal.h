@@ -265,6 +265,8 @@ struct split_call {
 	bool compress;       /* what is sent shall be */
 	bool nowait;         /* while something is sent: memory is there or it is not */
 	bool is_out;         /* a call out: `out` is set */
+	bool in_place;       /* promised: replies point into the call's own memory only */
+	bool fell_back;      /* some of that memory came from the heap */
 	struct worker *home; /* the worker that took it */
 
 	/* line 1: asked for now and then */

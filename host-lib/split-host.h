@@ -396,6 +396,16 @@ SPLIT_API int split_call_add_trailing_metadata(struct split_call *call, const ch
 SPLIT_API void *split_call_alloc(struct split_call *call, size_t bytes);
 SPLIT_API ProtobufCAllocator *split_call_allocator(struct split_call *call);
 
+/* A promise about what this call sends from here on: everything that a reply points to, at any
+ * depth, was made by this call's allocator since the last message that it sent (the outermost
+ * struct may lie anywhere, and what protobuf-c's _init left, defaults and empty strings, is fine).
+ * The library then looks at none of it, which makes a reply cost nothing however large it is;
+ * without the promise it is walked once, and what lies elsewhere is copied. A promise that is
+ * broken, by a string literal for example, ends the call with INTERNAL, "message points outside its
+ * segment": splitd checks every pointer. Where the allocator had to fall back to the heap the
+ * library knows, and copies. */
+SPLIT_API void split_call_in_place(struct split_call *call);
+
 /* Answer: `reply` of the method's output type, or NULL for the status that was set (INTERNAL when
  * none was). The same as calling the closure. 0, SPLIT_E_ANSWERED (counted), SPLIT_E_LOST (nobody
  * waits any more), SPLIT_E_NOMEM (no room within room_wait_ns; the client got RESOURCE_EXHAUSTED)

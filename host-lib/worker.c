@@ -142,6 +142,8 @@ static void call_fill(struct worker *w, struct split_call *call, const struct sl
 	call->compressed = (slot->flags & SLOT_COMPRESSED) != 0;
 	call->compress = false;
 	call->nowait = false;
+	call->in_place = false;
+	call->fell_back = false;
 	call->out_lane = NULL;
 	call->metadata = NULL;
 	call->identity = NULL;

@@ -6,7 +6,8 @@
  * So a message built in place costs one walk.
  *
  * A plan lists of each message type the members that point somewhere, so that the others cost
- * nothing; what is not plain is handed to the functions that walk by the descriptor alone. */
+ * nothing; what is not plain is handed to the functions that walk by the descriptor alone. Where
+ * nothing lies inside, the usual case, the plan is followed by functions that only copy. */
 #include "linearize/fast_internal.h"
 
 #include <stdlib.h>
@@ -17,6 +18,8 @@ struct flattener {
 	int64_t delta;
 	uint64_t inside, inside_bytes;
 	uint64_t elements;
+	uint8_t *mark,
+		*limit; /* only copying: `bump` is what it was at `mark`; it may go to `limit` */
 	int error;
 };
 
@@ -56,7 +59,7 @@ static inline void struct_copy(uint8_t *to, const uint8_t *from, uint64_t n)
 {
 	uint64_t i;
 
-	if (unlikely(n > 256)) {
+	if (n > 96) {
 		memcpy(to, from, n);
 		return;
 	}
@@ -271,7 +274,7 @@ static bool message_flatten(struct flattener *f, const ProtobufCMessage *msg, ui
 
 /* --- Plans ------------------------------------------------------------------------------------ */
 
-enum step_kind { STEP_STRING, STEP_MESSAGE, STEP_MESSAGES, STEP_OTHER };
+enum step_kind { STEP_STRING, STEP_MESSAGE, STEP_MESSAGES, STEP_BYTES, STEP_NUMBERS, STEP_OTHER };
 
 struct plan;
 
@@ -280,6 +283,7 @@ struct step {
 	enum step_kind kind;
 	uint32_t offset, quantifier;
 	uint32_t number; /* of a oneof's member: what its case word must be; else 0 */
+	uint32_t bytes;  /* of one number */
 	const void *default_value;
 	const ProtobufCFieldDescriptor *field;
 	const struct plan *sub;
@@ -359,6 +363,11 @@ static void step_fill(const struct flatten_plan *p, const ProtobufCFieldDescript
 	};
 	if (field->type == PROTOBUF_C_TYPE_STRING && !repeated)
 		out->kind = STEP_STRING;
+	if (field->type == PROTOBUF_C_TYPE_BYTES && !repeated)
+		out->kind = STEP_BYTES;
+	if (repeated && type_is_packable(field->type))
+		out->kind = STEP_NUMBERS;
+	out->bytes = type_bytes[field->type];
 	if (field->type == PROTOBUF_C_TYPE_MESSAGE) {
 		out->kind = repeated ? STEP_MESSAGES : STEP_MESSAGE;
 		out->sub = &p->plans[plan_find(p, field->descriptor)];
@@ -430,7 +439,7 @@ static bool messages_planned(struct flattener *f, struct piece *msg, const struc
 	return piece_set(f, msg, step->offset, piece_address(f, &p));
 }
 
-static inline bool step_take(struct flattener *f, struct piece *p, const struct step *step,
+ALWAYS_INLINE bool step_take(struct flattener *f, struct piece *p, const struct step *step,
 			     uint32_t depth)
 {
 	const ProtobufCFieldDescriptor *field = step->field;
@@ -463,6 +472,12 @@ static inline bool step_take(struct flattener *f, struct piece *p, const struct 
 	return !field_is_set(p->from, field) || value_flatten(f, p, step->offset, field, depth);
 }
 
+static bool step_take_other(struct flattener *f, struct piece *p, const struct step *step,
+			    uint32_t depth)
+{
+	return step_take(f, p, step, depth);
+}
+
 static bool message_planned(struct flattener *f, const struct plan *plan,
 			    const ProtobufCMessage *msg, uint32_t depth, uint64_t *address_out)
 {
@@ -482,6 +497,249 @@ static bool message_planned(struct flattener *f, const struct plan *plan,
 	if (unlikely(load32(p.from + BASE_N_UNKNOWN) != 0) && !unknown_flatten(f, &p))
 		return false;
 	*address_out = piece_address(f, &p);
+	return true;
+}
+
+/* --- Plans, nothing inside ----------------------------------------------------------------------
+ */
+
+static void copies_begin(struct flattener *f)
+{
+	uint64_t room = (uint64_t)(f->bump.end - f->bump.free), left = f->bump.most - f->bump.used;
+
+	f->mark = f->bump.free;
+	f->limit = f->bump.free + (room < left ? room : left);
+}
+
+/* The bump says again what was used. */
+static void copies_end(struct flattener *f)
+{
+	f->bump.used += (uint64_t)(f->bump.free - f->mark);
+}
+
+static __attribute__((noinline)) uint8_t *copy_get_slow(struct flattener *f, uint64_t bytes,
+							unsigned align)
+{
+	uint8_t *to;
+
+	copies_end(f);
+	to = get(f, bytes, align);
+	copies_begin(f);
+	return to;
+}
+
+/* Memory for `bytes` (> 0) with `align` 8 or 1; NULL: f->error is set. */
+ALWAYS_INLINE uint8_t *copy_get(struct flattener *f, uint64_t bytes, unsigned align)
+{
+	uint8_t *to = f->bump.free + (-(uintptr_t)f->bump.free & (align - 1));
+
+	if (unlikely(to > f->limit || bytes > (uint64_t)(f->limit - to)))
+		return copy_get_slow(f, bytes, align);
+	f->bump.free = to + bytes;
+	return to;
+}
+
+ALWAYS_INLINE void address_set(const struct flattener *f, uint8_t *at, const uint8_t *to)
+{
+	store64(at, (uintptr_t)to + (uint64_t)f->delta);
+}
+
+#if defined(__SSE2__) && !defined(ASAN)
+/* May the 32 bytes at `p` be read, wherever it ends? They are if they lie in one page. */
+ALWAYS_INLINE bool is_short_readable(const void *p)
+{
+	return likely(((uintptr_t)p & 4095) <= 4096 - 32);
+}
+#endif
+
+/* `n` (> 0) bytes at `from`; `at` will point to them. */
+static bool data_copy(struct flattener *f, uint8_t *at, const void *from, uint64_t n,
+		      unsigned align)
+{
+	uint8_t *to = copy_get(f, n, align);
+
+	if (!to)
+		return false;
+#if defined(__SSE2__) && !defined(ASAN)
+	if (n <= 32 && is_short_readable(from) && f->limit - to >= 32) {
+		const __m128i *p = from;
+		__m128i low = _mm_loadu_si128(p), high = _mm_loadu_si128(p + 1);
+
+		_mm_storeu_si128((__m128i *)(void *)to, low);
+		_mm_storeu_si128((__m128i *)(void *)to + 1, high);
+		address_set(f, at, to);
+		return true;
+	}
+#endif
+	memcpy(to, from, n);
+	address_set(f, at, to);
+	return true;
+}
+
+ALWAYS_INLINE bool string_copy(struct flattener *f, uint8_t *at, const char *string)
+{
+#if defined(__SSE2__) && !defined(ASAN)
+	/* As in string_flatten. */
+	if (is_short_readable(string) && likely(f->limit - f->bump.free >= 32)) {
+		const __m128i *from = (const __m128i *)(const void *)string;
+		__m128i low = _mm_loadu_si128(from), high = _mm_loadu_si128(from + 1);
+		__m128i none = _mm_setzero_si128();
+		uint32_t nul = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(low, none)) |
+			       (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(high, none)) << 16;
+
+		if (likely(nul)) {
+			uint8_t *to = f->bump.free;
+
+			_mm_storeu_si128((__m128i *)(void *)to, low);
+			_mm_storeu_si128((__m128i *)(void *)to + 1, high);
+			f->bump.free = to + (unsigned)__builtin_ctz(nul) + 1;
+			address_set(f, at, to);
+			return true;
+		}
+	}
+#endif
+	return data_copy(f, at, string, strlen(string) + 1, 1);
+}
+
+static bool message_copy(struct flattener *f, const struct plan *plan, const ProtobufCMessage *msg,
+			 uint32_t depth, uint64_t *address_out);
+
+/* What has no function of its own here. */
+static __attribute__((noinline)) bool step_copy_other(struct flattener *f, const struct step *step,
+						      struct piece *p, uint32_t depth)
+{
+	bool good;
+
+	copies_end(f);
+	good = step ? step_take_other(f, p, step, depth) : unknown_flatten(f, p);
+	copies_begin(f);
+	return good;
+}
+
+static bool messages_copy(struct flattener *f, const uint8_t *from, uint8_t *to,
+			  const struct step *step, uint32_t depth)
+{
+	uint64_t n = load64(from + step->quantifier), i, sub;
+	const uint8_t *array = (const uint8_t *)(uintptr_t)load64(from + step->offset);
+	uint8_t *copy;
+
+	if (n == 0)
+		return true;
+	if (!array || n > INT64_MAX / 8)
+		return fail(f, SPLIT_E_LINEARIZE_SOURCE);
+	if (!element_count(f, n))
+		return false;
+	copy = copy_get(f, n * 8, 8);
+	if (!copy)
+		return false;
+	for (i = 0; i < n; i++) {
+		uint64_t m = load64(array + i * 8);
+
+		store64(copy + i * 8, m);
+		if (!m)
+			continue;
+		if (!message_copy(f, step->sub, (const ProtobufCMessage *)(uintptr_t)m, depth + 1,
+				  &sub))
+			return false;
+		store64(copy + i * 8, sub);
+	}
+	address_set(f, to + step->offset, copy);
+	return true;
+}
+
+static bool numbers_copy(struct flattener *f, const uint8_t *from, uint8_t *to,
+			 const struct step *step)
+{
+	uint64_t n = load64(from + step->quantifier);
+	const uint8_t *array = (const uint8_t *)(uintptr_t)load64(from + step->offset);
+
+	if (n == 0)
+		return true;
+	if (!array || n > INT64_MAX / step->bytes)
+		return fail(f, SPLIT_E_LINEARIZE_SOURCE);
+	return element_count(f, n) && data_copy(f, to + step->offset, array, n * step->bytes, 8);
+}
+
+static bool bytes_copy(struct flattener *f, const uint8_t *from, uint8_t *to,
+		       const struct step *step)
+{
+	const ProtobufCBinaryData *def = step->default_value;
+	uint64_t n = load64(from + step->offset);
+	const uint8_t *data = (const uint8_t *)(uintptr_t)load64(from + step->offset + 8);
+
+	if (n == 0 || !field_is_set(from, step->field))
+		return true;
+	if (!data)
+		return fail(f, SPLIT_E_LINEARIZE_SOURCE);
+	if (def && data == def->data && n <= def->len)
+		return true;
+	return data_copy(f, to + step->offset + 8, data, n, 1);
+}
+
+/* The member of the struct at `from`, copied to `to`. What was just stored is not loaded again. */
+ALWAYS_INLINE bool step_copy(struct flattener *f, const struct step *step, struct piece *p,
+			     uint32_t depth)
+{
+	const uint8_t *from = p->from;
+	uint8_t *to = p->copy;
+	uint64_t address, sub;
+
+	if (step->number && load32(from + step->quantifier) != step->number)
+		return true;
+	if (step->kind == STEP_STRING) {
+		const char *string = (const char *)(uintptr_t)load64(from + step->offset);
+
+		if (!string || string == step->default_value || string == protobuf_c_empty_string)
+			return true;
+		return string_copy(f, to + step->offset, string);
+	}
+	if (step->kind == STEP_MESSAGE) {
+		address = load64(from + step->offset);
+		if (!address || address == (uintptr_t)step->default_value)
+			return true;
+		if (!message_copy(f, step->sub, (const ProtobufCMessage *)(uintptr_t)address,
+				  depth + 1, &sub))
+			return false;
+		store64(to + step->offset, sub);
+		return true;
+	}
+	if (step->kind == STEP_MESSAGES)
+		return messages_copy(f, from, to, step, depth);
+	if (step->kind == STEP_NUMBERS)
+		return numbers_copy(f, from, to, step);
+	if (step->kind == STEP_BYTES)
+		return bytes_copy(f, from, to, step);
+	return step_copy_other(f, step, p, depth);
+}
+
+static bool message_copy(struct flattener *f, const struct plan *plan, const ProtobufCMessage *msg,
+			 uint32_t depth, uint64_t *address_out)
+{
+	const struct step *step = plan->steps, *end = step + plan->count;
+	struct piece p;
+	bool good;
+
+	if (unlikely(msg->descriptor != plan->d)) {
+		copies_end(f);
+		good = message_flatten(f, msg, depth, address_out);
+		copies_begin(f);
+		return good;
+	}
+	if (unlikely(depth > f->limits.depth_max))
+		return fail(f, SPLIT_E_LINEARIZE_DEPTH);
+	if (unlikely(!element_count(f, 1)))
+		return false;
+	p = (struct piece){.from = (const uint8_t *)msg, .bytes = plan->bytes};
+	p.copy = copy_get(f, plan->bytes, 8);
+	if (unlikely(!p.copy))
+		return false;
+	struct_copy(p.copy, p.from, plan->bytes);
+	for (; step < end; step++)
+		if (unlikely(!step_copy(f, step, &p, depth)))
+			return false;
+	if (unlikely(load32(p.from + BASE_N_UNKNOWN) != 0) && !step_copy_other(f, NULL, &p, depth))
+		return false;
+	*address_out = (uintptr_t)p.copy + (uint64_t)f->delta;
 	return true;
 }
 
@@ -523,5 +781,30 @@ int flatten_planned(const struct flatten_plan *plan, const ProtobufCMessage *msg
 
 	if (rc != 0)
 		return rc;
+	if (inside_bytes == 0) {
+		copies_begin(&f);
+		return message_copy(&f, &plan->plans[0], msg, 0, root_out) ? 0 : f.error;
+	}
 	return message_planned(&f, &plan->plans[0], msg, 0, root_out) ? 0 : f.error;
+}
+
+int flatten_root(const ProtobufCMessage *msg, const struct linear_target *target,
+		 const void *inside, size_t inside_bytes, uint64_t *root_out)
+{
+	const ProtobufCMessageDescriptor *d = msg->descriptor;
+	struct linear_chunk chunk;
+	int rc;
+
+	if ((uintptr_t)msg - (uintptr_t)inside < inside_bytes) {
+		*root_out = (uintptr_t)msg;
+		return 0;
+	}
+	if (!d || d->magic != PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC)
+		return -SPLIT_E_LINEARIZE_SOURCE;
+	rc = target->chunk_get(target->ctx, d->sizeof_message, d->sizeof_message, &chunk);
+	if (rc != 0)
+		return rc < 0 ? rc : -SPLIT_E_LINEARIZE_NOMEM;
+	memcpy(chunk.mem, msg, d->sizeof_message);
+	*root_out = (uintptr_t)chunk.mem + (uint64_t)target->delta;
+	return 0;
 }

@@ -53,6 +53,8 @@ const uint8_t type_wire[TYPE_COUNT] = {
 void linear_limits_resolve(struct linear_limits *out, const struct linear_limits *limits)
 {
 	*out = limits ? *limits : linear_limits_default;
+	if (!limits)
+		return;
 	if (out->linear_bytes_max == 0)
 		out->linear_bytes_max = UINT64_MAX;
 	if (out->elements_max == 0)

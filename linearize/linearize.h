@@ -377,6 +377,14 @@ SPLIT_MUST_USE int flatten_planned(const struct flatten_plan *plan, const Protob
 				   size_t inside_bytes, const struct linear_limits *limits,
 				   uint64_t *root_out);
 
+/* For a message of which all that it points to is known to lie in the receiver's memory already
+ * (defaults and the empty string excepted): nothing is looked at. The struct itself stays if it
+ * lies in [inside, inside + inside_bytes), else it alone is copied. An encode job checks every
+ * pointer in any case: one that leads elsewhere ends it with -SPLIT_E_LINEARIZE_POINTER. 0,
+ * -SPLIT_E_LINEARIZE_SOURCE (no descriptor), or what chunk_get returned. */
+SPLIT_MUST_USE int flatten_root(const ProtobufCMessage *msg, const struct linear_target *target,
+				const void *inside, size_t inside_bytes, uint64_t *root_out);
+
 /* --- Errors ----------------------------------------------------------------------------- */
 
 /* The gRPC status code for a job's negative error: 8 RESOURCE_EXHAUSTED for the limits and for no

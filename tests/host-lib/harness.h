@@ -36,6 +36,7 @@ struct hcall {
 	uint32_t status;
 	uint8_t *reply; /* wire bytes, NULL without a message */
 	size_t reply_bytes;
+	int reply_error; /* encode's; 0 but with replies_may_fail */
 	char text[2048];
 	struct metadata_item initial[HARNESS_ITEMS];
 	int initial_n;
@@ -52,6 +53,7 @@ struct held_token {
 };
 
 struct harness {
+	bool replies_may_fail; /* to encode */
 	char dir[64];
 	char path[96];
 	int listen_fd;
