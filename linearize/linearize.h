@@ -105,6 +105,18 @@ bool schema_is_from(const struct schema *s, const void *blob, size_t len);
 uint64_t schema_hash(const struct schema *s);
 uint64_t schema_blob_hash(const void *blob, size_t len);
 
+/* Are they parsed from the same bytes, amended alike? */
+bool schema_equal(const struct schema *a, const struct schema *b);
+
+/* Let what `set` (linearize/descriptor/) says of the messages and enums that it knows, by name, be
+ * what the schema says: syntax, UTF-8, closed enums, proto3 `optional`, map entries, (split.acc).
+ * For hosts that were built without protoc-gen-split. `*schema`, with one reference, may become
+ * another one. Limits as in schema_parse. 0, or an error of schema_parse: then `*schema` is as it
+ * was. */
+struct proto_set;
+SPLIT_MUST_USE int schema_amend(struct schema **schema, const struct proto_set *set,
+				const struct schema_limits *limits);
+
 /* Message by index (as schema_builder_add gave it); NULL if there is none. */
 const struct schema_message *schema_message_at(const struct schema *s, uint32_t index);
 uint32_t schema_message_count(const struct schema *s);
@@ -140,7 +152,6 @@ SPLIT_MUST_USE int schema_synthesise(const struct schema *s, const struct schema
 /* Message types of a descriptor set (linearize/descriptor/), with the structs that protoc-c would
  * lay out and the descriptors that it would write: good for protobuf_c_message_unpack and pack too,
  * and for schema_builder_add. Groups, which protobuf-c has not, are unknown fields. */
-struct proto_set;
 struct schema_types;
 
 /* `set` must outlive `*out`, which is the caller's. 0, -SPLIT_E_BASE_NOMEM. */

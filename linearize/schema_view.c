@@ -23,6 +23,11 @@ bool schema_is_from(const struct schema *s, const void *blob, size_t len)
 	return len == s->blob_bytes && (len == 0 || memcmp(s->blob, blob, len) == 0);
 }
 
+bool schema_equal(const struct schema *a, const struct schema *b)
+{
+	return a->hash == b->hash && schema_is_from(a, b->blob, b->blob_bytes);
+}
+
 struct schema *schema_get(struct schema *s)
 {
 	s->refs++;

@@ -138,6 +138,12 @@ struct services_catalog *control_catalog_make(const struct control_host *host,
  * logged. */
 bool manifests_load(struct control *control) SPLIT_MUST_USE;
 void manifests_free(struct control *control);
+struct schema_limits;
+/* Whether a service of the attach has one; and what they say over what the host's schema says.
+ * Errors of schema_parse; then it is as it was. */
+bool manifests_has(const struct control *control, const struct attach_request *request);
+int manifests_amend(const struct control *control, const struct attach_request *request,
+		    const struct schema_limits *limits, struct schema **schema) SPLIT_MUST_USE;
 /* Whether a method that a host brings is the manifest's (also when its service has none); when not,
  * `more` says why. Then its options: the host's, narrowed by the manifest's. */
 bool manifest_agrees(const struct control *control, const struct control_host *host,

@@ -369,6 +369,22 @@ static uint32_t foreign_slots(const struct config_host *ch)
 	return slots > SHEPHERD_SLOTS_MAX ? SHEPHERD_SLOTS_MAX : (uint32_t)slots;
 }
 
+/* Take the one of another host in place of `*schema`, if it is the same. */
+static void schema_share(struct control *control, struct schema **schema)
+{
+	list_for_each (pos, &control->hosts) {
+		const struct control_host *other = list_entry(pos, struct control_host, link);
+
+		if (other->schema == NULL || other->schema == *schema ||
+		    !schema_equal(other->schema, *schema))
+			continue;
+		schema_destroy(*schema);
+		*schema = schema_get(other->schema);
+		counter_inc(&control->counters.schema_shared);
+		return;
+	}
+}
+
 /* The schema of a host that brought the same bytes, or a new one. Many processes of one service are
  * the rule, and tables are large. */
 static int schema_take(struct control *control, const struct attach_request *request,
@@ -377,7 +393,19 @@ static int schema_take(struct control *control, const struct attach_request *req
 	const struct config *cfg = control->p.config;
 	uint64_t hash = schema_blob_hash(request->schema, request->schema_bytes);
 	struct schema_limits limits = schema_limits_default;
+	int err;
 
+	limits.blob_bytes_max = (uint32_t)cfg->linearize.schema_bytes_max;
+	limits.messages_max = cfg->linearize.schema_messages_max;
+	limits.fields_max = cfg->linearize.schema_fields_max;
+	if (manifests_has(control, request)) {
+		err = schema_parse(request->schema, request->schema_bytes, &limits, out);
+		if (err == 0)
+			err = manifests_amend(control, request, &limits, out);
+		if (err == 0)
+			schema_share(control, out);
+		return err;
+	}
 	list_for_each (pos, &control->hosts) {
 		const struct control_host *other = list_entry(pos, struct control_host, link);
 
@@ -388,9 +416,6 @@ static int schema_take(struct control *control, const struct attach_request *req
 		counter_inc(&control->counters.schema_shared);
 		return 0;
 	}
-	limits.blob_bytes_max = (uint32_t)cfg->linearize.schema_bytes_max;
-	limits.messages_max = cfg->linearize.schema_messages_max;
-	limits.fields_max = cfg->linearize.schema_fields_max;
 	return schema_parse(request->schema, request->schema_bytes, &limits, out);
 }
 

@@ -67,6 +67,34 @@ static const struct manifest *manifest_of(const struct control *control,
 	return service < 0 ? NULL : control->manifests[service];
 }
 
+bool manifests_has(const struct control *control, const struct attach_request *request)
+{
+	for (size_t i = 0; i < request->methods_n; i++)
+		if (manifest_of(control, &request->methods[i]) != NULL)
+			return true;
+	return false;
+}
+
+int manifests_amend(const struct control *control, const struct attach_request *request,
+		    const struct schema_limits *limits, struct schema **schema)
+{
+	const struct manifest *last = NULL;
+
+	for (size_t i = 0; i < request->methods_n; i++) {
+		const struct manifest *m = manifest_of(control, &request->methods[i]);
+		int err;
+
+		/* The methods of a service come together. */
+		if (m == NULL || m == last)
+			continue;
+		err = schema_amend(schema, manifest_set(m), limits);
+		if (err != 0)
+			return err;
+		last = m;
+	}
+	return 0;
+}
+
 static enum attach_kind kind_of(const struct proto_method *m)
 {
 	if (m->client_streaming)

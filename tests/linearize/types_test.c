@@ -181,6 +181,68 @@ static void *file_read(const char *path, size_t *len_out)
 	return bytes;
 }
 
+/* What `amended` says of a message is what the schema that knew it all says. */
+static void amended_same(const struct schema_message *amended, const struct schema_message *known)
+{
+	struct schema_field_view a, b;
+	uint32_t i;
+
+	SAME("amended: syntax", schema_message_syntax(known), schema_message_syntax(amended));
+	SAME("amended: flags", schema_message_flags(known), schema_message_flags(amended));
+	SAME("amended: fields", schema_field_count(known), schema_field_count(amended));
+	for (i = 0; i < schema_field_count(known); i++) {
+		schema_field_at(known, i, &a);
+		schema_field_at(amended, i, &b);
+		SAME("amended: field", a.number, b.number);
+		SAME("amended: field flags", a.flags, b.flags);
+		if (a.type == PROTOBUF_C_TYPE_ENUM)
+			SAME("amended: closed", schema_enum_is_closed(a.enumeration),
+			     schema_enum_is_closed(b.enumeration));
+	}
+}
+
+/* protoc-c's descriptors alone, then with what the set says of them: as if protoc-gen-split had
+ * written their tables. */
+static void amend_check(const struct proto_set *set, const struct schema *known,
+			const ProtobufCMessageDescriptor *const *all, size_t n)
+{
+	struct schema_builder *builder;
+	struct schema_blob blob;
+	struct schema *plain, *amended, *again;
+	unsigned differ = 0;
+	size_t i;
+
+	where = "amend";
+	if (schema_builder_create(&builder) != 0)
+		abort();
+	for (i = 0; i < n; i++)
+		if (schema_builder_add(builder, all[i], NULL) != 0)
+			abort();
+	if (schema_builder_finish(builder, &blob) != 0 ||
+	    schema_parse(blob.bytes, blob.len, NULL, &plain) != 0 ||
+	    schema_parse(blob.bytes, blob.len, NULL, &amended) != 0 ||
+	    schema_parse(blob.bytes, blob.len, NULL, &again) != 0 ||
+	    schema_amend(&amended, set, NULL) != 0 || schema_amend(&again, set, NULL) != 0)
+		abort();
+	for (i = 0; i < schema_message_count(amended); i++) {
+		const struct schema_message *m = schema_message_at(amended, (uint32_t)i);
+
+		where = schema_message_name(m);
+		amended_same(m, schema_message_find(known, where));
+		differ += schema_message_syntax(m) !=
+			  schema_message_syntax(schema_message_at(plain, (uint32_t)i));
+	}
+	where = "amend";
+	SAME("amended alike", schema_equal(amended, again), true);
+	SAME("not amended", schema_equal(amended, plain), false);
+	SAME("some had no syntax", differ > 0, true);
+	schema_destroy(plain);
+	schema_destroy(amended);
+	schema_destroy(again);
+	schema_builder_destroy(builder);
+	free(blob.bytes);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t messages = argc > 2 ? strtoull(argv[2], NULL, 0) : 60;
@@ -221,6 +283,7 @@ int main(int argc, char **argv)
 		quirks_enums_closed = schema_message_syntax(m) == SCHEMA_SYNTAX_PROTO2;
 		type_behaves(made, m, messages, i, &counts);
 	}
+	amend_check(set, schema, all, n);
 	printf("%zu types, %u inputs: %u accepted, %u refused\n", n, counts.inputs, counts.accepted,
 	       counts.refused);
 	schema_destroy(schema);
