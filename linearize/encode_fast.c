@@ -206,7 +206,8 @@ ALWAYS_INLINE bool is_inside(const struct encode_state *s, uint64_t address, uin
 {
 	uint64_t at = address - s->source.peer_base, end;
 
-	*from = s->source.mem + at;
+	/* As a number: outside it is no pointer into anything. */
+	*from = (const uint8_t *)((uintptr_t)s->source.mem + at);
 	return likely(!__builtin_add_overflow(at, bytes, &end) && end <= s->source.bytes);
 }
 

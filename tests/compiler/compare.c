@@ -231,7 +231,8 @@ static void record(const void *data, size_t len)
 	uint32_t n = (uint32_t)len;
 
 	fwrite(&n, sizeof(n), 1, records);
-	fwrite(data, 1, len, records);
+	if (len != 0)
+		fwrite(data, 1, len, records);
 }
 
 static void drive(struct random *r, const ProtobufCMessageDescriptor *theirs,

@@ -292,7 +292,7 @@ void error_give(struct input *in, uint8_t how)
 
 	if (c == NULL)
 		return;
-	if (c->key.family == NET_FAMILY_IPV6) {
+	if (c->key.local.family == NET_FAMILY_IPV6) {
 		headers6(f, IP_PROTO_ICMP6, 8 + 40 + 20, 64);
 		p = f + 54;
 		p[8] = 0x60;
@@ -308,14 +308,14 @@ void error_give(struct input *in, uint8_t how)
 		memcpy(p + 20, (uint8_t[]){198, 18, 0, 2, 198, 18, 0, 9}, 8);
 		p += 28;
 	}
-	be16_store(p, c->key.local_port);
-	be16_store(p + 2, c->key.remote_port);
+	be16_store(p, c->key.local.port);
+	be16_store(p + 2, c->key.remote.port);
 	be32_store(p + 4, c->snd_una + (uint32_t)seq);
-	p = f + (c->key.family == NET_FAMILY_IPV6 ? 54 : 34);
+	p = f + (c->key.local.family == NET_FAMILY_IPV6 ? 54 : 34);
 	p[0] = type;
 	p[1] = code;
 	be16_store(p + 6, mtu);
-	if (c->key.family == NET_FAMILY_IPV6) {
+	if (c->key.local.family == NET_FAMILY_IPV6) {
 		sum6(f, 68);
 		frame_give(f, 54 + 68, how & 3);
 		return;
@@ -364,8 +364,8 @@ void segment_give(struct input *in, uint8_t how)
 	if (c != NULL && which < 128) {
 		seq_base = c->rcv_nxt;
 		ack_base = c->snd_una;
-		port = c->key.remote_port;
-		v6 = c->key.family == NET_FAMILY_IPV6;
+		port = c->key.remote.port;
+		v6 = c->key.local.family == NET_FAMILY_IPV6;
 		if ((c->flags & TCPF_TIMESTAMPS) != 0 && (how & 64) != 0) {
 			static const uint8_t nop_nop_ts[] = {1, 1, 8, 10};
 
