@@ -11,6 +11,7 @@ struct example_options {
 	const char *socket;
 	const char *name;
 	unsigned workers;
+	unsigned workers_min;
 	unsigned cores[CORES_MAX];
 	size_t cores_n;
 };
@@ -83,6 +84,7 @@ static bool options_parse(int argc, char **argv, struct example_options *o)
 		{"socket", required_argument, NULL, 's'},
 		{"name", required_argument, NULL, 'n'},
 		{"workers", required_argument, NULL, 'w'},
+		{"workers-min", required_argument, NULL, 'm'},
 		{"cores", required_argument, NULL, 'c'},
 		{NULL, 0, NULL, 0},
 	};
@@ -100,6 +102,11 @@ static bool options_parse(int argc, char **argv, struct example_options *o)
 		case 'w':
 			at = optarg;
 			if (!number_parse(&at, 256, &o->workers) || *at != '\0')
+				return false;
+			break;
+		case 'm':
+			at = optarg;
+			if (!number_parse(&at, 256, &o->workers_min) || *at != '\0')
 				return false;
 			break;
 		case 'c':
@@ -123,12 +130,14 @@ int example_serve(int argc, char **argv, const char *default_name,
 
 	if (!options_parse(argc, argv, &o)) {
 		fprintf(stderr,
-			"usage: %s [--socket PATH] [--name NAME] [--workers N] [--cores LIST]\n",
+			"usage: %s [--socket PATH] [--name NAME] [--workers N] [--workers-min N] "
+			"[--cores LIST]\n",
 			argv[0]);
 		return 2;
 	}
 	options.cores = o.cores;
 	options.cores_n = o.cores_n;
+	options.workers_min = o.workers_min;
 	options.event = on_event;
 	running = split_host_attach(o.socket, o.name, &options);
 	if (running == NULL) {

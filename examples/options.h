@@ -3,6 +3,7 @@
  *   --socket PATH   splitd's attach socket        (default: $SPLITD_SOCKET, /run/splitd/host.sock)
  *   --name NAME     under which name to attach    (default: the example's)
  *   --workers N     threads that run handlers     (default: one for each core of --cores, else 1)
+ *   --workers-min N of these, so many are at work whatever the load   (default: all)
  *   --cores LIST    pin them: "2", "2,3", "2-5"   (default: not pinned)
  *
  * Prints one line "attached" on stdout whenever splitd may send calls.

@@ -337,6 +337,10 @@ void endpoint_lane_state(struct endpoint_port *p, unsigned lane, struct endpoint
 	oldest = l->head_seen;
 	if (out->queued != 0 && out->claim == oldest + 1)
 		oldest++;
+	/* What was taken back waits for nobody. */
+	while (oldest != l->tail &&
+	       load_relaxed(&l->requests[oldest & (l->request_slots - 1)].revoke) == oldest + 1)
+		oldest++;
 	if (oldest != l->tail)
 		out->oldest_ns = l->published_ns[oldest & (l->request_slots - 1)];
 }

@@ -395,8 +395,9 @@ struct endpoint_lane_state {
 	unsigned room;         /* slots that could be published now */
 	unsigned queued;       /* slots published and not yet taken */
 	unsigned calls;        /* calls submitted here and not ended: the depth */
-	uint64_t oldest_ns; /* when the oldest slot neither taken nor claimed was published; 0: none
-			     */
+	uint64_t oldest_ns;    /* when the oldest slot neither taken, claimed nor revoked was
+				* published; 0: none
+				*/
 	uint64_t heartbeat;
 	uint32_t claim; /* with the heartbeat: as long as neither changes, one handler runs */
 	int core;       /* as in struct endpoint_worker_state */

@@ -63,12 +63,16 @@ struct balance_lane {
 	uint32_t ahead;     /* slots published and not yet taken */
 	uint64_t oldest_ns; /* when the oldest slot that nobody has begun was published; 0: none */
 	bool full;          /* the ring has no free slot */
+	bool last_resort;   /* its worker is stuck in a handler, or has lost its CPU */
 };
 
 /* What balance asks of an endpoint. Must be cheap: it is called for every lane of every placed
  * call. What it reports comes from the host and need not be true; nothing here depends on it. */
 struct balance_lanes {
 	void (*lane_get)(void *endpoint, unsigned lane, struct balance_lane *out);
+	/* A call found no lane, or only one of last resort, while there are retired ones. NULL:
+	 * nobody wants to know. */
+	void (*wanted)(void *endpoint);
 };
 
 struct balance_service_config {
@@ -253,6 +257,8 @@ void balance_tick(struct balance *b, uint64_t now_ns);
 uint32_t balance_queued(const struct balance *b);
 uint32_t balance_endpoint_queued(const struct balance_endpoint *e);
 uint32_t balance_endpoint_outstanding(const struct balance_endpoint *e);
+/* How long the endpoint's oldest queued call has waited; 0: none is queued. */
+uint64_t balance_endpoint_waited(const struct balance_endpoint *e, uint64_t now_ns);
 bool balance_endpoint_ejected(const struct balance_endpoint *e);
 bool balance_endpoint_drained(const struct balance_endpoint *e);
 bool balance_endpoint_failing(const struct balance_endpoint *e);

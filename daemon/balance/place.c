@@ -31,7 +31,7 @@ static enum lane_class lane_classify(const struct balance *b, struct balance_end
 	if (l->state == BALANCE_LANE_RETIRED || l->full || l->ahead >= e->lane_bound[lane] ||
 	    waited > e->stall_timeout_ns)
 		return LANE_NONE;
-	if (waited > b->lane_patience_ns)
+	if (waited > b->lane_patience_ns || l->last_resort)
 		return LANE_LATE;
 	if (l->ahead >= e->lane_depth)
 		return LANE_DEEP;
@@ -54,6 +54,7 @@ static enum lane_class lane_choose(struct balance *b, struct balance_endpoint *e
 {
 	enum lane_class best = LANE_NONE;
 	uint32_t best_ahead = 0;
+	bool retired = false;
 
 	for (unsigned i = 0; i < e->lanes; i++) {
 		unsigned lane = (e->next_lane + i) % e->lanes;
@@ -61,6 +62,7 @@ static enum lane_class lane_choose(struct balance *b, struct balance_endpoint *e
 		enum lane_class class;
 
 		e->ops->lane_get(e->user, lane, &l);
+		retired |= l.state == BALANCE_LANE_RETIRED;
 		class = lane_classify(b, e, lane, &l, now_ns);
 		if (class < best || (class == best && class != LANE_NONE && l.ahead < best_ahead)) {
 			best = class;
@@ -70,6 +72,8 @@ static enum lane_class lane_choose(struct balance *b, struct balance_endpoint *e
 				break;
 		}
 	}
+	if (retired && best >= LANE_LATE && e->ops->wanted != NULL)
+		e->ops->wanted(e->user);
 	if (best == LANE_NONE)
 		return best;
 	e->next_lane = (*lane_out + 1) % e->lanes;

@@ -98,6 +98,27 @@ struct balance_call *queue_first(const struct balance_endpoint *e)
 	return list_entry(list_first(&f->calls), struct balance_call, link);
 }
 
+/* Flows take turns, so that the next call need not be the oldest: look at those of some. */
+#define WAITED_LOOK_MAX 16
+
+uint64_t balance_endpoint_waited(const struct balance_endpoint *e, uint64_t now_ns)
+{
+	uint64_t waited = 0;
+	unsigned looked = 0;
+
+	list_for_each (pos, &e->flows) {
+		const struct balance_flow *f = list_entry(pos, struct balance_flow, link);
+		const struct balance_call *call =
+			list_entry(list_first(&f->calls), struct balance_call, link);
+
+		if (looked++ == WAITED_LOOK_MAX)
+			break;
+		if (now_ns > call->queued_ns && now_ns - call->queued_ns > waited)
+			waited = now_ns - call->queued_ns;
+	}
+	return waited;
+}
+
 void queue_turn(struct balance_endpoint *e, const struct balance_call *call)
 {
 	list_del(&call->line->link);

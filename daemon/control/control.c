@@ -99,6 +99,7 @@ int control_create(const struct control_params *p, struct control **out)
 	list_init(&control->hosts);
 	list_init(&control->departed);
 	pthread_mutex_init(&control->lock, NULL);
+	threads_open(control);
 	result = manifests_load(control) ? control_open(control) : -SPLIT_E_CONFIG_INVALID;
 	if (result == 0 && p->config->telemetry.enabled)
 		result = telemetry_open(control);
@@ -276,7 +277,8 @@ int control_run(struct control *control)
 {
 	while (control->state != CONTROL_STOPPED) {
 		struct epoll_event events[EVENTS_MAX];
-		int n = epoll_wait(control->epoll_fd, events, EVENTS_MAX, CONTROL_TICK_MS);
+		int n = epoll_wait(control->epoll_fd, events, EVENTS_MAX,
+				   broker_wait_ms(control, CONTROL_TICK_MS));
 		uint64_t now_ns = clock_ns();
 
 		if (n < 0 && errno != EINTR) {
@@ -288,6 +290,8 @@ int control_run(struct control *control)
 			event_serve(control, events[i].data.ptr);
 		reports_read(control);
 		hosts_tick(control, now_ns);
+		threads_tick(control, now_ns);
+		broker_tick(control, now_ns);
 		reload_tick(control);
 		certificates_tick(control, now_ns);
 		channels_tick(control);
@@ -318,6 +322,7 @@ void control_destroy(struct control *control)
 		return;
 	telemetry_close();
 	hosts_destroy_all(control);
+	threads_close(control);
 	departed_fini(control);
 	manifests_free(control);
 	if (control->socket_fd >= 0) {

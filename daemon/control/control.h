@@ -51,6 +51,11 @@ struct worker;
 	X(endpoint_fault, "hosts detached for what they did")                                      \
 	X(endpoint_freed, "endpoints whose memory was freed")                                      \
 	X(worker_post_full, "messages that found a worker's ring full and were tried again")       \
+	X(sched_unavailable, "starts without the scheduler's word: BPF is not to be had")          \
+	X(sched_threads, "host threads whose place on a CPU is watched (BPF)")                     \
+	X(broker_moves, "host cores given to another process")                                     \
+	X(broker_signals, "workers signalled: they had not given up their core in time")           \
+	X(broker_unheeded, "workers that kept their core all the same")                            \
 	X(log_lines, "log records written for workers")                                            \
 	X(drains, "times a host began to drain: it leaves, or an operator wants it")               \
 	X(undrains, "times a host that drained got calls again")                                   \

@@ -14,6 +14,7 @@
 #include "config/config.h"
 #include "daemon/control/control.h"
 #include "daemon/port/port.h"
+#include "daemon/sched/sched.h"
 #include "daemon/services/services.h"
 #include "daemon/worker/worker.h"
 #include "shepherd/shepherd.h"
@@ -37,6 +38,15 @@ enum host_state_control {
 	HOST_ADDING,   /* ENDPOINT_ADD on its way to the workers */
 	HOST_ACTIVE,
 	HOST_REMOVING, /* ENDPOINT_REMOVE sent or on its way; waits for QUIET */
+};
+
+/* One host worker. */
+struct host_thread {
+	uint32_t tid;      /* as it says */
+	int core;          /* where the broker wants it; -1: anywhere */
+	bool ask;          /* YIELDNOW is to be sent */
+	bool signalled;    /* it was not heeded */
+	uint64_t grace_ns; /* it is out, and has until then; 0: no matter */
 };
 
 /* One connection on the attach socket and, once MAPPED, its endpoint. */
@@ -67,6 +77,15 @@ struct control_host {
 	bool let_go;      /* and was told that nothing is left */
 	uint64_t drain;   /* number of the drain in force; 0: none. Under control's lock */
 	uint64_t drain_todo;
+	/* threads.c, broker.c */
+	struct host_thread *threads; /* by host worker */
+	struct worker_load *load;    /* by worker */
+	const uint64_t *words;       /* by host worker; NULL: the scheduler's word is not known */
+	unsigned words_n;            /* host workers */
+	uint64_t cores_shared;       /* relaxed; as in struct worker_endpoint */
+	unsigned yield_signal;
+	unsigned cores_n; /* that the broker has spread it over */
+	bool cores_changed;
 	/* By worker: REMOVE and ADD still to be posted, ADD posted, QUIET heard. */
 	uint64_t add_todo, remove_todo, added, quiet;
 };
@@ -94,6 +113,11 @@ struct control {
 	uint64_t next_link_ns;
 	bool link_up[CONFIG_PORTS_MAX];
 	struct manifest **manifests; /* by service; NULL: none */
+	struct sched_watch *sched;   /* NULL: not to be had */
+	uint64_t affinity_next_ns;
+	uint64_t core_owner[CONFIG_BROKER_CORES_MAX]; /* by broker.cores: host id; 0: free */
+	uint64_t broker_next_ns;
+	bool broker_presses;         /* somebody was asked to give up a core */
 	struct log_limit attach_log; /* refusals: a peer can make many */
 	struct log_limit host_log;   /* coming and going likewise */
 	/* Telemetry's threads read hosts and state under it; control writes them under it. */
@@ -129,6 +153,31 @@ uint64_t host_told(const struct control_host *host, size_t offset);
 bool host_drained(const struct control_host *host);
 /* After the workers have left their loops: everything, at once. */
 void hosts_destroy_all(struct control *control);
+
+/* threads.c: the scheduler's word, and affinities. A host's part is made once it is mapped and
+ * freed when no worker holds it. */
+void threads_open(struct control *control);
+void threads_close(struct control *control);
+int threads_host_init(struct control_host *host) SPLIT_MUST_USE;
+void threads_host_fini(struct control_host *host);
+void threads_tick(struct control *control, uint64_t now_ns);
+/* Whether the kernel knows this thread as one of the host's process. */
+bool threads_is_of(const struct control_host *host, uint32_t tid);
+
+/* broker.c. One process in the plan. */
+struct broker_want {
+	unsigned has, floor, ceiling, workers;
+	unsigned busy_permille; /* 1000: one core's worth */
+	bool waits;             /* calls wait for it */
+};
+struct broker_move {
+	int from, to; /* indices; from -1: a free core; to -1: none moves */
+};
+#define BROKER_HOSTS_MAX 64
+struct broker_move broker_step(const struct broker_want *wants, unsigned n, unsigned free_cores);
+void broker_tick(struct control *control, uint64_t now_ns);
+/* How long control may wait at most. */
+int broker_wait_ms(const struct control *control, int otherwise_ms);
 
 /* catalog.c: what reflection will tell of the host; NULL: nothing. */
 struct services_catalog *control_catalog_make(const struct control_host *host,

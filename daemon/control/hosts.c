@@ -108,6 +108,7 @@ static void host_free(struct control_host *host)
 		endpoint_put(host->endpoint);
 		counter_inc(&control->counters.endpoint_freed);
 	}
+	threads_host_fini(host);
 	attach_server_destroy(host->server);
 	services_catalog_destroy(host->catalog);
 	schema_destroy(host->schema);
@@ -607,6 +608,13 @@ static void host_mapped(struct control_host *host)
 	services_find(host, control->p.config, request->methods_n);
 	pthread_mutex_lock(&control->lock);
 	host->endpoint = endpoint;
+	pthread_mutex_unlock(&control->lock);
+	host->yield_signal = request->yield_signal;
+	if (threads_host_init(host) != 0) {
+		host_refuse(host, -SPLIT_E_BASE_NOMEM, "");
+		return;
+	}
+	pthread_mutex_lock(&control->lock);
 	host->config = control->p.config->hosts[host->host_index];
 	host->shared = (struct worker_endpoint){
 		.told = told,
@@ -620,6 +628,9 @@ static void host_mapped(struct control_host *host)
 		.catalog = host->catalog,
 		.id = member_id(host),
 		.node = control->p.config->hosts[host->host_index].numa_node,
+		.load = host->load,
+		.on_cpu = host->words,
+		.cores_shared = &host->cores_shared,
 	};
 	pthread_mutex_unlock(&control->lock);
 	placement_check(host);

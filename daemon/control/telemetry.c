@@ -272,6 +272,24 @@ static int endpoints_answer(struct control *control, const char *params, struct 
 	return 0;
 }
 
+/* What the workers measure, and what the broker gave. */
+static void load_add(const struct control_host *host, struct rte_tel_data *d)
+{
+	uint64_t queue_ns = 0;
+
+	for (unsigned w = 0; w < host->control->p.workers_n; w++) {
+		uint64_t ns = __atomic_load_n(&host->load[w].queue_ns, __ATOMIC_RELAXED);
+
+		queue_ns = ns > queue_ns ? ns : queue_ns;
+	}
+	rte_tel_data_add_dict_u64(d, "workers_active",
+				  __atomic_load_n(&host->load[0].active, __ATOMIC_RELAXED));
+	rte_tel_data_add_dict_u64(d, "busy_permille",
+				  __atomic_load_n(&host->load[0].busy_permille, __ATOMIC_RELAXED));
+	rte_tel_data_add_dict_u64(d, "queue_ns", queue_ns);
+	rte_tel_data_add_dict_u64(d, "cores", host->cores_n);
+}
+
 static int endpoint_answer(struct control *control, const char *params, struct rte_tel_data *d)
 {
 	unsigned long id;
@@ -294,6 +312,7 @@ static int endpoint_answer(struct control *control, const char *params, struct r
 			const struct geometry *g = endpoint_geometry(host->endpoint);
 
 			rte_tel_data_add_dict_u64(d, "workers", g->host_workers);
+			load_add(host, d);
 			rte_tel_data_add_dict_u64(d, "methods", host->shared.methods_n);
 			rte_tel_data_add_dict_u64(d, "share", host->config.share);
 			told_add(d, host);

@@ -298,6 +298,7 @@ struct call *call_new(struct worker *w, struct connection *c, struct grpc_call *
 
 	if (call == NULL)
 		return NULL;
+	worker_tick_soon(w);
 	memset(call, 0, offsetof(struct call, items_small));
 	call->w = w;
 	call->conn = c;

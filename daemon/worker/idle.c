@@ -84,6 +84,7 @@ static uint64_t next_timer_ns(const struct worker *w)
 		const struct attached *ep = list_entry(pos, struct attached, link);
 
 		next = RTE_MIN(next, endpoint_next_ns(ep->port));
+		next = RTE_MIN(next, attached_look_ns(ep));
 		/* A host says nothing when it takes slots. */
 		if (!list_empty(&ep->publish_wait) || !list_empty(&ep->grants))
 			next = RTE_MIN(next, w->now_ns + RING_LOOK_NS);
@@ -163,13 +164,58 @@ static bool core_shared(struct worker *w)
 	return shared;
 }
 
+/* The same as the kernel says: a host's thread may run nowhere else. Not a host's word. */
+static bool core_shared_for_certain(const struct worker *w)
+{
+	list_for_each (pos, &w->endpoints) {
+		const uint64_t *shared = list_entry(pos, struct attached, link)->we->cores_shared;
+
+		if (shared != NULL &&
+		    (__atomic_load_n(shared, __ATOMIC_RELAXED) >> w->params.index & 1) != 0)
+			return true;
+	}
+	return false;
+}
+
+/* How long to look follows the pauses, as host-lib's workers do it: twice the average pause, from
+ * an eighth of idle.spin to all of it; where pauses are longer than that, the eighth. */
+#define GAP_WEIGHT 8
+#define GAP_CAP    4
+#define SPIN_PART  8
+
+static uint64_t spin_wanted(const struct worker *w)
+{
+	uint64_t max = w->cfg->idle.spin_ns, wanted = 2 * w->gap_ns;
+
+	if (w->gap_ns > max || wanted < max / SPIN_PART)
+		return max / SPIN_PART;
+	return RTE_MIN(wanted, max);
+}
+
+void worker_idle_over(struct worker *w)
+{
+	uint64_t gap = w->now_ns - w->idle_since_ns;
+
+	w->was_idle = false;
+	gap = RTE_MIN(gap, GAP_CAP * w->cfg->idle.spin_ns);
+	w->gap_ns = (w->gap_ns * (GAP_WEIGHT - 1) + gap) / GAP_WEIGHT;
+}
+
+/* Whether to look again at once. Who shares a core with a host never does: the host can answer only
+ * while we sleep. In `poll` mode that takes more than the host's word. */
+static bool look_on(struct worker *w)
+{
+	if (w->cfg->idle.mode != CONFIG_IDLE_ADAPTIVE)
+		return !core_shared_for_certain(w);
+	return !core_shared(w) && w->now_ns - w->idle_since_ns < spin_wanted(w);
+}
+
 void worker_idle(struct worker *w)
 {
 	const struct config_idle *cfg = &w->cfg->idle;
 	uint64_t next, ns;
 
-	if (cfg->mode != CONFIG_IDLE_ADAPTIVE ||
-	    (!core_shared(w) && w->now_ns - w->idle_since_ns < cfg->spin_ns)) {
+	if (look_on(w)) {
 		rte_pause();
 		return;
 	}

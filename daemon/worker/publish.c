@@ -3,28 +3,6 @@
 
 #include <string.h>
 
-/* ---- what balance asks of an endpoint ------------------------------------------------------- */
-
-static void lane_get(void *endpoint, unsigned lane, struct balance_lane *out)
-{
-	static const enum balance_lane_state states[HOST_STATES] = {
-		[HOST_POLLING] = BALANCE_LANE_POLLING,
-		[HOST_RUNNING] = BALANCE_LANE_RUNNING,
-		[HOST_PARKED] = BALANCE_LANE_PARKED,
-		[HOST_RETIRED] = BALANCE_LANE_RETIRED,
-	};
-	const struct attached *ep = endpoint;
-	struct endpoint_lane_state s;
-
-	endpoint_lane_state(ep->port, lane, &s);
-	out->state = s.state < HOST_STATES ? states[s.state] : BALANCE_LANE_RUNNING;
-	out->ahead = s.queued;
-	out->oldest_ns = s.oldest_ns;
-	out->full = s.room == 0;
-}
-
-const struct balance_lanes attached_lanes = {.lane_get = lane_get};
-
 /* ---- publishing ----------------------------------------------------------------------------- */
 
 int message_fill(struct call *call, unsigned lane, struct endpoint_request *rq)
@@ -209,49 +187,10 @@ unsigned attached_publish(struct attached *ep)
 	return n;
 }
 
-/* ---- taking back ---------------------------------------------------------------------------- */
-
-/* A request that its host worker has not begun for so long goes to another that is free. Past the
- * time a handler usually takes, well before anybody would notice. */
-#define TAKE_BACK_NS (2 * CLOCK_NS_PER_MS)
+/* ---- given back ----------------------------------------------------------------------------- */
 
 /* How often one call may be given back by hosts before its client hears of it. */
 #define REFUSALS_MAX 3
-
-struct take_back {
-	struct attached *ep;
-	uint64_t lanes[SHEPHERD_HOST_WORKERS_MAX / 64]; /* bit per stuck lane */
-	struct list calls;                              /* struct call by wait: taken back */
-};
-
-static void call_take_back(void *ctx, uint64_t call_id, void *user)
-{
-	struct take_back *t = ctx;
-	struct call *call = user;
-	struct endpoint_port *port = t->ep->port;
-
-	/* Nor one whose client has gone (its CANCEL waits for room in the ring: what the host said
-	 * it had claimed then it may deny now), nor one that has a further message under way. */
-	if (!call_wanted(call) || call->waiting != CALL_WAIT_NONE || call->decode != NULL ||
-	    call->have_message)
-		return;
-	if (!call->published || call->answered || call->finished ||
-	    call->msg_seq > (grpc_kind_many_requests(call->kind) ? 0 : 1) ||
-	    !(t->lanes[call->lane / 64] & (UINT64_C(1) << (call->lane % 64))))
-		return;
-	if (endpoint_revoke(port, call_id, t->ep->w->now_ns, &call->blocks) != 0)
-		return;
-	counter_inc(&t->ep->w->counters.calls_taken_back);
-	call->opened = false;
-	call->published = false;
-	call->have_message = call->msg_seq != 0;
-	call->half_close_out = false;
-	call->msg_seq = 0;
-	/* In blocks it is as it was; in its slot it is decoded again, for another. */
-	call->message_ready = call->have_message && !call->inlined;
-	call->wire = call->small;
-	list_add_tail(&t->calls, &call->wait);
-}
 
 /* The host did not begin it: it may go elsewhere, which it can while its bytes are still here. */
 void call_given_back(struct call *call)
@@ -286,37 +225,4 @@ void call_given_back(struct call *call)
 	call_unwait(call);
 	endpoint_blocks_put(call->ep->port, &call->blocks);
 	call_advance(call);
-}
-
-/* Whether any lane is stuck and any free: then there is something to take and somewhere to go. */
-static bool lanes_judge(struct take_back *t)
-{
-	uint64_t now_ns = t->ep->w->now_ns;
-	bool stuck = false, free = false;
-
-	for (unsigned lane = 0; lane < endpoint_lanes(t->ep->port); lane++) {
-		struct endpoint_lane_state s;
-
-		endpoint_lane_state(t->ep->port, lane, &s);
-		if (s.oldest_ns != 0 && now_ns > s.oldest_ns + TAKE_BACK_NS) {
-			t->lanes[lane / 64] |= UINT64_C(1) << (lane % 64);
-			stuck = true;
-		} else if (s.queued == 0 && (s.state == HOST_POLLING || s.state == HOST_PARKED)) {
-			free = true;
-		}
-	}
-	return stuck && free;
-}
-
-void attached_take_back(struct attached *ep)
-{
-	struct take_back t = {.ep = ep};
-	struct list *node;
-
-	list_init(&t.calls);
-	if (ep->faulted || endpoint_geometry(ep->we->endpoint)->revocable == 0 || !lanes_judge(&t))
-		return;
-	endpoint_calls_each(ep->port, call_take_back, &t);
-	while ((node = list_pop_head(&t.calls)) != NULL)
-		call_place(list_entry(node, struct call, wait));
 }

@@ -482,20 +482,35 @@ static void pools_fini(struct worker *w)
 
 /* How often stalled lanes and calls that wait too long are looked for. */
 #define TICK_NS (5 * CLOCK_NS_PER_MS)
+/* The same while there is no call and has been none for TICK_FAST_NS: an idle worker sleeps. */
+#define TICK_IDLE_NS (100 * CLOCK_NS_PER_MS)
+#define TICK_FAST_NS (50 * CLOCK_NS_PER_MS)
 
 static void on_tick(struct wheel_timer *timer, uint64_t now_ns)
 {
 	struct worker *w = container_of(timer, struct worker, tick);
 
 	list_for_each (pos, &w->endpoints)
-		attached_take_back(list_entry(pos, struct attached, link));
+		attached_scale(list_entry(pos, struct attached, link));
 	balance_tick(w->balance, now_ns);
 	list_for_each (pos, &w->endpoints)
 		attached_tell(list_entry(pos, struct attached, link));
 	own_services_look(w);
 	if (!list_empty(&w->host_wait))
 		host_wait_run(w);
-	wheel_arm(&w->wheel, &w->tick, now_ns + TICK_NS);
+	if (pool_in_use(&w->call_pool) != 0 || !list_empty(&w->host_wait))
+		w->call_ns = now_ns;
+	w->tick_slow = now_ns - w->call_ns > TICK_FAST_NS;
+	wheel_arm(&w->wheel, &w->tick, now_ns + (w->tick_slow ? TICK_IDLE_NS : TICK_NS));
+}
+
+void worker_tick_soon(struct worker *w)
+{
+	if (!w->tick_slow)
+		return;
+	w->tick_slow = false;
+	w->call_ns = w->now_ns;
+	wheel_arm(&w->wheel, &w->tick, w->now_ns + TICK_NS);
 }
 
 static void on_readers(struct wheel_timer *timer, uint64_t now_ns)

@@ -21,6 +21,7 @@ int worker_create(const struct worker_params *params, struct worker **worker_out
 	w->params = *params;
 	w->now_ns = clock_ns();
 	w->epoll_fd = -1;
+	w->core = (int)params->config->workers[params->index].core;
 	w->stages_want = params->config->telemetry.stages;
 	list_init(&w->connections);
 	list_init(&w->due);
@@ -94,6 +95,7 @@ static unsigned endpoints_poll(struct worker *w)
 			continue;
 		}
 		n += (unsigned)got;
+		attached_look(ep);
 		n += attached_retry(ep);
 		n += attached_publish(ep);
 		n += attached_grant(ep);
@@ -230,10 +232,13 @@ int worker_run(void *worker)
 		w->busy = turn(w) != 0;
 		counter_inc(&w->counters.polls);
 		if (w->busy) {
+			if (w->was_idle)
+				worker_idle_over(w);
 			w->idle_since_ns = w->now_ns;
 			gauges_set(w);
 		} else {
 			counter_inc(&w->counters.polls_empty);
+			w->was_idle = true;
 			if (!unfinished(w))
 				worker_idle(w);
 		}

@@ -44,6 +44,14 @@ struct tls_context;
 struct tls_helpers;
 struct worker;
 
+/* What one worker says of one endpoint's load; each on a line of its own, read and written relaxed.
+ * `busy_permille` is over the last 100 ms. */
+struct worker_load {
+	_Alignas(64) uint64_t queue_ns; /* age of the oldest call that no host worker has begun */
+	uint64_t active;                /* host workers that are not retired */
+	uint64_t busy_permille;         /* of their time that was spent in handlers */
+};
+
 /* What a worker needs. Copied, but what the pointers name must outlive the worker. */
 struct worker_params {
 	const struct config *config;
@@ -102,6 +110,10 @@ struct worker_endpoint {
 	const struct services_catalog *catalog; /* for reflection; NULL: nothing is known */
 	uint64_t id;  /* the same for whoever takes this one's place among those of its name */
 	int32_t node; /* memory node of its segments; negative: unknown */
+	struct worker_load *load;     /* by worker; NULL: the number of host workers stays */
+	const uint64_t *on_cpu;       /* by host worker, as sched.h has it; NULL: not known */
+	const uint64_t *cores_shared; /* bit by worker: a host worker has its core and no other;
+				       * NULL: not known */
 };
 
 /* Addresses of a channel's name. The control thread's; it frees the list once it has another and no
@@ -122,20 +134,22 @@ enum worker_msg_kind {
 	WORKER_MSG_ENDPOINT_ADD,    /* endpoint: active; the worker begins to send it calls */
 	WORKER_MSG_ENDPOINT_REMOVE, /* endpoint: end its calls (UNAVAILABLE), forget it, say QUIET
 				     */
-	WORKER_MSG_ENDPOINT_DRAIN,  /* endpoint: no new calls for it; `drain` is told by the
-				     * gauges once it is known and once nothing is left. 0: calls
-				     * again */
-	WORKER_MSG_TLS,             /* tls_context: new connections of `listener` get it */
-	WORKER_MSG_CONFIG,          /* config: made by config_succeed, in force from now on; say
-				     * CONFIG, and the one before is not touched any more */
-	WORKER_MSG_ADDRESSES,       /* addresses: of `channel` from now on */
-	WORKER_MSG_DRAIN,           /* stop accepting, GOAWAY, let calls finish, say DRAINED */
-	WORKER_MSG_STOP,            /* abort what is left; worker_run returns; no report */
+	WORKER_MSG_LANE, /* endpoint: say lane_kind to host worker `lane`, if there is room */
+	WORKER_MSG_ENDPOINT_DRAIN, /* endpoint: no new calls for it; `drain` is told by the
+				    * gauges once it is known and once nothing is left. 0: calls
+				    * again */
+	WORKER_MSG_TLS,            /* tls_context: new connections of `listener` get it */
+	WORKER_MSG_CONFIG,         /* config: made by config_succeed, in force from now on; say
+				    * CONFIG, and the one before is not touched any more */
+	WORKER_MSG_ADDRESSES,      /* addresses: of `channel` from now on */
+	WORKER_MSG_DRAIN,          /* stop accepting, GOAWAY, let calls finish, say DRAINED */
+	WORKER_MSG_STOP,           /* abort what is left; worker_run returns; no report */
 };
 
 struct worker_msg {
 	enum worker_msg_kind kind;
-	const struct worker_endpoint *endpoint; /* ENDPOINT_* */
+	const struct worker_endpoint *endpoint; /* ENDPOINT_*, LANE */
+	uint32_t lane, lane_kind;               /* LANE: enum slot_kind */
 	uint64_t drain;                         /* ENDPOINT_DRAIN */
 	uint64_t deadline_ns;               /* DRAIN: clock_ns() at which what is left is aborted */
 	struct worker_addresses *addresses; /* ADDRESSES; its `readers` has one for this */

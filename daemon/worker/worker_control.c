@@ -105,6 +105,7 @@ void attached_free(struct attached *ep)
 	free(ep->methods);
 	free(ep->routes);
 	free(ep->served);
+	free(ep->watch);
 	free(ep);
 }
 
@@ -124,7 +125,8 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 	ep->methods = calloc(we->methods_n + 1, sizeof(*ep->methods));
 	ep->routes = calloc(we->methods_n + 1, sizeof(*ep->routes));
 	ep->served = calloc(we->methods_n / 64 + 1, sizeof(*ep->served));
-	if (ep->methods == NULL || ep->routes == NULL || ep->served == NULL) {
+	ep->watch = calloc(endpoint_lanes(ep->port), sizeof(*ep->watch));
+	if (ep->methods == NULL || ep->routes == NULL || ep->served == NULL || ep->watch == NULL) {
 		attached_free(ep);
 		return NULL;
 	}
@@ -163,6 +165,8 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		.drain = msg->drain,
 		.channel = msg->channel,
 		.addresses = msg->addresses,
+		.lane = msg->lane,
+		.lane_kind = msg->lane_kind,
 	};
 
 	if (msg->kind == WORKER_MSG_ENDPOINT_ADD) {
@@ -425,6 +429,19 @@ void drain_check(struct worker *w)
 	report(w, &m);
 }
 
+/* Control asks a host worker for something. */
+static void lane_message(struct worker *w, const struct ring_msg *m)
+{
+	if (m->lane_kind < TO_HOST_TRYAGAIN || m->lane_kind >= TO_HOST_KINDS)
+		return;
+	list_for_each (pos, &w->endpoints) {
+		struct attached *ep = list_entry(pos, struct attached, link);
+
+		if (ep->we == m->endpoint)
+			(void)attached_ask(ep, m->lane, (enum slot_kind)m->lane_kind);
+	}
+}
+
 unsigned messages_run(struct worker *w)
 {
 	struct ring_msg m;
@@ -440,6 +457,9 @@ unsigned messages_run(struct worker *w)
 			break;
 		case WORKER_MSG_ENDPOINT_DRAIN:
 			endpoint_drain(w, m.endpoint, m.drain);
+			break;
+		case WORKER_MSG_LANE:
+			lane_message(w, &m);
 			break;
 		case WORKER_MSG_TLS:
 			listener_tls_set(w, m.listener, m.tls);
@@ -460,6 +480,7 @@ unsigned messages_run(struct worker *w)
 			break;
 		}
 		counter_inc(&w->counters.messages);
+		worker_tick_soon(w);
 		n++;
 	}
 	return n;

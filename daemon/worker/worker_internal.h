@@ -56,6 +56,7 @@
 #include "daemon/port/port.h"
 #include "daemon/services/services.h"
 #include "daemon/tls/tls.h"
+#include "daemon/worker/lanes.h"
 #include "daemon/worker/worker.h"
 #include "linearize/linearize.h"
 #include "shepherd/shepherd.h"
@@ -83,6 +84,11 @@
 	X(calls_exhausted, "calls ended because a queue, table or segment had no room for them")   \
 	X(calls_cancelled, "calls that hosts were told to cancel")                                 \
 	X(calls_taken_back, "calls taken back from a stuck host worker for a free one")            \
+	X(hosts_off_cpu, "looks that found calls waiting for a host worker that has lost its CPU") \
+	X(hosts_resumed, "retired host workers called back (RESUME)")                              \
+	X(hosts_retired, "host workers found not to be needed (RETIRE)")                           \
+	X(hosts_tryagain, "host workers told to look no longer (TRYAGAIN)")                        \
+	X(hosts_yieldnow, "host workers asked to give up their core (YIELDNOW)")                   \
 	X(calls_given_back, "calls that a host gave back unbegun")                                 \
 	X(requests_small, "messages decoded straight into their slot")                             \
 	X(requests_block, "messages decoded into blocks")                                          \
@@ -291,6 +297,14 @@ struct attached {
 	bool faulted, removed;
 	uint64_t drain; /* worker_msg.drain; 0: none */
 	struct endpoint_counters own;
+
+	/* lanes.c */
+	struct lane_watch *watch; /* by lane */
+	struct lane_scale scale;
+	uint64_t look_ns, look_step_ns;
+	uint64_t resumed_ns;
+	bool look_wakes;    /* the worker shall not sleep past look_ns */
+	bool worker_wanted; /* a call found no good place */
 };
 
 /* One connection's part in the wire room of one endpoint, while it has some or waits for some. */
@@ -533,6 +547,11 @@ struct worker {
 	uint64_t idle_sleep_ns;
 	bool ports_announce; /* each port has a descriptor that tells of every frame */
 	bool core_shared;    /* with a host's worker, as of the last empty turn */
+	int core;            /* its own */
+	bool was_idle;       /* the last turn was empty */
+	uint64_t gap_ns;     /* moving average of the time without work */
+	uint64_t call_ns;    /* when there last was a call, as ticks saw it */
+	bool tick_slow;
 
 	/* Scratch for what a host sent along with a status. */
 	struct metadata_item items[WORKER_METADATA_MAX];
@@ -781,8 +800,6 @@ void uploads_check(struct attached *ep);
 
 /* ---- publish.c ------------------------------------------------------------------------------ */
 
-extern const struct balance_lanes attached_lanes;
-
 /* Choose a lane and publish the REQUEST, or queue. */
 void call_place(struct call *call);
 /* Publish what follows the REQUEST: further messages, half-close, cancel. Waits if it must. */
@@ -791,8 +808,6 @@ void call_follow_up(struct call *call);
 unsigned attached_publish(struct attached *ep);
 /* The host said REFUSE. */
 void call_given_back(struct call *call);
-/* Requests stuck behind a long handler go to a worker that is free. A few times in a while. */
-void attached_take_back(struct attached *ep);
 
 /* ---- complete.c, encode.c ------------------------------------------------------------------- */
 
@@ -918,6 +933,10 @@ void idle_watch(struct worker *w, struct attached *ep);
 void idle_unwatch(struct worker *w, const struct attached *ep);
 /* The turn found nothing: spin or sleep. */
 void worker_idle(struct worker *w);
+/* The first turn that found something again. */
+void worker_idle_over(struct worker *w);
+/* Ticks may have become rare: look again soon. */
+void worker_tick_soon(struct worker *w);
 
 /* Messages between the threads: what the rings carry. */
 struct ring_msg {
@@ -929,6 +948,7 @@ struct ring_msg {
 	struct tls_context *tls; /* a reference */
 	uint32_t listener;
 	uint32_t channel;
+	uint32_t lane, lane_kind;
 	const struct config *config;
 	struct worker_addresses *addresses;
 };

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "echo.pb-c.h"
 #include "examples/echo/echo_service.h"
@@ -58,6 +59,8 @@ static bool answer_make(struct split_call *call, const Split__Examples__EchoMess
 	split__examples__echo_message__init(out);
 	if (in->busy_us != 0)
 		spin_us(in->busy_us);
+	if (in->sleep_us != 0)
+		usleep(in->sleep_us);
 	out->payload = in->payload;
 	if (in->reply_bytes == 0)
 		return true;

@@ -17,7 +17,15 @@ static void fake_lane_get(void *endpoint, unsigned lane, struct balance_lane *ou
 	*out = ((struct fake *)endpoint)->lanes[lane];
 }
 
-static const struct balance_lanes fake_ops = {.lane_get = fake_lane_get};
+static unsigned wanted;
+
+static void fake_wanted(void *endpoint)
+{
+	(void)endpoint;
+	wanted++;
+}
+
+static const struct balance_lanes fake_ops = {.lane_get = fake_lane_get, .wanted = fake_wanted};
 
 static struct balance *b;
 static struct balance_call *dropped[64];
@@ -350,6 +358,45 @@ START_TEST(impatience_wakes_a_parked_worker)
 	ck_assert_int_eq(balance_place(b, &c, 4 * MS, &lane), 0);
 	ck_assert_uint_eq(lane, 0);
 	balance_done(b, &c);
+}
+END_TEST
+
+/* A worker that is stuck or off its CPU gets a call only when no other can, and then, or when none
+ * is left at all, a retired one is asked for. */
+START_TEST(a_stuck_worker_is_the_last_resort)
+{
+	struct balance_call c[4];
+	struct fake f;
+	struct balance_endpoint *e = add(&f, 3);
+	unsigned lane = 99;
+
+	wanted = 0;
+	for (int i = 0; i < 4; i++)
+		(void)pick("/t.Rr/A", &c[i]);
+	f.lanes[0] = (struct balance_lane){.state = BALANCE_LANE_POLLING, .last_resort = true};
+	f.lanes[1] = (struct balance_lane){.state = BALANCE_LANE_PARKED};
+	f.lanes[2] = (struct balance_lane){.state = BALANCE_LANE_RETIRED};
+	ck_assert_int_eq(balance_place(b, &c[0], MS, &lane), 0);
+	ck_assert_uint_eq(lane, 1);
+	ck_assert_uint_eq(wanted, 0);
+	f.lanes[1].ahead = 2;
+	f.lanes[1].full = true;
+	ck_assert_int_eq(balance_place(b, &c[1], MS, &lane), 0);
+	ck_assert_uint_eq(lane, 0);
+	ck_assert_uint_eq(wanted, 1);
+	f.lanes[0].full = true;
+	ck_assert_int_eq(balance_place(b, &c[2], MS, &lane), SPLIT_AGAIN);
+	ck_assert_uint_eq(wanted, 2);
+	ck_assert_uint_eq(balance_endpoint_waited(e, 5 * MS), 4 * MS);
+	balance_done(b, &c[2]);
+	ck_assert_uint_eq(balance_endpoint_waited(e, 5 * MS), 0);
+	/* Nobody is left to be asked for. */
+	f.lanes[2].state = BALANCE_LANE_RUNNING;
+	f.lanes[2].full = true;
+	ck_assert_int_eq(balance_place(b, &c[3], 2 * MS, &lane), SPLIT_AGAIN);
+	ck_assert_uint_eq(wanted, 2);
+	for (int i = 0; i < 4; i++)
+		balance_done(b, &c[i]);
 }
 END_TEST
 
@@ -798,6 +845,7 @@ int main(void)
 	tcase_add_test(tc, a_brisk_worker_does_not_keep_others_parked);
 	tcase_add_test(tc, a_full_ring_is_not_chosen);
 	tcase_add_test(tc, impatience_wakes_a_parked_worker);
+	tcase_add_test(tc, a_stuck_worker_is_the_last_resort);
 	tcase_add_test(tc, queue_is_bounded_by_service_and_in_order);
 	tcase_add_test(tc, a_stalled_endpoint_is_ejected_and_returns);
 	tcase_add_test(tc, all_ejected_is_unavailable);

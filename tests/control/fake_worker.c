@@ -55,6 +55,7 @@ int worker_post(struct worker *worker, const struct worker_msg *msg)
 		if (!worker->no_drained)
 			counter_set(&msg->endpoint->told[worker->index].gauge_drained, msg->drain);
 		break;
+	case WORKER_MSG_LANE:
 	case WORKER_MSG_TLS:
 		break;
 	case WORKER_MSG_ADDRESSES:
