@@ -11,6 +11,7 @@ SECONDS is how long things happen, not what is judged: every wait is for a state
 is counted before and after (descriptors, segments) is splitd's own, so that other users of the machine do not matter.
 """
 import json
+import os
 import pathlib
 import random
 import signal
@@ -23,6 +24,7 @@ from served import ROOT, need_kernel, wait_until
 
 ALLOWED = {"OK", "UNAVAILABLE"}
 PATIENCE = 60  # seconds for what takes none on an idle machine
+POOL = ["--workers", "3", "--workers-min", "1"]
 CALL_SECONDS = 90  # a call that takes so long was forgotten
 
 
@@ -33,6 +35,8 @@ def config():
         c["hosts"].append({"name": h, "uids": [0], "to_host": "32MiB", "to_daemon": "32MiB", "hugepages_fallback": True,
                            "stall_timeout": "500ms"})
     c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo", "echo2"], "balance": "least_outstanding"}]
+    # With a pool that grows and shrinks, and cores that change hands as hosts come and go.
+    c["broker"] = {"cores": sorted(os.sched_getaffinity(0)), "period": "5ms", "grace": "1ms"}
     return c
 
 
@@ -74,10 +78,10 @@ def act(bed, hosts, rng):
     if what == "kill":
         host.kill()
         host.wait()
-        hosts[name] = bed.host_start(name)
+        hosts[name] = bed.host_start(name, args=POOL)
     elif what == "term":
         end(host)
-        hosts[name] = bed.host_start(name)
+        hosts[name] = bed.host_start(name, args=POOL)
     elif what == "stop":  # and goes on later, with what was answered in its place meanwhile
         host.send_signal(signal.SIGSTOP)
         time.sleep(rng.uniform(0.05, 1.5))
@@ -85,11 +89,11 @@ def act(bed, hosts, rng):
     elif what == "hang":  # never goes on; another comes
         host.send_signal(signal.SIGSTOP)
         time.sleep(rng.uniform(0.05, 1.0))
-        hosts[name] = bed.host_start(name)
+        hosts[name] = bed.host_start(name, args=POOL)
         host.kill()
         host.wait()
     else:  # one of the same name takes over, the old one goes
-        hosts[name] = bed.host_start(name)
+        hosts[name] = bed.host_start(name, args=POOL)
         time.sleep(rng.uniform(0, 0.3))
         end(host)
     return what
@@ -101,7 +105,7 @@ def mine(bed):
 
 def hosts_alone(bed, seconds, rng):
     """Hosts die and hang; splitd stays."""
-    hosts = {n: bed.host_start(n) for n in ("echo", "echo2")}
+    hosts = {n: bed.host_start(n, args=POOL) for n in ("echo", "echo2")}
     assert bed.probe(seconds=PATIENCE)
     settled(bed, PATIENCE)
     before = mine(bed)
@@ -121,7 +125,7 @@ def hosts_alone(bed, seconds, rng):
     wait_until(lambda: not bed.ctl("endpoints"), PATIENCE, "every endpoint gone")
     wait_until(lambda: bed.segments() == 0, PATIENCE, "every segment gone")
     print(f"hosts: {len(acts)} acts ({' '.join(acts)}), {result}")
-    return {n: bed.host_start(n) for n in ("echo", "echo2")}
+    return {n: bed.host_start(n, args=POOL) for n in ("echo", "echo2")}
 
 
 def splitd_returns(bed, rng, rounds):

@@ -84,6 +84,8 @@ def config():
     c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo"]}, {"name": "split.examples.Greeter", "hosts": ["greeter"]},
                      {"name": SERVICE, "hosts": ["hostile"]}]
     c["control"]["attach_timeout"] = "1s"
+    # What a host says of its workers, cores and threads is the broker's business, too.
+    c["broker"] = {"cores": sorted(os.sched_getaffinity(0)), "period": "5ms", "grace": "1ms"}
     c["linearize"] = {"linear_bytes_max": "4MiB"}
     c["grpc"] = {"message_bytes_max": "1MiB"}
     return c
