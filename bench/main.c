@@ -7,7 +7,7 @@
 #include "bench/perf.h"
 
 static const struct perf_mode *const modes[] = {
-	&perf_mode_codec, &perf_mode_ring, &perf_mode_dispatch,
+	&perf_mode_codec, &perf_mode_ring, &perf_mode_dispatch,  &perf_mode_host,
 	&perf_mode_rpc,   &perf_mode_tcp,  &perf_mode_isolation,
 };
 

@@ -39,6 +39,7 @@ extern const struct perf_mode perf_mode_ring;
 extern const struct perf_mode perf_mode_codec;
 extern const struct perf_mode perf_mode_rpc;
 extern const struct perf_mode perf_mode_dispatch;
+extern const struct perf_mode perf_mode_host;
 extern const struct perf_mode perf_mode_tcp;
 extern const struct perf_mode perf_mode_isolation;
 

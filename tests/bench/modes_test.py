@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "tests/e2e"))
 from served import need_kernel  # noqa: E402
 
 NUMBER = (int, float)
+MAYBE = (int, float, type(None))
 HEAD = {"mode": str, "version": str, "cpu": str, "args": list}
 STAGES = dict.fromkeys(["port", "net", "tls", "http2", "grpc", "decode", "ring", "host", "encode", "send", "idle"], NUMBER)
 RATES = {"rtt_ns": NUMBER, "msgs_per_s": NUMBER}
@@ -31,6 +32,8 @@ SHAPES = {
                  "polling_calls": int, "syscalls_per_call": {"polling": NUMBER, "parked": NUMBER},
                  "host_cycles_per_call": {"batched": NUMBER, "single": NUMBER}, "idle_cpu_host": NUMBER,
                  "idle_cpu_daemon": NUMBER, "pool_workers": int, "cycles_hz": int},
+    "host": {**HEAD, "host_cycles_per_call": {"batched": NUMBER, "single": NUMBER},
+             "host_instructions_per_call": {"batched": MAYBE, "single": MAYBE}, "cycles_hz": int},
     "tcp": {**HEAD, "port": str, **TCP, "kernel": TCP, "net_ring": {"note": str, **TCP}},
     "rpc": {**HEAD, "load": str, "port": str, "connections": int, "streams": int, "bytes": int, "kind": str, "messages": int,
             "messages_per_s": NUMBER, "rate": (int, float, type(None)), "calls": int, "calls_per_s": NUMBER, "cpu_ns_per_call": NUMBER,
