@@ -68,7 +68,7 @@ static struct {
 	bool running; /* the worker plays the daemon; its thread only */
 } s;
 
-static void fail(const char *what)
+static _Noreturn void fail(const char *what)
 {
 	fprintf(stderr, "host-alone: %s\n", what);
 	exit(1);
