@@ -976,4 +976,5 @@ void FAST_NAME(decode_fast)(struct decode_state *s)
 	s->budget++;
 	s->bump.used += (uint64_t)(s->free - s->bump.free);
 	s->bump.free = s->free;
+	FAST_LEAVE();
 }

@@ -213,8 +213,9 @@ const uint8_t *FAST_NAME(utf8_span)(const uint8_t *p, const uint8_t *end)
 		p += STEP;
 	}
 	if (!vector_is_zero(wrong))
-		return NULL;
-	return utf8_span(character_begin(p, begin), end);
+		p = NULL;
+	FAST_LEAVE();
+	return p ? utf8_span(character_begin(p, begin), end) : NULL;
 }
 
 #else
