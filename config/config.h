@@ -429,6 +429,7 @@ struct config_service {
 	uint32_t workers[CONFIG_WORKERS_MAX]; /* indices into config->workers; empty in the file:
 						 all */
 	uint32_t workers_n;
+	bool user_agent;           /* hosts get the clients' */
 	uint64_t wait_for_host_ns; /* calls wait so long for a host to attach; 0: they do not */
 	struct config_service_limits limits;
 	struct config_item *allow; /* identities of clients; none: everybody */

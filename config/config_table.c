@@ -750,6 +750,10 @@ static const struct field service_fields[] = {
 	 .def_is = "all workers",
 	 .help = "Placement of services: indices in workers of those that serve it. Others end its "
 		 "calls with UNIMPLEMENTED."},
+	BOOL("user_agent", user_agent, "false",
+	     "Handlers find the client's user-agent among the metadata. It comes with every call, "
+	     "and "
+	     "metadata costs a small call a block of the host's segment."),
 	DURATION("wait_for_host", wait_for_host_ns, "0", 0, HOUR,
 		 "While no process that serves it is attached, its calls wait so long for one, "
 		 "within "

@@ -228,10 +228,11 @@ void call_ask(struct call *call)
 
 /* ---- open ----------------------------------------------------------------------------------- */
 
-/* user-agent comes with every call and would cost each small one a block: hosts don't get it. */
-static bool metadata_passed(const struct grpc_metadata *md)
+/* user-agent comes with every call and would cost each small one a block: only the hosts that ask
+ * for it get it (services[].user_agent). */
+static bool metadata_passed(const struct call *call, const struct grpc_metadata *md)
 {
-	return !(md->name_len == 10 && memcmp(md->name, "user-agent", 10) == 0);
+	return call->user_agent || !(md->name_len == 10 && memcmp(md->name, "user-agent", 10) == 0);
 }
 
 /* Room for the copies of `n` items with `bytes` of strings: in the call, or in a page. */
@@ -262,7 +263,7 @@ int call_items_copy(struct call *call, const struct grpc_metadata *list, uint32_
 	for (uint32_t i = 0; i < list_n; i++) {
 		const struct grpc_metadata *md = &list[i];
 
-		if (!metadata_passed(md))
+		if (!metadata_passed(call, md))
 			continue;
 		bytes += (size_t)md->name_len + md->value_len;
 		n++;
@@ -276,7 +277,7 @@ int call_items_copy(struct call *call, const struct grpc_metadata *list, uint32_
 		const struct grpc_metadata *md = &list[i];
 		struct metadata_item *item = &call->items[call->items_n];
 
-		if (!metadata_passed(md))
+		if (!metadata_passed(call, md))
 			continue;
 		item->name = (const char *)at;
 		item->name_bytes = md->name_len;
@@ -397,6 +398,8 @@ static int on_open(void *ctx, struct grpc_call *grpc, const struct grpc_request_
 		return err;
 	}
 	call = call_new(w, c, grpc);
+	if (call != NULL)
+		call->user_agent = w->cfg->services[service].user_agent;
 	if (call == NULL || call_items_copy(call, head->metadata, head->metadata_count) != 0) {
 		if (call != NULL) {
 			call_items_put(call);

@@ -405,6 +405,7 @@ struct call {
 	bool prepare_alone;                 /* its decode began with nothing but wire rooms taken */
 	bool from_small; /* the message lies in `small` until the next one comes */
 	bool compressed; /* the message at hand came compressed */
+	bool user_agent; /* its host gets the client's (services[].user_agent) */
 	bool seen_whole; /* all of the first message is in `small`, for choose.c */
 	uint16_t seen;   /* bytes of its beginning that are */
 	uint8_t refusals;

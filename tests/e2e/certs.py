@@ -31,13 +31,13 @@ class Authority:
                      "-respout", to, "-ndays", 1)
 
     def make(self, name, alternatives=(), rsa=False, days=1, client=False, file=None):
-        """days < 0: it ended so long ago."""
+        """rsa: True or the bits; else an elliptic curve. days < 0: it ended so long ago."""
         file = file or name.replace("*", "any").replace("/", "_")
         cert, key, request = (self.folder / f"{file}.{end}" for end in ("pem", "key", "csr"))
         extensions = self.folder / f"{file}.ext"
         extensions.write_text(f"basicConstraints=CA:FALSE\nextendedKeyUsage={'clientAuth' if client else 'serverAuth'}\n" +
                               (f"subjectAltName={','.join(alternatives)}\n" if alternatives else ""))
-        kind = ("rsa:2048",) if rsa else ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+        kind = (f"rsa:{2048 if rsa is True else rsa}",) if rsa else ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
         self.openssl("req", "-newkey", *kind, "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={name}")
         if days > 0:
             self.openssl("x509", "-req", "-in", request, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial",

@@ -159,9 +159,19 @@ def versions_and_names(b):
             raise AssertionError("TLS 1.1 was let in")
         except ssl.SSLError:
             pass
+        # RFC 9113 s9.2.2: what HTTP/2 forbids is not there to be chosen.
+        for cipher in ("AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA256", "ECDHE-RSA-AES256-SHA384"):
+            forbidden = b.context(version=ssl.TLSVersion.TLSv1_2, verify=False)
+            forbidden.set_ciphers(cipher)
+            try:
+                inside(s, connect, s, forbidden).close()
+                raise AssertionError(f"{cipher} was let in")
+            except ssl.SSLError as e:
+                check(f"{cipher}: {e}", "handshake failure" in str(e).lower().replace("_", " "))
+        served.wait_until(lambda: s.stats()["tls.failed_cipher"] == 3, 30, "each counted by cause")
         stats = s.stats()
         check(f"counters {stats}", stats["tls.failed_alpn"] == 2 and stats["tls.failed_version"] == 1 and
-              stats["tls.handshakes_12"] >= 2 and stats["tls.handshakes_failed"] == 3)
+              stats["tls.handshakes_12"] >= 2 and stats["tls.handshakes_failed"] == 6)
 
 
 def closing(b):

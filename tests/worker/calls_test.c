@@ -330,6 +330,26 @@ static void authorities_set(struct config *cfg)
 	s->authorities_n = 1;
 }
 
+static void user_agent_ask(struct config *cfg)
+{
+	cfg->services[config_service_find(cfg, "split.examples.Echo")].user_agent = true;
+}
+
+static void start_with_user_agent(void)
+{
+	harness_start(user_agent_ask);
+}
+
+START_TEST(user_agent_reaches_the_host_that_asks_for_it)
+{
+	static const uint8_t empty[5];
+	struct fake_host *h = host_attach(HOST_ECHO, NULL);
+
+	ck_assert_int_eq(call_status(client_open(), ECHO_PATH, empty, 5), GRPC_OK);
+	ck_assert_uint_eq(atomic_load(&h->metadata_entries), 1);
+}
+END_TEST
+
 static void start_with_authorities(void)
 {
 	harness_start(authorities_set);
@@ -374,5 +394,7 @@ int main(void)
 	tcase_add_test(tc, an_answer_over_the_limit_is_exhausted);
 	tc = harness_case(s, "authorities", start_with_authorities);
 	tcase_add_test(tc, a_service_is_where_its_authority_is);
+	tc = harness_case(s, "user_agent", start_with_user_agent);
+	tcase_add_test(tc, user_agent_reaches_the_host_that_asks_for_it);
 	return harness_suite_run(s);
 }
