@@ -379,6 +379,8 @@ const char *tcp_state_name(enum tcp_state state);
 	X(tx_mld_reports, "multicast listener reports sent")                                       \
 	X(ip_pmtu_reduced, "path MTUs that an ICMP error made smaller")                            \
 	X(ip_pmtu_black_holes, "segments made smaller because none arrived")                       \
+	X(ip_pmtu_probes, "larger segments tried")                                                 \
+	X(ip_pmtu_raised, "larger segments that arrived, and stay")                                \
 	X(rx_drop_ip_short, "IP packet cut short")                                                 \
 	X(rx_drop_ip_version, "IP version not that of the EtherType")                              \
 	X(rx_drop_ip_header, "IPv4 header length wrong")                                           \

@@ -433,6 +433,10 @@ void tcp_icmp_in(struct net_stack *s, const struct net_addr *local, const struct
 uint32_t pmtu_of(struct net_stack *s, const struct net_addr *remote);
 /* Nothing large seems to arrive: try smaller segments. RFC 2923 s2.1, RFC 4821 s7.6.3. */
 void pmtu_black_hole(struct tcp_conn *c);
+/* A flight begins: the path may carry more by now. RFC 1191 s6.3, RFC 8899 s5.2. */
+void pmtu_raise(struct tcp_conn *c);
+/* With TCPM_SHRUNK or TCPM_RAISED: segments of this size arrive. */
+void pmtu_acked(struct tcp_conn *c);
 
 /* ip4.c */
 void ip4_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us);

@@ -120,9 +120,8 @@ struct tcp_conn *tcp_conn_new(struct net_stack *s, const struct net_addr *local,
 		return NULL;
 	flow_key_make(&c->key, local, remote);
 	c->stack = s;
-	c->mss_limit = (uint16_t)tcp_mss_limit(s, local);
-	c->path_mss = (uint16_t)(c->mss_limit - (s->config.mtu - pmtu_of(s, remote)));
-	c->mss = c->mss_limit < 536 ? c->mss_limit : 536; /* RFC 9293 s3.7.1 */
+	c->path_mss = (uint16_t)(tcp_mss_limit(s, local) - (s->config.mtu - pmtu_of(s, remote)));
+	c->mss = c->path_mss < 536 ? c->path_mss : 536; /* RFC 9293 s3.7.1 */
 	c->keepalive_ms = tcp_limit_ms(t->keepalive_idle_ns);
 	c->user_timeout_ms = tcp_limit_ms(t->user_timeout_ns);
 	c->received_ms = s->now_ms;

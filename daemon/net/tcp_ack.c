@@ -189,6 +189,8 @@ static void ack_advance(struct tcp_conn *c, const struct tcp_segment *seg)
 	if (seq_lt(c->snd_nxt, c->snd_una))
 		c->snd_nxt = c->snd_una;
 	c->progress_ms = s->now_ms;
+	if (unlikely(c->marks & (TCPM_SHRUNK | TCPM_RAISED)))
+		pmtu_acked(c);
 	tcp_queue_free_acked(c);
 	if (unlikely(c->flags & TCPF_RECOVERY)) {
 		recovery_ack(c, acked);

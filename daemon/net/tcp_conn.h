@@ -177,6 +177,8 @@ struct tcp_opening {
 #define TCPM_BLIND      (1u << 1) /* no struct tcp_flight was to be had: repaired as without SACK */
 #define TCPM_SOURCE     (1u << 2) /* its peer's prefix counts it */
 #define TCPM_SYN_LOST   (1u << 3) /* RFC 6298 s5.7 */
+#define TCPM_SHRUNK     (1u << 4) /* smaller segments are tried: pmtu.c */
+#define TCPM_RAISED     (1u << 5) /* larger ones are */
 
 /* A connection's times need no 64 bits. Both wrap; only differences mean anything.
  * _ms: of net_stack.now_ms, 49 days; _tick: TCP_TICK_NS each, 549 s, for round trips. */
@@ -226,7 +228,7 @@ struct tcp_conn {
 	uint32_t unconsumed;
 	uint32_t delivered_pinned;
 	uint16_t receive_mss; /* largest segment seen, for the delayed ACK */
-	uint16_t mss_limit;   /* from our MTU: what we say in our SYN */
+	uint16_t peer_mss;    /* what the peer takes, without options: RFC 9293 s3.7.1 */
 
 	/* Line 3: the timer, and what it is for: tcp_timer.c. TCP_NEVER: not wanted. */
 	struct wheel_timer timer;

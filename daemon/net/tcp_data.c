@@ -106,7 +106,7 @@ static void in_order(struct tcp_conn *c, struct tcp_segment *seg)
 
 	seg->payload = NULL;
 	if (seg->len > c->receive_mss)
-		c->receive_mss = (uint16_t)(seg->len < c->mss_limit ? seg->len : c->mss_limit);
+		c->receive_mss = (uint16_t)(seg->len < NET_MTU_MAX ? seg->len : NET_MTU_MAX);
 	c->rcv_nxt += seg->len;
 	c->ack_due += seg->len;
 	if (c->ooo != NULL)

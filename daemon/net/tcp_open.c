@@ -12,6 +12,7 @@ static void options_take(struct tcp_conn *c, const struct tcp_segment *seg)
 
 	if (mss < PEER_MSS_MIN)
 		mss = PEER_MSS_MIN;
+	c->peer_mss = (uint16_t)mss;
 	c->mss = (uint16_t)(mss < c->path_mss ? mss : c->path_mss);
 	if (o->has_timestamp && t->timestamps) {
 		c->flags |= TCPF_TIMESTAMPS;

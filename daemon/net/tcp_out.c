@@ -37,7 +37,9 @@ static uint32_t window_step(const struct tcp_conn *c)
 {
 	uint32_t half = c->stack->config.tcp.receive_buffer / 2;
 
-	return half < c->mss_limit ? half : c->mss_limit;
+	uint32_t mss = tcp_mss_limit(c->stack, &c->key.local);
+
+	return half < mss ? half : mss;
 }
 
 bool tcp_window_update_due(const struct tcp_conn *c)
@@ -48,7 +50,7 @@ bool tcp_window_update_due(const struct tcp_conn *c)
 	if (c->state < TCP_ESTABLISHED || free <= promised)
 		return false;
 	/* A sender that is nearly stopped learns of each useful step, another in quarters. */
-	if (promised < UINT32_C(2) * c->mss_limit)
+	if (promised < 2 * tcp_mss_limit(c->stack, &c->key.local))
 		return free - promised >= window_step(c);
 	return free - promised >= c->stack->config.tcp.receive_buffer / 4;
 }
@@ -211,7 +213,7 @@ void tcp_syn_send(struct tcp_conn *c)
 	if (m == NULL)
 		return; /* the timer sends it again */
 	o.has_mss = true;
-	o.mss = (uint16_t)c->mss_limit;
+	o.mss = (uint16_t)tcp_mss_limit(s, &c->key.local);
 	o.has_timestamp = syn_ack ? (c->flags & TCPF_TIMESTAMPS) != 0 : t->timestamps;
 	o.ts_value = tcp_ts_now(c);
 	o.sack_permitted = syn_ack ? (c->flags & TCPF_SACK) != 0 : t->sack;
@@ -667,10 +669,13 @@ static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
 
 static void output_data(struct tcp_conn *c)
 {
-	uint32_t mss = segment_max(c);
 	enum stop stop = STOP_DONE;
-	uint32_t inflight;
+	uint32_t inflight, mss;
 
+	if (unlikely(c->path_mss < tcp_mss_limit(c->stack, &c->key.local)) &&
+	    c->snd_max == c->snd_una)
+		pmtu_raise(c);
+	mss = segment_max(c);
 	if (c->snd_max == c->snd_una && tcp_since_ns(c, c->sent_ms) > tcp_rto_ns(c))
 		tcp_cc(c)->idle(c);
 	c->flags &= ~TCPF_CWND_LIMITED;
