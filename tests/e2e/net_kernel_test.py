@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 """The network stack against the Linux kernel's: kernel sockets speak with tests/net/tcp_echo_daemon.
 
-    net_kernel_test.py PATH_OF_TCP_ECHO_DAEMON [--port af_packet|tap] [--ipv6] [--quick]
+    net_kernel_test.py PATH_OF_TCP_ECHO_DAEMON [--port af_packet|tap] [--ipv6] [--quick|--long]
 
 Makes two network namespaces of its own and removes them. Needs root and veth or TUN; says why and
 exits 77 where it cannot run. Loss between the two is made by nftables on the kernel's side, loss,
-duplication and reordering by the daemon (ECHO_IMPAIR).
+duplication, reordering and corruption by the daemon (ECHO_IMPAIR, ECHO_CORRUPT). --long: up to 1 GiB
+and thousands of connections.
 """
 import argparse
 import ctypes
@@ -23,7 +24,8 @@ import time
 # Works in a chroot as well, unlike `ip netns exec`.
 IN_NETNS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/in-netns")
 KERNEL, DAEMON, PREFIX, FAMILY = "198.18.7.1", "198.18.7.2", 24, socket.AF_INET
-ECHO, DISCARD, RESET, CHARGEN, CLOSED = 7, 9, 13, 19, 4444
+ECHO, DISCARD, RESET, CHARGEN, OPEN, CLOSED = 7, 9, 13, 19, 27, 4444
+GIB = 1 << 30
 
 
 def run(*command, **kwargs):
@@ -77,13 +79,13 @@ class Namespaces:
 
 
 class Daemon:
-    def __init__(self, path, namespaces, impair):
+    def __init__(self, path, namespaces, impair, corrupt=0):
         port = namespaces.port
         vdev = "net_af_packet0,iface=vd0,blocksz=65536,framesz=2048,framecnt=1024,qpairs=1"
         ns = namespaces.host
         if port == "tap":
             vdev, ns = "net_tap0,iface=vk0", namespaces.peer
-        env = dict(os.environ, ECHO_IMPAIR=str(impair))
+        env = dict(os.environ, ECHO_IMPAIR=str(impair), ECHO_CORRUPT=str(corrupt))
         self.process = subprocess.Popen(
             [IN_NETNS, ns, path, DAEMON, str(PREFIX), "-", "--no-huge", "--no-shconf",
              "-m", "256", "--no-pci", "--no-telemetry", "-l", "0", "--log-level=error",
@@ -141,15 +143,20 @@ def read_all(s):
 # ---- what is tried --------------------------------------------------------------------------------
 
 
-def echo(n):
-    data = os.urandom(min(n, 1 << 20))
-    data = (data * (n // len(data) + 1))[:n]
-    s = connect(ECHO)
-    got = hashlib.sha256()
+def echo(n, s=None):
+    """`n` bytes there and back, compared by hash."""
+    block = os.urandom(min(n, 1 << 20))
+    s = s or connect(ECHO)
+    want, got = hashlib.sha256(), hashlib.sha256()
     count = 0
 
     def send():
-        s.sendall(data)
+        left = n
+        while left > 0:
+            part = block[:min(left, len(block))]
+            want.update(part)
+            s.sendall(part)
+            left -= len(part)
         s.shutdown(socket.SHUT_WR)
 
     t = threading.Thread(target=send)
@@ -163,13 +170,15 @@ def echo(n):
     t.join()
     s.close()
     assert count == n, f"{count} of {n} bytes came back"
-    assert got.digest() == hashlib.sha256(data).digest(), "bytes differ"
+    assert got.digest() == want.digest(), "bytes differ"
 
 
 def discard(n):
-    data = (os.urandom(min(n, 4096)) * (n // 4096 + 1))[:n]
+    block = os.urandom(4096) * 256
+    data = block[:n] if n <= len(block) else b""
     s = connect(DISCARD)
-    s.sendall(data)
+    for at in range(0, n, len(block)):
+        s.sendall(block[:n - at])
     s.shutdown(socket.SHUT_WR)
     answer = read_all(s).decode().split()
     s.close()
@@ -186,10 +195,16 @@ def chargen(n, pause=0.0, buffer=None):
     s.connect((DAEMON, CHARGEN))
     s.sendall(b"%d\n" % n)
     time.sleep(pause)
-    got = read_all(s)
+    at, whole = 0, pattern(1 << 20)  # which repeats
+    while True:
+        d = s.recv(1 << 18)
+        if not d:
+            break
+        k = at % (1 << 16)
+        assert d == whole[k:k + len(d)], f"bytes differ after {at}"
+        at += len(d)
     s.close()
-    assert len(got) == n, f"{len(got)} of {n} bytes"
-    assert got == pattern(n), "bytes differ"
+    assert at == n, f"{at} of {n} bytes"
 
 
 def slow_reader():
@@ -231,6 +246,101 @@ def half_close():
     s.shutdown(socket.SHUT_WR)
     assert read_all(s) == pattern(3000000), "bytes differ"
     s.close()
+
+
+def listener():
+    s = socket.socket(FAMILY)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((KERNEL, 0))
+    s.listen(128)
+    s.settimeout(60)
+    return s
+
+
+def ask_open(port):
+    """The daemon opens a connection to our `port`; what it says of it."""
+    s = connect(OPEN)
+    s.sendall(b"%d\n" % port)
+    return s
+
+
+def daemon_opens(n):
+    """The kernel listens, the daemon is the one that opens; bytes both ways."""
+    with listener() as listening:
+        control = ask_open(listening.getsockname()[1])
+        s, _ = listening.accept()
+        s.settimeout(60)
+        assert read_all(control) == b"open"
+        control.close()
+        echo(n, s)
+
+
+def daemon_opens_many(n):
+    with listener() as listening:
+        for i in range(n):
+            control = ask_open(listening.getsockname()[1])
+            s, _ = listening.accept()
+            s.settimeout(60)
+            m = b"hello %d" % i
+            s.sendall(m)
+            s.shutdown(socket.SHUT_WR)
+            assert read_all(s) == m
+            assert read_all(control) == b"open"
+            control.close()
+            s.close()
+
+
+def daemon_is_refused():
+    """RST in SYN-SENT."""
+    with listener() as listening:
+        port = listening.getsockname()[1]
+    control = ask_open(port)
+    told = read_all(control)
+    control.close()
+    assert b"REFUSED" in told.upper(), told
+
+
+def abort(s):
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+
+
+def small_reader(n):
+    """A connection of which the daemon has sent all but what our closed window keeps back."""
+    s = socket.socket(FAMILY)
+    s.settimeout(60)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.connect((DAEMON, CHARGEN))
+    s.sendall(b"%d\n" % n)
+    time.sleep(0.2)
+    return s
+
+
+def reset_in_every_state():
+    """Of the daemon's states. SYN-SENT is daemon_is_refused(), TIME-WAIT hostile.seg's: the kernel sends no RST to it."""
+    for _ in range(5):
+        s = socket.socket(FAMILY)  # SYN-RECEIVED: nobody is there for its SYN-ACK
+        s.setblocking(False)
+        try:
+            s.connect((DAEMON, ECHO))
+        except BlockingIOError:
+            pass
+        s.close()
+        s = connect(ECHO)  # ESTABLISHED, with bytes on their way
+        s.sendall(b"x" * 100000)
+        abort(s)
+        abort(small_reader(100000))  # FIN-WAIT-1: its FIN is behind what we do not take
+        s = small_reader(10)  # FIN-WAIT-2: we have its FIN, it has not ours
+        assert read_all(s) == pattern(10)
+        abort(s)
+        s = small_reader(8 << 20)  # CLOSE-WAIT: it has our FIN and more to send
+        s.shutdown(socket.SHUT_WR)
+        time.sleep(0.05)
+        abort(s)
+        s = small_reader(100000)  # CLOSING or LAST-ACK: both FINs, its own not acknowledged
+        s.shutdown(socket.SHUT_WR)
+        time.sleep(0.05)
+        abort(s)
 
 
 def many_short(n):
@@ -358,6 +468,16 @@ class Results:
             print(f"FAIL  {name}: {type(e).__name__}: {e}", flush=True)
 
 
+def long_transfers(r):
+    for n in (256 << 20, GIB):
+        r.try_one(f"echo {n} bytes", echo, n)
+        r.try_one(f"kernel to daemon {n} bytes", discard, n)
+        r.try_one(f"daemon to kernel {n} bytes", chargen, n)
+    r.try_one(f"daemon opens, {GIB} bytes", daemon_opens, GIB)
+    r.try_one("5000 short connections", many_short, 5000)
+    r.try_one("2000 short connections that the daemon opens", daemon_opens_many, 2000)
+
+
 def clean_link(r, quick):
     r.try_one("ping", ping)
     r.try_one("UDP port unreachable", udp_unreachable)
@@ -370,6 +490,11 @@ def clean_link(r, quick):
     r.try_one("reset by the daemon", reset_by_daemon)
     r.try_one("reset by the kernel", reset_by_kernel)
     r.try_one("half close", half_close)
+    r.try_one("reset in every state", reset_in_every_state)
+    for n in (1, 65536, (1 if quick else 64) << 20):
+        r.try_one(f"daemon opens, {n} bytes", daemon_opens, n)
+    r.try_one("100 connections that the daemon opens", daemon_opens_many, 100)
+    r.try_one("daemon is refused", daemon_is_refused)
     r.try_one("slow reader", slow_reader)
     r.try_one("tiny segments", tiny_segments)
     r.try_one("300 short connections", many_short, 300)
@@ -392,13 +517,16 @@ def bad_link(r, quick, what):
     r.try_one(f"{what}, no SACK: echo", echo, n // 4)
     r.try_one(f"{what}, no SACK: daemon to kernel", chargen, n // 4)
     kernel_options(sack=1)
+    r.try_one(f"{what}: daemon opens", daemon_opens, n // 4)
     r.try_one(f"{what}: short connections", many_short, 20)
     r.try_one(f"{what}: 30 connections at once", many_at_once, 30)
 
 
-def stop_and_check(r, daemon, show):
+def stop_and_check(r, daemon, show, moved=()):
     def check():
         code, counters = daemon.stop()
+        for name in moved:
+            assert counters.get(name, 0) > 0, f"{name} is nothing"
         if show:
             print("      " + ", ".join(f"{k} {v}" for k, v in counters.items()))
         assert code == 0, f"exit code {code}"
@@ -416,6 +544,7 @@ def main():
     parser.add_argument("--port", choices=["af_packet", "tap"], default="af_packet")
     parser.add_argument("--ipv6", action="store_true")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--long", action="store_true", help="up to 1 GiB, thousands of connections")
     parser.add_argument("--show", action="store_true", help="the daemon's counters")
     args = parser.parse_args()
     if args.ipv6:
@@ -436,6 +565,8 @@ def main():
         namespaces.enter_peer()
         daemon = Daemon(args.daemon, namespaces, 0)
         clean_link(r, args.quick)
+        if args.long:
+            long_transfers(r)
         try:
             loss(3)
         except (subprocess.CalledProcessError, FileNotFoundError):
@@ -448,6 +579,9 @@ def main():
         daemon = Daemon(args.daemon, namespaces, 60)
         bad_link(r, args.quick, "lost, doubled, reordered")
         stop_and_check(r, daemon, args.show)
+        daemon = Daemon(args.daemon, namespaces, 20, 20)
+        bad_link(r, args.quick, "bits changed, lost, doubled, reordered")
+        stop_and_check(r, daemon, args.show, ("rx_drop_tcp_checksum",))
     finally:
         namespaces.remove()
     print(f"{r.passed} passed, {r.failed} failed, {r.skipped} skipped")

@@ -4,7 +4,10 @@
  *
  * port 7: echo; port 9: counts and hashes what comes and answers "BYTES HASH\n" after the FIN
  * (FNV-1a, 64 bits); port 19: reads "BYTES\n", sends so many bytes of i * 7 + (i >> 8); port 13:
- * resets after the first data. Prints "ready" when it serves; on SIGTERM closes everything, prints
+ * resets after the first data; port 27: reads "PORT\n", opens a connection to that port of the
+ * peer, which echoes, and answers "open" or why it did not open. ECHO_IMPAIR and ECHO_CORRUPT: of a
+ * thousand frames each way so many are lost, doubled or held back, and so many have a bit changed.
+ * Prints "ready" when it serves; on SIGTERM closes everything, prints
  * the counters that moved and how many mbufs are still out, and exits.
  * ECHO_SESSIONS: how many connections there may be (default 2,048).
  */
@@ -28,7 +31,13 @@
 #define IDLE_US    50
 #define IDLE_POLLS 200 /* then sleep */
 
-enum service { SERVICE_ECHO = 7, SERVICE_DISCARD = 9, SERVICE_RESET = 13, SERVICE_CHARGEN = 19 };
+enum service {
+	SERVICE_ECHO = 7,
+	SERVICE_DISCARD = 9,
+	SERVICE_RESET = 13,
+	SERVICE_CHARGEN = 19,
+	SERVICE_OPEN = 27
+};
 
 struct session {
 	struct tcp_conn *conn;
@@ -37,12 +46,15 @@ struct session {
 	struct session *next_free;
 	bool used, eof;
 	uint64_t bytes, hash;
-	uint64_t want, sent; /* chargen */
+	uint64_t want, sent;   /* chargen; open: the port */
+	struct session *asker; /* who asked for this connection and has no answer yet */
+	struct session *asked; /* the connection that it asked for, while it has no answer */
 };
 
 static struct session *sessions, *sessions_free;
 static unsigned sessions_n = SESSIONS;
 static struct rte_mempool *pool;
+static struct net_stack *stack;
 static volatile sig_atomic_t stopping;
 
 static void on_signal(int sig)
@@ -59,12 +71,37 @@ static uint64_t port_random(void *ctx)
 /* ---- a bad link ----------------------------------------------------------------------------- */
 
 struct impair {
-	unsigned per_mille;
+	unsigned per_mille, corrupt;
 	struct random random;
 	struct rte_mbuf *held;
 };
 
 static struct impair impair_rx, impair_tx;
+
+/* One bit of it, in a copy: the stack still has what it sent. */
+static struct rte_mbuf *corrupted(struct impair *i, struct rte_mbuf *m)
+{
+	struct rte_mbuf *copy = rte_pktmbuf_copy(m, pool, 0, UINT32_MAX);
+	uint64_t bit = random_below(&i->random, (uint64_t)m->pkt_len * 8);
+	struct rte_mbuf *at = copy;
+
+	rte_pktmbuf_free(m);
+	if (copy == NULL)
+		return NULL;
+	while (bit / 8 >= at->data_len) {
+		bit -= (uint64_t)at->data_len * 8;
+		at = at->next;
+	}
+	rte_pktmbuf_mtod(at, uint8_t *)[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	return copy;
+}
+
+static struct rte_mbuf *maybe_corrupted(struct impair *i, struct rte_mbuf *m)
+{
+	if (i->corrupt == 0 || random_below(&i->random, 1000) >= i->corrupt)
+		return m;
+	return corrupted(i, m);
+}
 
 /* Turn `n` frames into those that come through, at most 2 * n + 1. */
 static uint16_t impair(struct impair *i, struct rte_mbuf **in, uint16_t n, struct rte_mbuf **out)
@@ -74,6 +111,9 @@ static uint16_t impair(struct impair *i, struct rte_mbuf **in, uint16_t n, struc
 	for (uint16_t j = 0; j < n; j++) {
 		struct rte_mbuf *twin;
 
+		in[j] = maybe_corrupted(i, in[j]);
+		if (in[j] == NULL)
+			continue;
 		if (random_below(&i->random, 1000) >= i->per_mille) {
 			out[k++] = in[j];
 			continue;
@@ -108,7 +148,7 @@ static uint16_t port_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 	uint16_t k, sent;
 
 	(void)ctx;
-	if (impair_tx.per_mille == 0)
+	if (impair_tx.per_mille == 0 && impair_tx.corrupt == 0)
 		return rte_eth_tx_burst(0, 0, pkts, n);
 	if (n > BURST)
 		n = BURST;
@@ -123,7 +163,7 @@ static uint16_t port_rx(struct rte_mbuf **pkts)
 	struct rte_mbuf *in[BURST];
 	uint16_t n = rte_eth_rx_burst(0, 0, in, BURST);
 
-	if (impair_rx.per_mille == 0) {
+	if (impair_rx.per_mille == 0 && impair_rx.corrupt == 0) {
 		memcpy(pkts, in, n * sizeof(in[0]));
 		return n;
 	}
@@ -177,19 +217,18 @@ static void chargen_push(struct session *s)
 	tcp_shutdown(s->conn);
 }
 
-static int on_accept(void *listen_ctx, struct tcp_conn *conn, void **conn_ctx_out)
+static struct session *session_new(struct tcp_conn *conn, enum service service)
 {
 	struct session *s = sessions_free;
 
 	if (s == NULL)
-		return -SPLIT_E_BASE_LIMIT;
+		return NULL;
 	sessions_free = s->next_free;
 	*s = (struct session){.conn = conn,
-			      .service = (enum service)(uintptr_t)listen_ctx,
+			      .service = service,
 			      .used = true,
 			      .hash = UINT64_C(0xcbf29ce484222325)};
-	*conn_ctx_out = s;
-	return 0;
+	return s;
 }
 
 static void session_free(struct session *s)
@@ -209,6 +248,75 @@ static bool sessions_make(void)
 	for (unsigned i = sessions_n; sessions != NULL && i > 0; i--)
 		session_free(&sessions[i - 1]);
 	return sessions != NULL;
+}
+
+static int on_accept(void *listen_ctx, struct tcp_conn *conn, void **conn_ctx_out)
+{
+	struct session *s = session_new(conn, (enum service)(uintptr_t)listen_ctx);
+
+	*conn_ctx_out = s;
+	return s != NULL ? 0 : -SPLIT_E_BASE_LIMIT;
+}
+
+static void text_send(struct session *s, const char *text)
+{
+	struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
+
+	if (m == NULL)
+		return;
+	snprintf(rte_pktmbuf_mtod(m, char *), 64, "%s", text);
+	rte_pktmbuf_append(m, (uint16_t)strlen(text));
+	if (tcp_send(s->conn, m) != 0)
+		rte_pktmbuf_free(m);
+}
+
+/* Who asked hears once how it went. */
+static void asker_answer(struct session *s, const char *text)
+{
+	struct session *asker = s->asker;
+
+	s->asker = NULL;
+	if (asker == NULL)
+		return;
+	asker->asked = NULL;
+	text_send(asker, text);
+	tcp_shutdown(asker->conn);
+}
+
+static const struct tcp_events events;
+
+static void open_data(struct session *s, const struct rte_mbuf *chain)
+{
+	const char *p = rte_pktmbuf_mtod(chain, const char *);
+	struct session *opened;
+	struct net_addr remote;
+	uint32_t i = 0;
+	int result;
+
+	for (; i < chain->data_len && p[i] != '\n'; i++)
+		s->want = s->want * 10 + (uint64_t)(p[i] - '0');
+	if (i == chain->data_len || s->asked != NULL)
+		return;
+	tcp_peer(s->conn, &remote);
+	remote.port = (uint16_t)s->want;
+	opened = session_new(NULL, SERVICE_ECHO);
+	if (opened == NULL) {
+		tcp_shutdown(s->conn);
+		return;
+	}
+	opened->asker = s;
+	s->asked = opened;
+	result = tcp_connect(stack, NULL, &remote, &events, opened, &opened->conn);
+	if (result != 0) {
+		asker_answer(opened, error_name(result));
+		session_free(opened);
+	}
+}
+
+static void on_connected(void *ctx, struct tcp_conn *conn)
+{
+	(void)conn;
+	asker_answer(ctx, "open");
 }
 
 static void discard_data(struct session *s, const struct rte_mbuf *chain)
@@ -250,6 +358,9 @@ static void on_data(void *ctx, struct rte_mbuf *chain)
 	case SERVICE_CHARGEN:
 		chargen_data(s, chain);
 		break;
+	case SERVICE_OPEN:
+		open_data(s, chain);
+		break;
 	case SERVICE_RESET:
 		rte_pktmbuf_free(chain);
 		tcp_abort(s->conn);
@@ -278,6 +389,8 @@ static void on_eof(void *ctx)
 		if (tcp_send(s->conn, m) != 0)
 			rte_pktmbuf_free(m);
 	}
+	if (s->service == SERVICE_OPEN)
+		return; /* its answer is to come */
 	if (s->service != SERVICE_CHARGEN || s->sent == s->want)
 		tcp_shutdown(s->conn);
 }
@@ -306,13 +419,16 @@ static void on_closed(void *ctx, int reason)
 {
 	struct session *s = ctx;
 
-	(void)reason;
 	session_free_pending(s);
+	if (s->asked != NULL)
+		s->asked->asker = NULL;
+	asker_answer(s, error_name(reason));
 	session_free(s);
 }
 
 static const struct tcp_events events = {
 	.accept = on_accept,
+	.connected = on_connected,
 	.data = on_data,
 	.eof = on_eof,
 	.writable = on_writable,
@@ -334,13 +450,13 @@ static bool port_start(struct net_config *c)
 	return rte_eth_macaddr_get(0, &c->mac) == 0;
 }
 
-static bool serve(struct net_stack *stack, uint8_t family)
+static bool serve(uint8_t family)
 {
 	static const enum service services[] = {SERVICE_ECHO, SERVICE_DISCARD, SERVICE_RESET,
-						SERVICE_CHARGEN};
+						SERVICE_CHARGEN, SERVICE_OPEN};
 	struct tcp_listener *listener;
 
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < RTE_DIM(services); i++) {
 		struct net_addr any = {.family = family, .port = (uint16_t)services[i]};
 
 		if (tcp_listen(stack, &any, &events, (void *)(uintptr_t)services[i], &listener) !=
@@ -350,7 +466,7 @@ static bool serve(struct net_stack *stack, uint8_t family)
 	return true;
 }
 
-static void loop(struct net_stack *stack)
+static void loop(void)
 {
 	struct rte_mbuf *pkts[2 * BURST + 1];
 	unsigned idle = 0;
@@ -368,7 +484,7 @@ static void loop(struct net_stack *stack)
 	}
 }
 
-static void report(const struct net_stack *stack)
+static void report(void)
 {
 	struct net_gauges g = net_gauges_of(stack);
 
@@ -386,7 +502,6 @@ int main(int argc, char **argv)
 {
 	static struct random random;
 	struct net_ops ops = {.tx = port_tx, .random = port_random, .ctx = &random};
-	struct net_stack *stack;
 	struct net_config c;
 
 	net_config_default(&c);
@@ -412,21 +527,24 @@ int main(int argc, char **argv)
 		c.tcp.connections_max = (uint32_t)strtoul(getenv("ECHO_SESSIONS"), NULL, 10);
 	if (!sessions_make() || pool == NULL || !port_start(&c) ||
 	    net_stack_create(&c, &ops, clock_ns(), &stack) != 0 ||
-	    !serve(stack, c.addresses[0].addr.family)) {
+	    !serve(c.addresses[0].addr.family)) {
 		fprintf(stderr, "tcp_echo_daemon: cannot start\n");
 		return 1;
 	}
 	if (getenv("ECHO_IMPAIR") != NULL)
 		impair_rx.per_mille = impair_tx.per_mille =
 			(unsigned)strtoul(getenv("ECHO_IMPAIR"), NULL, 10);
+	if (getenv("ECHO_CORRUPT") != NULL)
+		impair_rx.corrupt = impair_tx.corrupt =
+			(unsigned)strtoul(getenv("ECHO_CORRUPT"), NULL, 10);
 	random_seed(&impair_rx.random, 1);
 	random_seed(&impair_tx.random, 2);
 	signal(SIGTERM, on_signal);
 	signal(SIGINT, on_signal);
 	printf("ready\n");
 	fflush(stdout);
-	loop(stack);
-	report(stack);
+	loop();
+	report();
 	net_stack_destroy(stack);
 	for (unsigned i = 0; i < sessions_n; i++)
 		session_free_pending(&sessions[i]);
