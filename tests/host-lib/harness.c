@@ -404,6 +404,57 @@ int harness_half_close(struct harness *h, struct hcall *call)
 	return publish(h, call, &r);
 }
 
+int harness_out_end(struct harness *h, struct hcall *out, const ProtobufCMessage *message,
+		    uint32_t status, const char *text, const struct metadata_item *trailers,
+		    size_t trailers_n)
+{
+	struct endpoint_blocks blocks = {0};
+	const struct hsend s = {.d = out->d,
+				.lane = out->lane,
+				.message = message,
+				.metadata = trailers,
+				.metadata_n = trailers_n};
+	struct endpoint_request r = {.kind = message != NULL ? TO_HOST_MESSAGE : TO_HOST_STATUS,
+				     .flags = SLOT_END_STREAM | SLOT_HAS_STATUS,
+				     .has_message = message != NULL,
+				     .status = status,
+				     .blocks = &blocks};
+	struct shepherd_chunk chunk;
+	int rc = message != NULL ? message_add(h, &s, out->method, &r) : 0;
+
+	if (rc == 0)
+		rc = metadata_add(h, &s, &r);
+	if (rc == 0 && text != NULL) {
+		rc = endpoint_block_get(h->port[s.d], &blocks, strlen(text) + 1, &chunk);
+		if (rc == 0) {
+			strcpy((char *)chunk.mem, text);
+			r.text = (uint64_t)(uintptr_t)chunk.mem +
+				 (uint64_t)endpoint_delta(h->port[s.d]);
+			r.text_bytes = (uint32_t)strlen(text);
+		}
+	}
+	if (rc == 0)
+		rc = publish(h, out, &r);
+	if (rc != 0) {
+		endpoint_blocks_put(h->port[s.d], &blocks);
+		return rc;
+	}
+	out->open = false;
+	endpoint_call_close(h->port[s.d], out->id, clock_ns());
+	return 0;
+}
+
+int harness_out_headers(struct harness *h, struct hcall *out, const struct metadata_item *items,
+			size_t n)
+{
+	struct endpoint_blocks blocks = {0};
+	const struct hsend s = {.d = out->d, .lane = out->lane, .metadata = items, .metadata_n = n};
+	struct endpoint_request r = {.kind = TO_HOST_INITIAL_METADATA, .blocks = &blocks};
+	int rc = metadata_add(h, &s, &r);
+
+	return rc == 0 ? publish(h, out, &r) : rc;
+}
+
 int harness_writable(struct harness *h, struct hcall *call, unsigned done, unsigned more)
 {
 	struct endpoint_request r = {.kind = TO_HOST_WRITABLE, .info = WRITABLE_INFO(done, more)};
@@ -514,12 +565,49 @@ static void token_take(struct harness *h, unsigned d, struct endpoint_port *port
 	h->held[h->held_n++] = (struct held_token){d, c->lane, c->token};
 }
 
+static struct hcall *out_open(struct harness *h, unsigned d, struct endpoint_port *port,
+			      const struct endpoint_completion *c)
+{
+	struct hcall *out;
+
+	ck_assert_uint_lt(h->outs_n, h->outs_max);
+	out = &h->outs[h->outs_n];
+	memset(out, 0, offsetof(struct hcall, initial_buf));
+	out->id = c->call_id;
+	out->d = d;
+	out->lane = c->home;
+	out->method = c->method;
+	out->out = out->open = true;
+	out->parent = c->parent;
+	out->deadline_ns = c->deadline_ns;
+	out->half_closed = (c->flags & SLOT_END_STREAM) != 0;
+	endpoint_out_accept(port, c->call_id, out);
+	if (c->has_message)
+		reply_take(h, out, c, h->schema_in[out->method]);
+	if (c->metadata != 0)
+		out->initial_n = metadata_take(port, c->metadata, out->initial, out->initial_buf,
+					       sizeof(out->initial_buf));
+	h->outs_n++;
+	return out;
+}
+
 static void completion(void *ctx, struct endpoint_port *port, const struct endpoint_completion *c)
 {
 	struct poll_ctx *p = ctx;
 	struct harness *h = p->h;
 	struct hcall *call = c->user;
 
+	if (c->kind == TO_DAEMON_CALL || c->kind == TO_DAEMON_HALF_CLOSE ||
+	    c->kind == TO_DAEMON_ABANDON) {
+		if (c->kind == TO_DAEMON_CALL)
+			out_open(h, p->d, port, c);
+		else if (c->kind == TO_DAEMON_HALF_CLOSE)
+			call->half_closed = true;
+		else
+			call->abandons++;
+		token_take(h, p->d, port, c);
+		return;
+	}
 	call->answer_lane = c->lane;
 	if (c->kind == TO_DAEMON_INITIAL_METADATA) {
 		call->initial_n = metadata_take(port, c->metadata, call->initial, call->initial_buf,

@@ -30,6 +30,10 @@ struct hcall {
 	uint32_t credit;   /* given by the host */
 	uint32_t wants;
 	uint32_t sent; /* messages by harness_message */
+	/* A call out of the host: `reply` is its request. */
+	bool out, half_closed;
+	unsigned abandons;
+	uint64_t parent, deadline_ns;
 	/* Each message, as it comes; set after harness_send. */
 	void (*on_message)(struct hcall *call);
 	void *user;
@@ -71,7 +75,10 @@ struct harness {
 	bool hold_tokens; /* keep responses' tokens in `held` */
 	struct held_token *held;
 	size_t held_n, held_max;
-	bool count_only; /* stress: do not keep replies */
+	bool count_only;    /* stress: do not keep replies */
+	struct hcall *outs; /* the host's calls out, as they come; the test's memory */
+	_Atomic unsigned outs_n;
+	unsigned outs_max;
 
 	struct split_host *host;
 	pthread_t thread;
@@ -123,6 +130,14 @@ int harness_send(struct harness *h, struct hcall *call, const struct hsend *send
 int harness_message(struct harness *h, struct hcall *call, const ProtobufCMessage *message,
 		    bool no_inline, bool last);
 int harness_half_close(struct harness *h, struct hcall *call);
+/* End a call out: with `message` (may be NULL) and a status; `text`, `trailers` go with a STATUS.
+ */
+int harness_out_end(struct harness *h, struct hcall *out, const ProtobufCMessage *message,
+		    uint32_t status, const char *text, const struct metadata_item *trailers,
+		    size_t trailers_n);
+/* Its answer's initial metadata. */
+int harness_out_headers(struct harness *h, struct hcall *out, const struct metadata_item *items,
+			size_t n);
 int harness_writable(struct harness *h, struct hcall *call, unsigned done, unsigned more);
 /* CANCEL the call and close it, as the daemon does. */
 void harness_cancel(struct harness *h, struct hcall *call);

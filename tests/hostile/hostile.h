@@ -28,6 +28,8 @@
 	X(STREAM_AFTER, "stream-after")   /* messages, credit and more after the end */            \
 	X(STREAM_CREDIT, "stream-credit") /* credit without end, messages kept */                  \
 	X(STREAM_WANT, "stream-want")     /* asks for room again and again; never ends a call */   \
+	X(CALL_OUT, "call-out")           /* calls itself and others without end, gives them up */ \
+	X(CALL_OUT_WILD, "call-out-wild") /* calls out that cannot be */                           \
 	X(BOMB, "bomb")                   /* answers that never end when walked */                 \
 	X(SOCKET, "socket")               /* nonsense on the attach socket */                      \
 	X(ATTACHES, "attaches")           /* a thousand attaches, left half way */                 \
@@ -62,7 +64,8 @@ struct hostile_counts {
 #undef X
 };
 
-#define STALE_MAX 64
+#define STALE_MAX    64
+#define HOSTILE_OUTS 64
 
 struct hostile {
 	const char *socket, *name, *service;
@@ -72,7 +75,9 @@ struct hostile {
 	struct random rng;
 	struct schema_blob blob;
 	uint32_t schema_index;
-	struct attach_method method;
+	struct attach_method methods[3]; /* served; called: itself, and Echo */
+	uint8_t out_open[HOSTILE_OUTS];  /* places of calls out, at daemon worker 0 */
+	uint32_t out_generation;
 	struct attach_hello hello;
 	/* while attached */
 	struct attachment *a;

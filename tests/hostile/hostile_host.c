@@ -55,6 +55,11 @@ static bool streams(struct hostile *x)
 	return x->mode_asked >= MODE_STREAM_FLOOD && x->mode_asked <= MODE_STREAM_WANT;
 }
 
+static bool calls_out(const struct hostile *x)
+{
+	return x->mode_asked == MODE_CALL_OUT || x->mode_asked == MODE_CALL_OUT_WILD;
+}
+
 int hostile_hello(struct hostile *x)
 {
 	struct schema_builder *b;
@@ -72,7 +77,7 @@ int hostile_hello(struct hostile *x)
 	schema_builder_destroy(b);
 	if (rc < 0)
 		return rc;
-	x->method = (struct attach_method){
+	x->methods[0] = (struct attach_method){
 		.service = x->service,
 		.method = "Unary",
 		.kind = streams(x) ? ATTACH_BIDI : ATTACH_UNARY,
@@ -82,11 +87,17 @@ int hostile_hello(struct hostile *x)
 		.code = 0xdeadbeefdeadbeef,
 		.data = random_next(&x->rng),
 	};
+	for (unsigned i = 1; i < 3; i++) {
+		x->methods[i] = x->methods[0];
+		x->methods[i].channel = "back";
+	}
+	x->methods[2].service = "split.examples.Echo";
+	x->methods[2].kind = ATTACH_UNARY;
 	x->hello = (struct attach_hello){
 		.name = x->name,
 		.workers = 1 + (uint32_t)random_below(&x->rng, 2),
-		.methods = &x->method,
-		.methods_n = 1,
+		.methods = x->methods,
+		.methods_n = calls_out(x) ? 3 : 1,
 		.schema = x->blob.bytes,
 		.schema_bytes = x->blob.len,
 	};
@@ -221,6 +232,7 @@ static void session_begin(struct hostile *x)
 
 	x->counts->sessions++;
 	x->stale_n = 0;
+	memset(x->out_open, 0, sizeof(x->out_open));
 	x->mode = x->mode_asked;
 	if (x->mode == MODE_MIXED)
 		x->mode = mixable[random_below(&x->rng, sizeof(mixable) / sizeof(mixable[0]))];

@@ -166,6 +166,75 @@ static void release_batch(struct hostile *x, struct host_lane *lane, const uint6
 	host_lane_commit(lane, s);
 }
 
+/* ---- calls out ------------------------------------------------------------------------------ */
+
+static uint64_t out_id(struct hostile *x, unsigned place)
+{
+	return (uint64_t)++x->out_generation << 32 | SLOT_OUT | place;
+}
+
+/* Of itself or of Echo, made for `parent`, with a message in the arena. */
+static void call_out(struct hostile *x, struct host_lane *lane, unsigned h, uint64_t parent)
+{
+	struct shepherd_chunk block = {0};
+	uint64_t r = random_next(&x->rng), msg, id;
+	unsigned place = (unsigned)(r % HOSTILE_OUTS);
+	struct slot *s;
+
+	if (place >= attachment_outs_max(x->a) || (x->out_open[place] && x->mode == MODE_CALL_OUT))
+		return;
+	msg = message_make(x, &block, (r >> 8) % 3000);
+	s = msg != 0 ? reserve(x, lane, true) : NULL;
+	if (s == NULL) {
+		if (msg != 0)
+			(void)arena_put(x->arena, block.mem);
+		return;
+	}
+	id = out_id(x, place);
+	x->out_open[place] = 1;
+	s->kind = TO_DAEMON_CALL;
+	s->flags = SLOT_EXTRA | SLOT_HAS_MESSAGE | SLOT_HAS_TOKEN | SLOT_END_STREAM;
+	s->call_id = id;
+	s->method = 1 + (r >> 32 & 1);
+	s->home = h;
+	s->info = (r >> 33 & 3) == 0 ? r : parent;
+	s->deadline_ns = (r >> 35 & 3) == 0 ? r : 0;
+	s->msg = msg;
+	s->token = (uint64_t)(block.mem - x->a->to_daemon.mem);
+	s->out_code = random_next(&x->rng);
+	s->out_data = random_next(&x->rng);
+	if (x->mode == MODE_CALL_OUT_WILD) {
+		uint64_t *words[] = {&s->msg, &s->metadata, &s->call_id, &s->text};
+
+		if (r >> 40 & 1)
+			*words[r >> 41 & 3] = foreign_address(x);
+		else if (r >> 43 & 1)
+			s->method = (uint32_t)(r >> 44);
+		else
+			s->home = (uint32_t)(r >> 44);
+	}
+	host_lane_commit(lane, s);
+	/* More than there is to say of it, and of others. */
+	for (unsigned i = 0; i < (r >> 48) % 6; i++) {
+		static const uint8_t kinds[] = {TO_DAEMON_ABANDON, TO_DAEMON_HALF_CLOSE,
+						TO_DAEMON_CREDIT, TO_DAEMON_WANT};
+		uint64_t q = random_next(&x->rng);
+
+		say(x, lane, (q & 3) != 0 ? id : id - ((q >> 8) % 4 << 32), kinds[q >> 16 & 3], q);
+	}
+	if ((r >> 56 & 7) == 0)
+		message(x, lane, id, 0, false); /* a second request of a unary call */
+}
+
+static void out_taken(struct hostile *x, const struct slot *slot)
+{
+	unsigned place = (unsigned)(slot->call_id & SLOT_OUT_INDEX);
+
+	if ((slot->call_id & SLOT_OUT) != 0 && (slot->flags & SLOT_HAS_STATUS) != 0 &&
+	    place < HOSTILE_OUTS)
+		x->out_open[place] = 0;
+}
+
 /* ---- requests ------------------------------------------------------------------------------- */
 
 static void remember(struct hostile *x, uint64_t call_id, uint64_t token)
@@ -195,7 +264,8 @@ static uint64_t stale_id(struct hostile *x, uint64_t call_id)
 	}
 }
 
-static void request_serve(struct hostile *x, struct host_lane *lane, const struct slot *slot)
+static void request_serve(struct hostile *x, struct host_lane *lane, unsigned h,
+			  const struct slot *slot)
 {
 	uint64_t call_id = slot->call_id;
 	uint64_t release = slot->flags & SLOT_HAS_TOKEN ? slot->info : 0;
@@ -206,6 +276,13 @@ static void request_serve(struct hostile *x, struct host_lane *lane, const struc
 		x->bomb = bomb_kind((const void *)(uintptr_t)slot->msg);
 	remember(x, call_id, release);
 	switch (x->mode) {
+	case MODE_CALL_OUT:
+	case MODE_CALL_OUT_WILD:
+		for (unsigned i = 0; i < 4; i++)
+			call_out(x, lane, h, call_id);
+		if (random_below(&x->rng, 4) != 0)
+			answer(x, lane, call_id, release);
+		break;
 	case MODE_NEVER_RELEASE:
 		answer(x, lane, call_id, 0);
 		break;
@@ -274,11 +351,17 @@ unsigned hostile_serve(struct hostile *x, unsigned d, unsigned h)
 	while (n < 16 && (slot = host_lane_peek(lane)) != NULL) {
 		if (slot->kind == TO_HOST_REQUEST) {
 			if (host_lane_claim(lane, slot))
-				request_serve(x, lane, slot);
+				request_serve(x, lane, h, slot);
 		} else if (slot->kind == TO_HOST_MESSAGE && x->mode != MODE_STREAM_CREDIT &&
 			   (slot->flags & SLOT_HAS_TOKEN) != 0) {
+			out_taken(x, slot);
 			tokens[0] = slot->info;
 			release_batch(x, lane, tokens, 1);
+		} else if (slot->call_id & SLOT_OUT) {
+			out_taken(x, slot);
+			tokens[0] = slot->info;
+			if (slot->flags & SLOT_HAS_TOKEN)
+				release_batch(x, lane, tokens, 1);
 		} else if (slot->kind == TO_HOST_RELEASE) {
 			unsigned tokens_n = host_lane_released(lane, slot, tokens);
 

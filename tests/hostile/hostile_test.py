@@ -67,6 +67,8 @@ MODES = {
     "stream-after": counter("shepherd.stale_calls"),
     "stream-credit": both(counter("shepherd.requests_out"), counter("worker.stream_messages")),
     "stream-want": counter("worker.stream_grants"),
+    "call-out": both(counter("worker.outs"), counter("worker.outs_abandoned")),
+    "call-out-wild": detached(ANY),
     "socket": counter("control.attach_refused_protocol"),
     "attaches": both(counter("control.attach_refused_limit"), did("connects")),
     "mixed": detached(ANY),
@@ -83,6 +85,7 @@ def config():
     c["hosts"].append({"name": "hostile", **small, "endpoints_max": 4, "release_timeout": "200ms", "stall_timeout": "200ms"})
     c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo"]}, {"name": "split.examples.Greeter", "hosts": ["greeter"]},
                      {"name": SERVICE, "hosts": ["hostile"]}]
+    c["channels"] = [{"name": "back", "target": "local", "hosts": ["hostile"], "calls_max": 48}]
     c["control"]["attach_timeout"] = "1s"
     # What a host says of its workers, cores and threads is the broker's business, too.
     c["broker"] = {"cores": sorted(os.sched_getaffinity(0)), "period": "5ms", "grace": "1ms"}
