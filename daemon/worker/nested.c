@@ -38,8 +38,6 @@
 #define TEXT_MAX 1024
 static const char text_name[] = "";
 
-static int out_headers(struct call *call, const struct grpc_metadata *md, uint32_t n);
-
 void nested_due(struct call *call)
 {
 	if (list_empty(&call->nested.due))
@@ -656,7 +654,7 @@ void out_advance(struct call *call)
 	}
 }
 
-static int out_headers(struct call *call, const struct grpc_metadata *md, uint32_t n)
+int out_headers(struct call *call, const struct grpc_metadata *md, uint32_t n)
 {
 	if (n == 0 || call->host_over || call->nested.ended || call->nested.headers)
 		return 0;

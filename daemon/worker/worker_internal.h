@@ -469,8 +469,9 @@ struct reply {
 	struct iovec *iov; /* chunks, while encoding in the order of getting */
 	uint8_t *last;     /* start of the chunk got last */
 	uint32_t iov_n, iov_max;
-	uint64_t charged; /* of conn->encoded_bytes */
-	bool unread;      /* counts in ep->unread: on conn->encode_wait */
+	uint64_t charged;              /* of conn->encoded_bytes */
+	bool unread;                   /* counts in ep->unread: on conn->encode_wait */
+	struct client_message message; /* `chain`, lent to daemon/client */
 	struct iovec iov_inline[REPLY_IOV_INLINE];
 	_Alignas(16) uint8_t copy[SLOT_INLINE_BYTES];
 	_Alignas(16) uint8_t small[REPLY_SMALL_BYTES]; /* first chunk, or the kept text */
@@ -861,7 +862,8 @@ void out_advance(struct call *call);
 void out_fail(struct call *call, enum grpc_status status, const char *text);
 /* The host's last request has gone to the callee. */
 void out_half_close(struct call *call);
-/* The callee's status. */
+/* The metadata of its answer; the callee's status. */
+int out_headers(struct call *call, const struct grpc_metadata *md, uint32_t n);
 void out_ended(struct call *call, const struct grpc_result *result);
 /* Its host has gone: free it, now. */
 void out_abort(struct call *call);

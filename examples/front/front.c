@@ -1,8 +1,9 @@
 /* split.examples.Front: a service that calls another one, with all four kinds of call.
  *
  * It is called by clients and asks split.examples.Echo, which another process serves: over the
- * channel "back" of splitd's configuration. Nothing here waits: a handler begins a call out and
- * returns; what answers comes back as a continuation on the same worker, and it answers the client.
+ * channel "back" of splitd's configuration (over "self" it calls itself, for tests). Nothing here
+ * waits: a handler begins a call out and returns; what answers comes back as a continuation on the
+ * same worker, and it answers the client.
  *
  * Unary calls go by the stubs that protoc-c generates (split__examples__echo__unary), as with any
  * ProtobufCService. The streams are relayed message by message. Each side keeps pace with the
@@ -14,9 +15,10 @@
 #include "echo.pb-c.h"
 #include "examples/options.h"
 
-#define CHANNEL "back"
-#define FRONT   "split.examples.Front"
-#define ECHO    "split.examples.Echo"
+#define ECHO_CHANNEL "back"
+#define SELF_CHANNEL "self"
+#define FRONT        "split.examples.Front"
+#define ECHO         "split.examples.Echo"
 
 static ProtobufCService *echo; /* Echo, as protoc-c's stubs call it */
 static struct split_stub *self;
@@ -284,12 +286,13 @@ static int serve(struct split_host *host, void *arg)
 {
 	static const char *const names[] = {"Unary", "Client", "Server", "Bidi"};
 	const ProtobufCMessageDescriptor *d = &split__examples__echo_message__descriptor;
-	struct split_channel *back = split_channel_open(host, CHANNEL);
+	struct split_channel *back = split_channel_open(host, ECHO_CHANNEL);
 	int rc = 0;
 
 	(void)arg;
 	echo = split_channel_service(back, &split__examples__echo__descriptor);
-	self = split_channel_stub(back, FRONT, "Unary", SPLIT_UNARY, d, d, 0);
+	self = split_channel_stub(split_channel_open(host, SELF_CHANNEL), FRONT, "Unary",
+				  SPLIT_UNARY, d, d, 0);
 	for (int kind = SPLIT_UNARY; rc == 0 && kind <= SPLIT_BIDI_STREAM; kind++) {
 		struct split_method m = {
 			.service = FRONT,

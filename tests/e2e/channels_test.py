@@ -134,7 +134,7 @@ def config_of(calls_max=4096):
                         "workers_max": 4, "stall_timeout": "3s"} for name in ("echo", "front")]
     config["services"] = [{"name": "split.examples.Echo", "hosts": ["echo"]},
                           {"name": "split.examples.Front", "hosts": ["front"]}]
-    config["channels"] = [{"name": "back", "target": "local", "hosts": ["front"], "calls_max": calls_max}]
+    config["channels"] = [{"name": name, "target": "local", "hosts": ["front"], "calls_max": calls_max} for name in ("back", "self")]
     return config
 
 
