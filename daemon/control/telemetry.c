@@ -15,7 +15,7 @@
 #include "daemon/control/control_internal.h"
 
 /* Layers of one worker: its own blocks and "port". */
-#define BLOCKS_MAX 32
+#define BLOCKS_MAX 240
 
 /* The library can't unregister a command, so they outlive a control. */
 static struct {

@@ -112,6 +112,12 @@ size_t worker_counters(const struct worker *worker, struct worker_counter_block 
 					block(ctx->layer, &listener_counter_desc, &ctx->counters);
 		}
 	}
+	if (worker->client != NULL && n < max)
+		out[n++] = block("http2_client", &http2_client_counter_desc,
+				 client_http2_counters(worker->client));
+	if (worker->client != NULL && client_tls_counters(worker->client) != NULL && n < max)
+		out[n++] =
+			block("tls_client", &tls_counter_desc, client_tls_counters(worker->client));
 	for (uint32_t i = 0; worker->client != NULL && i < worker->cfg->channels_n && n + 1 < max;
 	     i++) {
 		if (config_channel_is_local(&worker->cfg->channels[i]))
@@ -121,12 +127,6 @@ size_t worker_counters(const struct worker *worker, struct worker_counter_block 
 		out[n++] = block(client_channel_layer_picker(worker->client, i),
 				 &picker_counter_desc, client_channel_picker(worker->client, i));
 	}
-	if (worker->client != NULL && n < max)
-		out[n++] = block("http2_client", &http2_client_counter_desc,
-				 client_http2_counters(worker->client));
-	if (worker->client != NULL && client_tls_counters(worker->client) != NULL && n < max)
-		out[n++] =
-			block("tls_client", &tls_counter_desc, client_tls_counters(worker->client));
 	return n;
 }
 

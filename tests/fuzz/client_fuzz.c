@@ -1,6 +1,7 @@
 /* Bytes of a hostile gRPC server into the daemon's client.
  *
- * Input: a byte of flags (1: health checks; 2: retries; 4: no room at first), then pieces, each a
+ * Input: a byte of flags (1: health checks; 2: retries; 4: no room at first; 8: the server's
+ * SETTINGS are in the input too), then pieces, each a
  * byte of length and so many bytes of the server's; a length of 0 is followed by a byte that says
  * what else happens: a call is begun, cancelled, sent to, given room, time goes by, the connection
  * ends. Calls run from the start on, so that streams 1, 3, 5, 7 are open. */
@@ -37,6 +38,7 @@ static struct wheel wheel;
 static uint64_t now_ns;
 static bool no_room;
 static struct client_connection *wires[WIRES];
+static bool connected[WIRES];
 static unsigned wires_n;
 static uint8_t out[65536];
 
@@ -179,14 +181,10 @@ static void time_pass(uint64_t ns)
 /* New connections are there at once. */
 static void turn(void)
 {
-	static bool connected[WIRES];
-
 	for (unsigned i = 0; i < 8; i++) {
 		(void)client_run(client, now_ns);
 		for (unsigned w = 0; w < WIRES; w++) {
-			if (w >= wires_n)
-				connected[w] = false;
-			else if (wires[w] != NULL && !connected[w]) {
+			if (w < wires_n && wires[w] != NULL && !connected[w]) {
 				connected[w] = true;
 				client_stream_connected(wires[w], now_ns);
 			}
@@ -255,6 +253,7 @@ static void world_make(uint8_t flags)
 	struct client_config config;
 
 	memset(calls, 0, sizeof(calls));
+	memset(connected, 0, sizeof(connected));
 	calls_n = wires_n = 0;
 	now_ns = CLOCK_NS_PER_SEC;
 	no_room = (flags & 4) != 0;
@@ -281,6 +280,7 @@ static void world_make(uint8_t flags)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static const uint8_t settings[9] = {0, 0, 0, 4};
 	size_t at = 1;
 
 	if (size < 1)
@@ -288,6 +288,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	world_make(data[0]);
 	for (uint8_t i = 0; i < 4; i++)
 		call_begin(i);
+	turn();
+	if (!(data[0] & 8) && wires_n > 0 && wires[0] != NULL)
+		must(client_stream_recv(wires[0], settings, sizeof(settings), now_ns) ==
+		     sizeof(settings));
 	turn();
 	while (at < size) {
 		size_t n = data[at++];
