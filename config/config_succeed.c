@@ -71,7 +71,7 @@ static const char *const live_keys[] = {
 };
 
 /* Below a live one, and not live all the same. */
-static const char *const fixed_keys[] = {"services[].manifest", "services[].balance"};
+static const char *const fixed_keys[] = {"services[].manifest"};
 
 #define PATTERN_MAX 128
 

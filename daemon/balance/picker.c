@@ -366,6 +366,64 @@ void picker_state_set(struct picker *p, struct picker_member *m, enum picker_sta
 	usable_look(p);
 }
 
+#define SAME(member) (a->member == b->member)
+
+static bool config_same(const struct picker_config *a, const struct picker_config *b)
+{
+	return SAME(policy) && SAME(members_max) && SAME(node) && SAME(locality) &&
+	       SAME(locality_spill) && SAME(subset) && SAME(caller) && SAME(callers_n) &&
+	       SAME(slow_start_ns) && SAME(slow_start_percent) && SAME(hash_slots) &&
+	       SAME(sticky_entries) && SAME(ejection.consecutive) && SAME(ejection.percent) &&
+	       SAME(ejection.deviation) && SAME(ejection.members_min) && SAME(ejection.calls_min) &&
+	       SAME(ejection.percent_enforced) && SAME(ejection.deviation_enforced) &&
+	       SAME(ejection.interval_ns) && SAME(ejection.base_ns) && SAME(ejection.max_ns) &&
+	       SAME(ejection.share_percent);
+}
+
+int picker_configure(struct picker *p, const struct picker_config *cfg)
+{
+	uint32_t sticky_entries = p->cfg.sticky_entries;
+	struct picker fresh;
+	int err;
+
+	if (config_same(&p->cfg, cfg))
+		return 0;
+	for (uint32_t i = cfg->members_max; i < p->cfg.members_max; i++)
+		if (p->slots[i] != NULL)
+			return -SPLIT_E_BASE_LIMIT;
+	err = picker_init(&fresh, cfg);
+	if (err != 0)
+		return err;
+	fresh.counters = p->counters;
+	fresh.now_ns = p->now_ns;
+	fresh.serials = p->serials;
+	fresh.sticky_clock = p->sticky_clock;
+	if (fresh.cfg.sticky_entries == sticky_entries) {
+		struct picker_sticky *kept = p->sticky;
+
+		p->sticky = fresh.sticky;
+		fresh.sticky = kept;
+	}
+	/* In the same places: what sticks goes by them. */
+	for (uint32_t i = 0; i < p->members_n; i++) {
+		struct picker_member *m = p->members[i];
+
+		m->ejected = false;
+		m->warming = false;
+		m->current = 0;
+		fresh.members[fresh.members_n++] = m;
+		fresh.slots[m->index] = m;
+		weight_look(&fresh, m, fresh.now_ns);
+	}
+	counter_set(&fresh.counters.gauge_warming, 0);
+	picker_fini(p);
+	*p = fresh;
+	subset_look(p);
+	usable_look(p);
+	table_look(p);
+	return 0;
+}
+
 void picker_weight_set(struct picker *p, struct picker_member *m, uint32_t weight)
 {
 	if (weight == m->weight || weight < 1 || weight > PICKER_WEIGHT_MAX)

@@ -206,6 +206,13 @@ int picker_init(struct picker *p, const struct picker_config *cfg) SPLIT_MUST_US
 /* Also of a zeroed picker. Members are simply left. */
 void picker_fini(struct picker *p);
 
+/* Another configuration for the members there are; nothing happens when it is the same. Slow starts
+ * and ejections end, keys that stick are kept if as many entries are wanted. 0,
+ * -SPLIT_E_BASE_NOMEM, -SPLIT_E_BASE_INVALID, -SPLIT_E_BASE_LIMIT (more members than members_max):
+ * then all is as it was.
+ */
+int picker_configure(struct picker *p, const struct picker_config *cfg) SPLIT_MUST_USE;
+
 /* Add a member, PICKER_UP. 0, -SPLIT_E_BASE_LIMIT (members_max), -SPLIT_E_BASE_INVALID (weight). */
 int picker_add(struct picker *p, struct picker_member *m, const struct picker_member_config *cfg,
 	       uint64_t now_ns) SPLIT_MUST_USE;

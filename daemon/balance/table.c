@@ -27,6 +27,9 @@ int balance_service_set(struct balance *b, size_t index,
 	s->name_len = len;
 	if (service == NULL)
 		return 0;
+	err = picker_configure(&s->picker, &service->picker);
+	if (err != 0)
+		return err;
 	memcpy(s->name, service->name, len + 1);
 	s->queue_max = service->queue_max;
 	s->calls_max = service->calls_max;

@@ -448,6 +448,7 @@ static bool call_pick(struct call *call)
 	call->method = route;
 	call->ep = call->method->ep;
 	call->credit = call->method->read_ahead;
+	attached_active(call->ep);
 	counter_inc(&call->ep->told->calls);
 	list_add_tail(&call->ep->calls, &call->in_ep);
 	if (call->method->kind != call->kind) {

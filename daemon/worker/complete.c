@@ -363,6 +363,7 @@ static void on_completion(void *ctx, struct endpoint_port *port,
 	enum worker_stage left = stage_enter(w, WORKER_STAGE_encode);
 	bool final = c->kind == TO_DAEMON_STATUS || (c->flags & SLOT_HAS_STATUS) != 0;
 
+	attached_charge(endpoint_port_user(port), UNITS_COMPLETE);
 	if (c->kind == TO_DAEMON_CALL) {
 		out_begin(endpoint_port_user(port), c);
 	} else if (call->nested.out) {

@@ -181,7 +181,7 @@ static int encode_outcome(struct reply *r, int err)
 	if (err == SPLIT_AGAIN) {
 		counter_inc(&w->counters.encode_yields);
 		r->state = REPLY_RUNNING;
-		list_add_tail(&w->jobs, &r->job.link);
+		job_add(r->call->ep, &r->job);
 		return SPLIT_AGAIN;
 	}
 	if (err == 0)
@@ -199,16 +199,16 @@ static int encode_outcome(struct reply *r, int err)
 	return SPLIT_AGAIN;
 }
 
-/* Not now: it is begun when its turn on worker.jobs comes. */
+/* Not now: it is begun when its turn on its endpoint's jobs comes. */
 static int encode_defer(struct reply *r)
 {
 	counter_inc(&r->w->counters.encode_yields);
 	r->state = REPLY_RUNNING;
-	list_add_tail(&r->w->jobs, &r->job.link);
+	job_add(r->call->ep, &r->job);
 	return SPLIT_AGAIN;
 }
 
-/* `ep`: whose turn's new work it is; NULL from worker.jobs. */
+/* `ep`: whose turn's new work it is; NULL from a job. */
 static int encode_begin(struct reply *r, struct attached *ep)
 {
 	struct worker *w = r->w;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* Outcomes of one attempt besides 0 and errors. */
-#define PREPARE_RUNS    2 /* used up its quantum: on worker.jobs */
+#define PREPARE_RUNS    2 /* used up its quantum: on attached.jobs */
 #define PREPARE_NO_ROOM 3 /* gave everything back */
 
 /* What attached.prepare_mark says besides a number of bytes: more than any, so that the next is
@@ -126,7 +126,7 @@ static int decode_outcome(struct call *call, int err)
 
 	if (err == SPLIT_AGAIN) {
 		counter_inc(&w->counters.decode_yields);
-		list_add_tail(&w->jobs, &call->job.link);
+		job_add(call->ep, &call->job);
 		return PREPARE_RUNS;
 	}
 	if (err == 0) {

@@ -91,6 +91,7 @@ static int request_publish(struct call *call, unsigned lane)
 		call_fail_code(call, err);
 	if (err != 0)
 		return err;
+	attached_charge(call->ep, UNITS_PUBLISH);
 	call->published = true;
 	call->inlined = rq.inline_bytes != 0;
 	call->lane = lane;
@@ -120,8 +121,14 @@ void call_place(struct call *call)
 {
 	struct worker *w = call->w;
 	unsigned lane = 0;
-	int err = balance_place(w->balance, &call->balance, w->now_ns, &lane);
+	int err;
 
+	if (unlikely(attached_over(call->ep))) {
+		counter_inc(&call->ep->told->deferred);
+		err = balance_defer(w->balance, &call->balance, w->now_ns);
+	} else {
+		err = balance_place(w->balance, &call->balance, w->now_ns, &lane);
+	}
 	if (err == 0)
 		(void)request_publish_or_queue(call, lane);
 	else if (err < 0)
@@ -177,7 +184,8 @@ unsigned attached_publish(struct attached *ep)
 		n += call->waiting == CALL_WAIT_NONE;
 		call_put(call);
 	}
-	while ((next = balance_next(w->balance, ep->balance, w->now_ns, &lane)) != NULL) {
+	while (!(balance_endpoint_queued(ep->balance) != 0 && attached_over(ep)) &&
+	       (next = balance_next(w->balance, ep->balance, w->now_ns, &lane)) != NULL) {
 		/* Its connection has stopped reading since it was queued. */
 		if (!call_held(next->user) &&
 		    request_publish_or_queue(next->user, lane) == PUBLISH_LATER)

@@ -204,6 +204,7 @@ void worker_configure(struct worker *w, const struct config *cfg)
 		if (ep->balance != NULL && !ep->faulted && !ep->removed)
 			endpoint_configure(ep, cfg);
 	}
+	budgets_set(w);
 	grpc_configure(w);
 	readers_period_set(w);
 	own_services_look(w);

@@ -27,7 +27,7 @@ int worker_create(const struct worker_params *params, struct worker **worker_out
 	list_init(&w->due);
 	list_init(&w->opening);
 	list_init(&w->host_wait);
-	list_init(&w->jobs);
+	list_init(&w->job_turns);
 	list_init(&w->reply_wait);
 	list_init(&w->nested_due);
 	list_init(&w->endpoints);
@@ -115,23 +115,43 @@ static void endpoints_flush(struct worker *w)
 	}
 }
 
+static void job_run(struct worker *w, struct attached *ep, struct job *job)
+{
+	uint64_t before = w->turn_units;
+
+	list_del(&job->link);
+	if (job->kind == JOB_DECODE)
+		call_job_run(container_of(job, struct call, job));
+	else
+		reply_job_run(container_of(job, struct reply, job));
+	ep->job_deficit -= (int64_t)(w->turn_units - before) + 1;
+	counter_add(&ep->told->units, w->turn_units - before);
+}
+
+/* Endpoints take turns by their budgets; whoever has used up its own goes behind the others. */
 static unsigned jobs_run(struct worker *w)
 {
 	uint64_t units = w->turn_units;
+	struct list *node;
 	unsigned n = 0;
 
-	for (; n < WORKER_JOBS_PER_TURN && w->turn_units - units < w->cfg->linearize.work_quantum;
-	     n++) {
-		struct list *node = list_pop_head(&w->jobs);
-		struct job *job;
+	while (n < WORKER_JOBS_PER_TURN && w->turn_units - units < w->cfg->linearize.work_quantum &&
+	       (node = list_first(&w->job_turns)) != NULL) {
+		struct attached *ep = list_entry(node, struct attached, job_turn);
+		struct list *job = list_first(&ep->jobs);
 
-		if (node == NULL)
-			break;
-		job = list_entry(node, struct job, link);
-		if (job->kind == JOB_DECODE)
-			call_job_run(container_of(job, struct call, job));
-		else
-			reply_job_run(container_of(job, struct reply, job));
+		if (job == NULL) {
+			list_del(node);
+			if (ep->job_deficit > 0)
+				ep->job_deficit = 0;
+		} else if (ep->job_deficit <= 0) {
+			ep->job_deficit += (int64_t)ep->turn_budget;
+			list_del(node);
+			list_add_tail(&w->job_turns, node);
+		} else {
+			job_run(w, ep, list_entry(job, struct job, link));
+			n++;
+		}
 	}
 	return n;
 }
@@ -200,7 +220,8 @@ static unsigned turn(struct worker *w)
 /* Something stays to be done that no event announces. */
 static bool unfinished(const struct worker *w)
 {
-	if (!list_empty(&w->due) || !list_empty(&w->jobs) || !list_empty(&w->nested_due))
+	if (!list_empty(&w->due) || !list_empty(&w->job_turns) || !list_empty(&w->nested_due) ||
+	    w->deferred_turn == w->turn)
 		return true;
 	if (w->tls != NULL && tls_engine_pending(w->tls))
 		return true;

@@ -150,7 +150,10 @@ static struct attached *attached_create(struct worker *w, const struct worker_en
 	list_init(&ep->prepare_wait);
 	list_init(&ep->publish_wait);
 	list_init(&ep->grants);
+	list_init(&ep->jobs);
+	list_init(&ep->job_turn);
 	ep->turn_quantum = cfg->linearize.work_quantum;
+	ep->turn_budget = ep->turn_quantum;
 	ep->event_fd = -1;
 	return ep;
 }
@@ -212,6 +215,23 @@ static void report(struct worker *w, struct ring_msg *m)
 	signal_fd(w->params.report_fd);
 }
 
+void budgets_set(struct worker *w)
+{
+	uint64_t most = 1;
+
+	list_for_each (pos, &w->endpoints) {
+		const struct attached *ep = list_entry(pos, struct attached, link);
+
+		most = RTE_MAX(most, (uint64_t)ep->we->host->share);
+	}
+	list_for_each (pos, &w->endpoints) {
+		struct attached *ep = list_entry(pos, struct attached, link);
+		uint64_t budget = ep->turn_quantum * ep->we->host->share / most;
+
+		ep->turn_budget = RTE_MAX(budget, (uint64_t)BUDGET_MIN);
+	}
+}
+
 static void endpoint_add(struct worker *w, struct attached *ep)
 {
 	const struct config_host *host = ep->we->host;
@@ -244,6 +264,7 @@ static void endpoint_add(struct worker *w, struct attached *ep)
 	}
 	idle_watch(w, ep);
 	w->endpoints_n++;
+	budgets_set(w);
 	counter_inc(&w->counters.endpoints_added);
 	counter_set(&w->counters.gauge_endpoints, w->endpoints_n);
 }
@@ -276,6 +297,8 @@ static void endpoint_calls_end(struct attached *ep)
 	struct list *node;
 
 	ep->turn_quantum *= WORKER_LAST_QUANTA;
+	ep->turn_budget = ep->turn_quantum;
+	ep->turn_units = 0;
 	for (unsigned i = 0; i < 64 && !ep->faulted; i++) {
 		if (endpoint_poll(ep->port, WORKER_POLL_SLOTS, &complete_events, w, w->now_ns) <= 0)
 			break;
@@ -354,6 +377,10 @@ static void endpoint_remove(struct worker *w, const struct worker_endpoint *we)
 			w->endpoints_n--;
 		}
 		list_del(&ep->link);
+		list_del(&ep->job_turn);
+		if (w->active == ep)
+			w->active = NULL;
+		budgets_set(w);
 		counter_inc(&w->counters.endpoints_removed);
 		counter_set(&w->counters.gauge_endpoints, w->endpoints_n);
 		m.attached = ep;

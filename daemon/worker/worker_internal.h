@@ -7,13 +7,13 @@
  *   open     → struct call, method known, no endpoint
  *   reserve  → endpoint picked; wire bytes fit `small`, or get room in the endpoint's segment, or
  *              the call waits in its connection's room_share with nothing reserved (room.c)
- *   message  → prepare: large messages and metadata are decoded into blocks (worker.jobs while a
+ *   message  → prepare: large messages and metadata are decoded into blocks (attached.jobs while a
  *              decode goes on past its quantum; attached.prepare_wait while there is no room).
  *              Small ones are decoded at publication, straight into the slot
  *   publish  → balance_place: a slot on a lane, or balance's queue
  *   stream   → what may have many requests is published at once, without a message
  * (worker.opening); its messages follow one at a time, as many as the host has given credit for
- *   answer   → complete.c: replies, each encoded (worker.jobs, worker.reply_wait) and sent
+ *   answer   → complete.c: replies, each encoded (attached.jobs, worker.reply_wait) and sent
  *   end      → grpc_finish; backend.closed frees the call
  *
  * Why waiting for room can't deadlock. Partition of an endpoint and worker: C bytes.
@@ -286,12 +286,16 @@ struct attached {
 	uint64_t wire_used, wire_max;
 	const struct room_share *room_front; /* who waits in front, and since when */
 	uint64_t room_front_ns;
-	uint64_t room_mark;          /* endpoint_bytes_used when a round last ended */
-	bool room_look;              /* wire room came back since */
-	unsigned unread;             /* of its answers that wait on a connection.encode_wait */
-	uint64_t prepare_mark;       /* endpoint_bytes_used when prepare_wait's head last failed */
-	uint64_t turn, turn_units;   /* of work begun in that turn */
-	uint64_t turn_quantum;       /* past it, new work goes to worker.jobs */
+	uint64_t room_mark;        /* endpoint_bytes_used when a round last ended */
+	bool room_look;            /* wire room came back since */
+	unsigned unread;           /* of its answers that wait on a connection.encode_wait */
+	uint64_t prepare_mark;     /* endpoint_bytes_used when prepare_wait's head last failed */
+	uint64_t turn, turn_units; /* of work begun in that turn, and overdrawn before */
+	uint64_t turn_quantum;     /* past it, new work goes to worker.jobs */
+	uint64_t turn_budget;      /* the same, in proportion to its share, while it is contended */
+	struct list jobs;          /* struct job: what goes on past its quantum */
+	struct list job_turn;      /* worker.job_turns, while there are any (or were) */
+	int64_t job_deficit;       /* units it may still use before the next has its turn */
 	unsigned decoding, encoding; /* jobs held */
 	int event_fd;
 	bool faulted, removed;
@@ -317,7 +321,7 @@ struct room_share {
 	unsigned refs;      /* calls that have room or wait for it */
 };
 
-/* Work that goes on past its quantum; on worker.jobs. */
+/* Work that goes on past its quantum; on attached.jobs. */
 enum job_kind { JOB_DECODE, JOB_ENCODE };
 
 struct job {
@@ -441,7 +445,7 @@ struct call {
 
 enum reply_state {
 	REPLY_NEW,     /* not begun, or given up for want of pages */
-	REPLY_RUNNING, /* on worker.jobs */
+	REPLY_RUNNING, /* on attached.jobs */
 	REPLY_ENCODED, /* grpc would not take it yet */
 	REPLY_SENT,    /* grpc's, until release */
 };
@@ -527,7 +531,11 @@ struct worker {
 	struct list connections;
 	struct list due;
 	struct list opening;     /* struct call: streams that began in this turn */
-	struct list jobs;        /* struct job */
+	struct list job_turns;   /* struct attached by job_turn: whose jobs are next */
+	struct attached *active; /* who got a call last, and when */
+	uint64_t active_ns;
+	uint64_t contended_ns;   /* when that was last another than shortly before */
+	uint64_t deferred_turn;  /* in which calls had to wait for the next one */
 	uint64_t turn;           /* counts */
 	uint64_t turn_units;     /* work units of decodes and encodes in this turn */
 	struct list reply_wait;  /* struct reply by wait: for pages or an encode job */
@@ -586,15 +594,87 @@ void stage_turn_end(struct worker *w, bool found_work);
 
 /* A turn takes of each endpoint less than two quanta of decodes and encodes that begin in it, and
  * less than two quanta of those that go on: whatever one endpoint and its clients make of it, the
- * others have their turn. Small messages, which are decoded straight into their slots, come on top:
- * at most CALL_SMALL_BYTES units each. */
+ * others have their turn.
+ *
+ * While calls of several endpoints come, each keeps to its budget (deficit round robin, Shreedhar &
+ * Varghese 1995): handing over and taking back count too, small messages wait in balance's queue
+ * when it is used up, and what was overdrawn is paid back in the turns that follow. An endpoint
+ * that has the worker to itself hands over as much as comes. */
+
+/* Several have calls if two did in so short a time. */
+#define CONTENDED_NS (10 * CLOCK_NS_PER_MS)
+/* What a slot costs, in units of decoding and encoding. */
+#define UNITS_PUBLISH  32
+#define UNITS_COMPLETE 32
+/* More is not paid back: that it had the worker to itself a moment ago is no debt. */
+#define OVERDRAWN_QUANTA 4
+/* A budget is no less, whatever the shares. */
+#define BUDGET_MIN 64
+
+static inline bool worker_contended(const struct worker *w)
+{
+	return w->contended_ns != 0 && w->now_ns - w->contended_ns < CONTENDED_NS;
+}
+
+/* The endpoint gets a call. */
+static inline void attached_active(struct attached *ep)
+{
+	struct worker *w = ep->w;
+
+	if (w->active != ep && w->active != NULL && w->now_ns - w->active_ns < CONTENDED_NS)
+		w->contended_ns = w->now_ns;
+	w->active = ep;
+	w->active_ns = w->now_ns;
+}
+
+static inline uint64_t attached_budget(const struct attached *ep)
+{
+	return worker_contended(ep->w) ? ep->turn_budget : ep->turn_quantum;
+}
+
+/* Begin its account of this turn, if that has not happened. */
+static inline void attached_turn(struct attached *ep)
+{
+	uint64_t turns = ep->w->turn - ep->turn, budget = ep->turn_budget;
+
+	if (turns == 0)
+		return;
+	ep->turn = ep->w->turn;
+	if (worker_contended(ep->w) && ep->turn_units / budget >= turns)
+		ep->turn_units = RTE_MIN(ep->turn_units - turns * budget,
+					 ep->turn_quantum * OVERDRAWN_QUANTA);
+	else
+		ep->turn_units = 0;
+}
+
+static inline void attached_charge(struct attached *ep, uint64_t units)
+{
+	attached_turn(ep);
+	ep->turn_units += units;
+	counter_add(&ep->told->units, units);
+}
+
 static inline bool attached_spent(struct attached *ep)
 {
-	if (ep->turn != ep->w->turn) {
-		ep->turn = ep->w->turn;
-		ep->turn_units = 0;
-	}
-	return ep->turn_units >= ep->turn_quantum;
+	attached_turn(ep);
+	return ep->turn_units >= attached_budget(ep);
+}
+
+/* It has had its share of this turn, and others want theirs: the next. */
+static inline bool attached_over(struct attached *ep)
+{
+	if (likely(!worker_contended(ep->w)) || !attached_spent(ep))
+		return false;
+	ep->w->deferred_turn = ep->w->turn;
+	return true;
+}
+
+/* A job goes on when its endpoint has its turn. */
+static inline void job_add(struct attached *ep, struct job *job)
+{
+	list_add_tail(&ep->jobs, &job->link);
+	if (list_empty(&ep->job_turn))
+		list_add_tail(&ep->w->job_turns, &ep->job_turn);
 }
 
 /* Run for one quantum. `ep`: whose new work it is; NULL for what goes on. */
@@ -606,7 +686,7 @@ static inline int decode_go(struct worker *w, struct decode_job *job, struct att
 	units = decode_work(job) - before;
 	w->turn_units += units;
 	if (ep != NULL)
-		ep->turn_units += units;
+		attached_charge(ep, units);
 	return err;
 }
 
@@ -618,7 +698,7 @@ static inline int encode_go(struct worker *w, struct encode_job *job, struct att
 	units = encode_work(job) - before;
 	w->turn_units += units;
 	if (ep != NULL)
-		ep->turn_units += units;
+		attached_charge(ep, units);
 	return err;
 }
 
@@ -983,6 +1063,8 @@ void worker_configure(struct worker *w, const struct config *cfg);
 void grpc_configure(struct worker *w);
 void services_configure(struct worker *w);
 void readers_period_set(struct worker *w);
+/* Budgets by shares, when endpoints have come or gone or the quantum has changed. */
+void budgets_set(struct worker *w);
 /* What `told` says of now. */
 void attached_tell(struct attached *ep);
 /* See whether the drain is over. */

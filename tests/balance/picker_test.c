@@ -675,6 +675,46 @@ START_TEST(draining_ends_what_it_has)
 }
 END_TEST
 
+/* Another policy while pieces of work are under way: loads, states and what sticks stay. */
+START_TEST(another_configuration_keeps_the_members)
+{
+	struct picker_config cfg = config_of(PICKER_ROUND_ROBIN);
+	unsigned got[MEMBERS_MAX];
+	int stuck;
+
+	cfg.sticky_entries = 16;
+	start(&cfg);
+	add_n(3);
+	picker_begin(&m[1]);
+	stuck = pick_sticky(5);
+	picker_state_set(&p, &m[2], PICKER_DRAINING, 0);
+	ck_assert_int_eq(picker_configure(&p, &cfg), 0); /* the same */
+	cfg.policy = PICKER_LEAST_OUTSTANDING;
+	ck_assert_int_eq(picker_configure(&p, &cfg), 0);
+	count(6, got);
+	ck_assert_uint_eq(got[0], 6);
+	ck_assert_uint_eq(*m[1].load, 1);
+	picker_state_set(&p, &m[2], PICKER_UP, 0);
+	ck_assert_int_eq(pick_sticky(5), stuck);
+	cfg.policy = PICKER_CONSISTENT_HASH;
+	ck_assert_int_eq(picker_configure(&p, &cfg), 0);
+	ck_assert_int_eq(pick_hash(9), pick_hash(9));
+	ck_assert_uint_gt(p.counters.hashed, 0);
+	picker_end(&p, &m[1], PICKER_GOOD, 0);
+	cfg.members_max = 2;
+	ck_assert_int_eq(picker_configure(&p, &cfg), -SPLIT_E_BASE_LIMIT);
+	cfg.members_max = 8;
+	cfg.policy = PICKER_WEIGHTED;
+	cfg.sticky_entries = 0;
+	ck_assert_int_eq(picker_configure(&p, &cfg), 0);
+	picker_remove(&p, &m[0]);
+	add(0, 2, PICKER_NODE_ANY, 0);
+	count(8, got);
+	ck_assert_uint_eq(got[0], 4);
+	picker_fini(&p);
+}
+END_TEST
+
 START_TEST(what_is_wrong_is_refused)
 {
 	struct picker_config cfg = config_of(PICKER_ROUND_ROBIN);
@@ -707,4 +747,5 @@ BASE_CHECK_MAIN("picker", round_robin_takes_turns, weighted_is_exact_and_interle
 		sticky_forgets_the_least_recently_used, slow_start_grows,
 		failures_in_a_row_eject_for_longer_each_time, a_share_of_failures_ejects,
 		an_outlier_is_ejected, ejection_is_bounded, only_what_fits_is_chosen,
-		draining_ends_what_it_has, what_is_wrong_is_refused)
+		draining_ends_what_it_has, another_configuration_keeps_the_members,
+		what_is_wrong_is_refused)

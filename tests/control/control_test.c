@@ -679,6 +679,77 @@ START_TEST(telemetry_answers)
 }
 END_TEST
 
+static json_int_t asked(struct ctl_client *c, const char *request, const char *key)
+{
+	json_t *answer;
+	json_int_t value;
+
+	ck_assert_msg(ctl_ask(c, request, &answer) == 0, "%s", c->error);
+	value = json_integer_value(json_object_get(answer, key));
+	json_decref(answer);
+	return value;
+}
+
+static bool host_is(struct ctl_client *c, const char *state)
+{
+	json_t *list;
+	bool is;
+
+	ck_assert_int_eq(ctl_gather_endpoints(c, &list), 0);
+	is = strcmp(json_string_value(json_object_get(json_array_get(list, 0), "state")), state) ==
+	     0;
+	json_decref(list);
+	return is;
+}
+
+START_TEST(an_operator_drains_and_undrains)
+{
+	struct ctl_client c;
+	char path[160];
+	json_t *list;
+	pid_t pid = host_attach();
+
+	WAIT_FOR(COUNTER(attach_accepted) == 1);
+	snprintf(path, sizeof(path), "%s/dpdk_telemetry.v2", port_runtime_dir());
+	ck_assert_msg(ctl_open(&c, path) == 0, "%s", c.error);
+	ck_assert_int_eq(asked(&c, "/splitd/drain,nobody", "endpoints"), 0);
+	ck_assert_int_ne(ctl_ask(&c, "/splitd/drain", &list), 0);
+	for (unsigned w = 0; w < WORKERS; w++)
+		atomic_store(&fakes[w].no_drained, true);
+	atomic_store(&fakes[0].full, 1); /* it is tried again */
+	ck_assert_int_eq(asked(&c, "/splitd/drain,echo", "endpoints"), 1);
+	WAIT_FOR(fakes[0].endpoint_drains == 1 && fakes[1].endpoint_drains == 1);
+	ck_assert(host_is(&c, "draining"));
+	/* The same again changes nothing; one worker is through, the other not. */
+	ck_assert_int_eq(asked(&c, "/splitd/drain,1", "endpoints"), 1);
+	ck_assert_int_eq(asked(&c, "/splitd/undrain,1", "endpoints"), 1);
+	WAIT_FOR(fakes[0].endpoint_drains == 2 && fakes[1].endpoint_drains == 2);
+	ck_assert(host_is(&c, "active"));
+	atomic_store(&fakes[0].no_drained, false);
+	ck_assert_int_eq(asked(&c, "/splitd/drain,echo", "endpoints"), 1);
+	WAIT_FOR(fakes[0].endpoint_drains == 3 && fakes[1].endpoint_drains == 3);
+	ck_assert(host_is(&c, "draining"));
+	ck_assert_int_eq(asked(&c, "/splitd/undrain,echo", "endpoints"), 1);
+	WAIT_FOR(fakes[1].endpoint_drains == 4);
+	atomic_store(&fakes[1].no_drained, false);
+	ck_assert_int_eq(asked(&c, "/splitd/drain,echo", "endpoints"), 1);
+	WAIT_FOR(host_is(&c, "drained"));
+	ck_assert_uint_eq(COUNTER(drains), 3);
+	ck_assert_uint_eq(COUNTER(undrains), 2);
+	/* What services say. */
+	ck_assert_int_eq(ctl_gather_services(&c, &list), 0);
+	ck_assert_str_eq(json_string_value(json_object_get(json_array_get(list, 0), "name")),
+			 "t.Echo");
+	ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(list, 0), "picks")),
+			 11 * WORKERS);
+	ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(list, 0), "members")),
+			 3);
+	json_decref(list);
+	host_kill(pid);
+	ctl_close(&c);
+}
+END_TEST
+
 START_TEST(the_attach_socket_is_opened_with_care)
 {
 	char path[128], deep[160], error[256];
@@ -742,6 +813,7 @@ static Suite *control_suite(void)
 	tcase_add_test(tc, a_second_signal_stops_at_once);
 	tcase_add_test(tc, sighup_checks_the_file_again);
 	tcase_add_test(tc, telemetry_answers);
+	tcase_add_test(tc, an_operator_drains_and_undrains);
 	suite_add_tcase(suite, tc);
 	tcase_add_test(plain, the_attach_socket_is_opened_with_care);
 	suite_add_tcase(suite, plain);

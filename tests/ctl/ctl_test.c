@@ -37,6 +37,14 @@ START_TEST(options_are_understood)
 	ck_assert(PARSE("endpoints", "--socket=/x"));
 	ck_assert_int_eq(options.command, CTL_ENDPOINTS);
 	ck_assert_str_eq(options.socket, "/x");
+	ck_assert(PARSE("services"));
+	ck_assert_int_eq(options.command, CTL_SERVICES);
+	ck_assert(PARSE("drain", "echo", "--json"));
+	ck_assert_int_eq(options.command, CTL_DRAIN);
+	ck_assert_str_eq(options.host, "echo");
+	ck_assert(PARSE("undrain", "7"));
+	ck_assert_int_eq(options.command, CTL_UNDRAIN);
+	ck_assert_str_eq(options.host, "7");
 	ck_assert(PARSE("version"));
 	ck_assert(options.command == CTL_VERSION && !options.only_version);
 	ck_assert(PARSE("--version"));
@@ -50,6 +58,8 @@ START_TEST(bad_options_are_named)
 {
 	ck_assert(!PARSE("frobnicate"));
 	ck_assert_ptr_nonnull(strstr(error, "frobnicate"));
+	ck_assert(!PARSE("drain"));
+	ck_assert(!PARSE("drain", "echo", "more"));
 	ck_assert(!PARSE("stats", "more"));
 	ck_assert_ptr_nonnull(strstr(error, "more"));
 	ck_assert(!PARSE("--bogus", "stats"));

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Death and return: hosts and splitd die, hang, stop and come back under load; every call ends once, nothing leaks.
 
-usage: death_test.py BUILD SECONDS [SEED...]
+usage: death_test.py BUILD SECONDS [--balance POLICY] [SEED...]
 
 Two hosts serve the same method. A seeded sequence kills, stops (SIGSTOP), hangs and replaces them while clients call
 without a pause; then splitd itself is stopped gracefully and killed under load and started again, and the hosts attach
@@ -20,6 +20,7 @@ import sys
 import time
 
 from bed import Bed, demo_config, settled
+from policies import policy, take_option
 from served import ROOT, need_kernel, wait_until
 
 ALLOWED = {"OK", "UNAVAILABLE"}
@@ -28,13 +29,13 @@ POOL = ["--workers", "3", "--workers-min", "1"]
 CALL_SECONDS = 90  # a call that takes so long was forgotten
 
 
-def config():
+def config(balance):
     c = demo_config()
     for h in ("echo", "echo2"):
         c["hosts"] = [x for x in c["hosts"] if x["name"] != h]
         c["hosts"].append({"name": h, "uids": [0], "to_host": "32MiB", "to_daemon": "32MiB", "hugepages_fallback": True,
                            "stall_timeout": "500ms"})
-    c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo", "echo2"], "balance": "least_outstanding"}]
+    c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo", "echo2"], "balance": policy(balance, 2)}]
     # With a pool that grows and shrinks, and cores that change hands as hosts come and go.
     c["broker"] = {"cores": sorted(os.sched_getaffinity(0)), "period": "5ms", "grace": "1ms"}
     return c
@@ -147,10 +148,10 @@ def splitd_returns(bed, rng, rounds):
         settled(bed, PATIENCE)
 
 
-def once(build, seconds, seed):
-    print(f"seed {seed}", flush=True)
+def once(build, seconds, balance, seed):
+    print(f"seed {seed}, balance {balance}", flush=True)
     rng = random.Random(seed)
-    with Bed(build, config()) as bed:
+    with Bed(build, config(balance)) as bed:
         bed.splitd_start()
         hosts = hosts_alone(bed, seconds, rng)
         splitd_returns(bed, rng, max(2, int(seconds / 5)))
@@ -162,8 +163,9 @@ def once(build, seconds, seed):
 
 def main():
     need_kernel("af_packet")
+    balance = take_option(sys.argv, "least_outstanding")
     for seed in sys.argv[3:] or ["1"]:
-        once(sys.argv[1], float(sys.argv[2]), int(seed))
+        once(sys.argv[1], float(sys.argv[2]), balance, int(seed))
 
 
 main()

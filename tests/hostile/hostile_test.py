@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A hostile host harms only itself: every mode of hostile_host beside an honest host under steady load.
 
-usage: hostile_test.py BUILD SECONDS [SEED] [MODE...]
+usage: hostile_test.py BUILD SECONDS [--balance POLICY] [SEED] [MODE...]
 
 Each mode runs for its share of SECONDS and until its mark is seen (a counter, a log line that names the host and the cause).
 Throughout, every call to the honest host must come back OK with the bytes that were sent, and a further honest host must be
@@ -21,6 +21,7 @@ sys.path.insert(0, str(HERE.parent / "e2e"))
 os.environ["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=16"
 
 from bed import Bed, demo_config, settled  # noqa: E402
+from policies import policy, take_option  # noqa: E402
 from served import ROOT, need_kernel, wait_until  # noqa: E402
 
 SERVICE = "split.tests.Hostile"
@@ -78,7 +79,7 @@ SHOWN = ("control.attach_accepted", "control.attach_refused_protocol", "control.
          "shepherd.stale_releases", "worker.encode_errors", "worker.stream_overruns", "worker.stream_grants", "worker.calls_unavailable", "worker.calls_taken_back")
 
 
-def config():
+def config(balance):
     c = demo_config()
     small = {"uids": [0], "to_host": "16MiB", "to_daemon": "16MiB", "hugepages_fallback": True}
     c["hosts"] = [{"name": name, **small} for name in ("echo", "greeter")]
@@ -86,6 +87,8 @@ def config():
     c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo"]}, {"name": "split.examples.Greeter", "hosts": ["greeter"]},
                      {"name": SERVICE, "hosts": ["hostile"]}]
     c["channels"] = [{"name": "back", "target": "local", "hosts": ["hostile"], "calls_max": 48}]
+    for service in c["services"]:
+        service["balance"] = policy(balance, 1)
     c["control"]["attach_timeout"] = "1s"
     # What a host says of its workers, cores and threads is the broker's business, too.
     c["broker"] = {"cores": sorted(os.sched_getaffinity(0)), "period": "5ms", "grace": "1ms"}
@@ -159,12 +162,13 @@ def causes(log):
 
 
 def main():
+    balance = take_option(sys.argv, "round_robin")
     build, seconds = sys.argv[1], float(sys.argv[2])
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     modes = sys.argv[4:] or list(MODES)
     need_kernel("af_packet")
-    print(f"seed {seed}")
-    with Bed(build, config()) as bed:
+    print(f"seed {seed}, balance {balance}")
+    with Bed(build, config(balance)) as bed:
         bed.splitd_start()
         bed.host_start("echo")
         assert bed.probe()
