@@ -7,7 +7,7 @@
  *   1 a completion slot, sequence made right  5 poll                 9 read metadata and text
  *   2 open and submit a request              6 flush                10 the host takes a request
  * slot 3 the same, inline                       7 lane state, sleep    11 revoke
- * 12 a further slot of a call: message, half-close, room
+ * 12 a further slot of a call: message, half-close, room       13 answer a call out of the host
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,12 +19,14 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define CALLS 8
+#define OUTS  4
 
 struct program {
 	const uint8_t *at, *end;
 	struct endpoint *e;
 	struct endpoint_port *port;
 	uint64_t call_id[CALLS];
+	uint64_t out_id[OUTS]; /* calls out that were accepted */
 	uint32_t host_tail[3], host_head[2];
 	unsigned owed_n;
 	struct {
@@ -78,6 +80,20 @@ static void completion(void *ctx, struct endpoint_port *port, const struct endpo
 {
 	struct program *p = ctx;
 
+	if (c->kind == TO_DAEMON_CALL) {
+		unsigned place = (unsigned)(c->call_id & SLOT_OUT_INDEX);
+
+		if (place >= OUTS || c->method != 1 || c->home >= 2 || c->user != NULL)
+			abort();
+		if (c->deadline_ns & 1) {
+			endpoint_out_refuse(port, c->call_id, (uint32_t)c->parent);
+		} else {
+			p->out_id[place] = c->call_id;
+			endpoint_out_accept(port, c->call_id, p);
+		}
+	} else if ((c->call_id & SLOT_OUT) != 0 && c->user != p) {
+		abort();
+	}
 	if (c->has_message) {
 		uint64_t offset = c->msg - c->window.peer_base;
 
@@ -117,7 +133,7 @@ static void slot_write(struct program *p)
 	struct shepherd_window w = endpoint_window(p->port);
 
 	bytes(p, (uint8_t *)s + 4, byte(p));
-	s->kind = kind < 128 ? (uint8_t)(TO_DAEMON_INITIAL_METADATA + kind % 8) : kind;
+	s->kind = kind < 128 ? (uint8_t)(TO_DAEMON_INITIAL_METADATA + kind % 11) : kind;
 	if (relate & 1)
 		s->call_id = p->call_id[calls];
 	if (relate & 2)
@@ -130,6 +146,12 @@ static void slot_write(struct program *p)
 		s->release = (uint64_t)1 << 32 | (1 + calls);
 	if (relate & 32)
 		s->msg = l->completions_peer + (p->host_tail[lane] & 1) * SLOT_BYTES + 128;
+	if (relate & 64)
+		s->call_id = (uint64_t)(relate & 3) << 32 | SLOT_OUT | calls;
+	if (relate & 128) {
+		s->method = 1;
+		s->home = calls & 1;
+	}
 	p->host_tail[lane]++;
 	store_release(&s->seq, p->host_tail[lane]);
 }
@@ -177,6 +199,27 @@ static void follow_up(struct program *p)
 		endpoint_blocks_put(p->port, &blocks);
 }
 
+/* A message, its end, or room for requests. */
+static void out_answer(struct program *p)
+{
+	static const enum slot_kind kinds[] = {TO_HOST_MESSAGE, TO_HOST_STATUS, TO_HOST_WRITABLE,
+					       TO_HOST_INITIAL_METADATA};
+	unsigned place = byte(p) % OUTS, lane = byte(p) % 2;
+	struct endpoint_blocks blocks = {0};
+	struct endpoint_request r = {
+		.kind = kinds[byte(p) % 4], .call_id = p->out_id[place], .blocks = &blocks};
+	struct shepherd_chunk c;
+
+	if (r.kind == TO_HOST_STATUS)
+		r.flags = SLOT_HAS_STATUS | SLOT_END_STREAM;
+	if (r.kind != TO_HOST_WRITABLE && endpoint_block_get(p->port, &blocks, 1 + byte(p), &c) < 0)
+		return;
+	if (endpoint_submit(p->port, lane, &r, p->now_ns) < 0)
+		endpoint_blocks_put(p->port, &blocks);
+	else if (r.kind == TO_HOST_STATUS)
+		endpoint_call_close(p->port, r.call_id, p->now_ns);
+}
+
 static void close_call(struct program *p)
 {
 	unsigned call = byte(p) % CALLS;
@@ -192,7 +235,7 @@ static void operate(struct program *p)
 	struct endpoint_blocks blocks;
 	unsigned call;
 
-	switch (byte(p) % 13) {
+	switch (byte(p) % 14) {
 	case 0:
 		raw(p);
 		break;
@@ -242,6 +285,9 @@ static void operate(struct program *p)
 	case 12:
 		follow_up(p);
 		break;
+	case 13:
+		out_answer(p);
+		break;
 	case 11:
 		call = byte(p) % CALLS;
 		if (p->call_id[call] != 0 &&
@@ -281,10 +327,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.calls_max = CALLS,
 		.release_timeout_ns = 1000000000,
 		.revocable = true,
+		.outs_max = OUTS,
 	};
-	static const struct attach_method method = {.service = "s", .method = "m"};
+	static const struct attach_method methods[] = {
+		{.service = "s", .method = "m"}, {.service = "s", .method = "c", .channel = "c"}};
 	struct attach_request request = {
-		.name = "fuzz", .pid = getpid(), .methods = &method, .methods_n = 1};
+		.name = "fuzz", .pid = getpid(), .methods = methods, .methods_n = 2};
 	struct program p = {.at = data, .end = data + size, .now_ns = 1};
 
 	if (endpoint_create(&small, &request, &p.e) < 0)

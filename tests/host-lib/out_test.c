@@ -123,6 +123,14 @@ static void handle(struct split_call *c, const ProtobufCMessage *message, void *
 	handled++;
 }
 
+/* Begin with an empty list of calls out. */
+static void outs_forget(void)
+{
+	for (unsigned i = 0; i < h.outs_n; i++)
+		hcall_free(&outs[i]);
+	h.outs_n = 0;
+}
+
 static void setup_with(unsigned workers, uint32_t outs_max)
 {
 	struct endpoint_config config = harness_config();
@@ -167,6 +175,8 @@ static void setup(void)
 
 static void teardown(void)
 {
+	outs_forget();
+	hcall_free(&call);
 	harness_fini(&h);
 }
 
@@ -182,6 +192,7 @@ static void begin(void (*fn)(struct split_call *c), uint64_t deadline_ns,
 			  .metadata_n = n};
 
 	handler = fn;
+	hcall_free(&call);
 	ck_assert_int_eq(harness_send(&h, &call, &s), 0);
 	harness_spin(&h, 10000, &handled, before + 1);
 	ck_assert_uint_eq(handled, before + 1);
@@ -404,7 +415,7 @@ START_TEST(too_many)
 	for (unsigned round = 1; round <= 3; round++) {
 		unsigned before = dones;
 
-		h.outs_n = 0;
+		outs_forget();
 		begin(ask_too_much, 0, NULL, 0);
 		ck_assert_int_eq(start_rc, SPLIT_E_NOMEM);
 		ck_assert_uint_eq(begun, OUTS - OUTS / 4);
@@ -415,7 +426,7 @@ START_TEST(too_many)
 		done_wait(before + begun);
 		harness_wait(&h, &call);
 	}
-	h.outs_n = 0;
+	outs_forget();
 	begin(ask_too_much, 0, NULL, 0);
 	harness_wait(&h, &call);
 	begin(ask_by_stub, 0, NULL, 0);
@@ -478,7 +489,7 @@ START_TEST(splitd_goes)
 	split_call_fail(parent_now, SPLIT_ABORTED, NULL);
 	split_call_release(parent_now);
 	harness_accept(&h);
-	h.outs_n = 0;
+	outs_forget();
 	begin(ask_by_stub, 0, NULL, 0);
 	ck_assert_int_eq(harness_out_end(&h, out_wait(1), &answer.base, 0, NULL, NULL, 0), 0);
 	done_wait(2);
