@@ -634,6 +634,8 @@ static int tcp_run(const struct perf_options *options, json_t *out)
 	for (unsigned i = 0; i < o.connections_n; i++) {
 		if (o.connections[i] > place.connections_max)
 			place.connections_max = (unsigned)o.connections[i];
+		if (o.connections[i] <= TCP_SOCKETS_MAX && o.connections[i] > place.sockets_max)
+			place.sockets_max = (unsigned)o.connections[i];
 	}
 	/* A reset that got lost leaves its connection behind. */
 	place.connections_max = place.connections_max * 2 + 256;

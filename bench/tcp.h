@@ -40,6 +40,7 @@ struct tcp_place {
 	const char *device; /* "af_xdp", "af_packet"; NULL: no port, no kernel peer */
 	unsigned core_server, core_client;
 	unsigned connections_max;
+	unsigned sockets_max; /* of the kernel's clients */
 	struct config *config;
 	struct port_set *ports; /* 0: the ring; 1: the device */
 	struct rte_ring *to_server, *to_client;

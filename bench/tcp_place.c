@@ -227,7 +227,7 @@ int tcp_place_open(struct tcp_place *p)
 	int err = 0;
 
 	p->home_fd = p->server_fd = p->client_fd = -1;
-	descriptors_raise(RTE_MIN(p->connections_max, 2 * TCP_SOCKETS_MAX) / 2 + 256);
+	descriptors_raise(p->sockets_max + 256);
 	if (p->device != NULL)
 		err = namespaces_make(p);
 	if (err != 0)

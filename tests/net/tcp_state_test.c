@@ -476,6 +476,68 @@ START_TEST(test_connections_max)
 }
 END_TEST
 
+/* A SYN of the peer's port `port`; whether it was answered. */
+static bool syn_answered(uint16_t port, uint32_t *iss_out)
+{
+	static struct rig_segment s, got;
+
+	s.dst_port = RIG_PORT;
+	s.window = 1000;
+	s.src_port = port;
+	s.flags = SYN;
+	s.seq = 7;
+	s.ack = 0;
+	rig_send(&r, &s);
+	if (!rig_take_tcp(&r, &got))
+		return false;
+	*iss_out = got.seq;
+	return true;
+}
+
+static void syn_completed(uint16_t port, uint32_t iss)
+{
+	static struct rig_segment s;
+
+	s.dst_port = RIG_PORT;
+	s.window = 1000;
+	s.src_port = port;
+	s.flags = ACK;
+	s.seq = 8;
+	s.ack = iss + 1;
+	rig_send(&r, &s);
+}
+
+START_TEST(test_listener_limits)
+{
+	static struct listener_counters counters;
+	uint32_t iss[3];
+
+	rig_defaults(&r);
+	r.config.tcp.syn_cookies = false;
+	rig_start(&r);
+	tcp_listener_limit(r.listener, 1, 2, &counters);
+	ck_assert(syn_answered(10000, &iss[0]));
+	ck_assert_uint_eq(counter_get(&counters.half_open), 1);
+	ck_assert(!syn_answered(10001, &iss[1])); /* one handshake at a time */
+	ck_assert_uint_eq(counter_get(&counters.dropped), 1);
+	syn_completed(10000, iss[0]);
+	ck_assert_uint_eq(counter_get(&counters.half_open), 0);
+	ck_assert(syn_answered(10001, &iss[1]));
+	syn_completed(10001, iss[1]);
+	ck_assert_uint_eq(counter_get(&counters.connections), 2);
+	ck_assert_uint_eq(counter_get(&counters.accepted), 2);
+	ck_assert(!syn_answered(10002, &iss[2])); /* and two connections */
+	ck_assert_uint_eq(counter_get(&counters.dropped), 2);
+	ck_assert_uint_eq(COUNTER(tcp_drop_listener), 2);
+	tcp_abort(r.app.conn); /* room again */
+	rig_flush(&r);
+	rig_expect(&r, RST | ACK);
+	ck_assert_uint_eq(counter_get(&counters.connections), 1);
+	ck_assert(syn_answered(10002, &iss[2]));
+	rig_stop(&r);
+}
+END_TEST
+
 START_TEST(test_listener_close)
 {
 	start();
@@ -821,8 +883,9 @@ RIG_MAIN("tcp_state", test_passive_open_and_close, test_close_first_and_time_wai
 	 test_ports_bring_the_answers_here, test_simultaneous_open, test_icmp_refuses_only_syn,
 	 test_closed_port, test_half_open_times_out, test_backlog_gives_way,
 	 test_syn_ack_again_and_bad_ack, test_accept_refuses, test_connections_max,
-	 test_listener_close, test_isn, test_reset_exact, test_syn_in_connection,
-	 test_ack_out_of_range, test_no_ack_flag_and_odd_flags, test_malformed_headers,
-	 test_close_with_unread_resets, test_data_for_orphan_resets, test_orphan_in_fin_wait_2,
-	 test_orphan_never_acked, test_time_wait_reused_by_syn, test_time_wait_is_bounded,
-	 test_abort_in_callback, test_fin_out_of_order, test_connect_errors)
+	 test_listener_limits, test_listener_close, test_isn, test_reset_exact,
+	 test_syn_in_connection, test_ack_out_of_range, test_no_ack_flag_and_odd_flags,
+	 test_malformed_headers, test_close_with_unread_resets, test_data_for_orphan_resets,
+	 test_orphan_in_fin_wait_2, test_orphan_never_acked, test_time_wait_reused_by_syn,
+	 test_time_wait_is_bounded, test_abort_in_callback, test_fin_out_of_order,
+	 test_connect_errors)
