@@ -290,9 +290,9 @@ int client_call_start(struct client *client, unsigned channel, const struct clie
 		      struct client_call **call_out) SPLIT_MUST_USE;
 
 /* One message: encoded bytes in up to `iov_count` parts. The struct, the iovec array and the bytes
- * are lent until release(message), which comes exactly once: when they were copied to the output of
- * the attempt that counts, or the call ended (from inside client_call_cancel too); never from
- * inside client_call_send. */
+ * are lent until release(message), which comes exactly once: when they were copied to the output
+ * (of kinds with one request: of the attempt that counts), or the call ended (from inside
+ * client_call_cancel too); never from inside client_call_send. */
 struct client_message {
 	struct client_message *next; /* this layer's, while it is queued */
 	const struct iovec *iov;

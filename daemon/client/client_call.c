@@ -6,8 +6,25 @@
 /* ---- the end ----------------------------------------------------------------------------------
  */
 
+/* A message that was sent and is kept for another attempt: ours, in engine memory. Streams have
+ * theirs back at once, for whoever lends them may lend no more before. */
+struct kept {
+	struct client_message message;
+	struct client *client;
+	struct iovec iov;
+	uint8_t bytes[];
+};
+
+static void kept_release(struct client_message *m)
+{
+	struct kept *k = container_of(m, struct kept, message);
+
+	http2_client_engine_free(k->client->http2, k);
+}
+
 static void messages_release(struct client_call *call, const struct client_message *until)
 {
+	call->sent = NULL;
 	while (call->first != until) {
 		struct client_message *m = call->first;
 
@@ -18,6 +35,40 @@ static void messages_release(struct client_call *call, const struct client_messa
 	}
 	if (call->first == NULL)
 		call->last = NULL;
+}
+
+/* `m` was sent. False: it cannot be kept. */
+static bool message_keep(struct client_call *call, struct client_message *m)
+{
+	struct client *c = call->ch->c;
+	size_t at = 0;
+	struct kept *k;
+
+	if (m->release == kept_release)
+		return true;
+	k = http2_client_engine_alloc(c->http2, sizeof(*k) + m->bytes);
+	if (k == NULL)
+		return false;
+	for (uint32_t i = 0; i < m->iov_count; at += m->iov[i++].iov_len)
+		if (m->iov[i].iov_len > 0)
+			memcpy(k->bytes + at, m->iov[i].iov_base, m->iov[i].iov_len);
+	k->client = c;
+	k->iov = (struct iovec){k->bytes, m->bytes};
+	k->message = (struct client_message){
+		.next = m->next,
+		.iov = &k->iov,
+		.iov_count = 1,
+		.bytes = m->bytes,
+		.release = kept_release,
+	};
+	if (call->sent == NULL)
+		call->first = &k->message;
+	else
+		call->sent->next = &k->message;
+	if (call->last == m)
+		call->last = &k->message;
+	m->release(m);
+	return true;
 }
 
 void call_commit(struct client_call *call)
@@ -297,6 +348,7 @@ bool call_attempt(struct client_call *call, struct client_connection *conn)
 	a->target = conn->target;
 	call->attempt = a;
 	call->at = call->first;
+	call->sent = NULL;
 	call->at_prefix = call->at_iov = 0;
 	call->at_offset = 0;
 	call->queued = call->kept;
@@ -410,6 +462,23 @@ static bool message_sent(const struct client_call *call)
 	return true;
 }
 
+/* The message at hand is sent: the next. */
+static void message_next(struct client_call *call)
+{
+	struct client_message *m = call->at, *next = m->next;
+
+	if (!(call->flags & CALL_COMMITTED) && grpc_kind_many_requests(call->kind)) {
+		if (message_keep(call, m))
+			m = call->sent != NULL ? call->sent->next : call->first;
+		else
+			call_commit(call);
+	}
+	call->sent = m;
+	call->at = next;
+	call->at_prefix = call->at_iov = 0;
+	call->at_offset = 0;
+}
+
 size_t call_body(struct client_call *call, uint8_t *dst, size_t room, bool *eof_out)
 {
 	struct client_counters *counters = &call->ch->counters;
@@ -424,9 +493,7 @@ size_t call_body(struct client_call *call, uint8_t *dst, size_t room, bool *eof_
 			continue;
 		counter_inc(&counters->tx_messages);
 		counter_add(&counters->tx_message_bytes, call->at->bytes);
-		call->at = call->at->next;
-		call->at_prefix = call->at_iov = 0;
-		call->at_offset = 0;
+		message_next(call);
 	}
 	if (call->flags & CALL_COMMITTED)
 		call_release_sent(call);

@@ -191,6 +191,7 @@ struct client_call {
 	/* Messages out. */
 	struct client_message *first, *last; /* lent */
 	struct client_message *at;           /* the next to send by this attempt */
+	struct client_message *sent;         /* the one before it; NULL: it is the first */
 	uint32_t at_prefix, at_iov;
 	size_t at_offset;
 	uint64_t queued; /* bytes not yet sent by this attempt */

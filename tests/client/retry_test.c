@@ -139,6 +139,37 @@ START_TEST(committed)
 }
 END_TEST
 
+/* A stream's messages are given back when they are sent, and sent again all the same. */
+START_TEST(stream_again)
+{
+	struct call *c;
+
+	retries(3);
+	rig_begin(1);
+	servers[0].hold = true;
+	c = call_new(GRPC_CLIENT_STREAMING, 0, false);
+	ck_assert_int_eq(call_send(c, "one", 3), 0);
+	ck_assert_int_eq(call_send(c, "two", 3), 0);
+	rig_turn();
+	ck_assert_uint_eq(c->released_n, 2);
+	server_status(server_last(&servers[0]), "14", "not now");
+	rig_advance(20 * MS);
+	ck_assert_uint_eq(servers[0].requests_n, 2);
+	ck_assert_int_eq(call_send(c, "three", 5), 0);
+	client_call_end(c->client);
+	rig_turn();
+	ck_assert_uint_eq(c->released_n, 3);
+	ck_assert_mem_eq(server_last(&servers[0])->body,
+			 "\0\0\0\0\3one\0\0\0\0\3two\0\0\0\0\5three", 26);
+	server_headers(server_last(&servers[0]), NULL, 0);
+	server_message(server_last(&servers[0]), "good", 4, false);
+	server_status(server_last(&servers[0]), "0", "");
+	rig_turn();
+	ck_assert_uint_eq(c->status, GRPC_OK);
+	ck_assert_uint_eq(counter_of("gauge_retry_bytes"), 0);
+}
+END_TEST
+
 /* What the server refused is tried again at once, and once, without any policy. */
 START_TEST(refused)
 {
@@ -515,6 +546,7 @@ int main(void)
 	tcase_add_test(t, pushback);
 	tcase_add_test(t, budget);
 	tcase_add_test(t, committed);
+	tcase_add_test(t, stream_again);
 	tcase_add_test(t, refused);
 	tcase_add_test(t, resets);
 	tcase_add_test(t, goaway);

@@ -106,7 +106,8 @@ def config_of(**more):
     config["services"] = [{"name": "split.examples.Front", "hosts": ["front"]}]
     config["channels"] = [{"name": "back", "target": f"{CLIENT}:6001,{CLIENT}:6002", "calls_max": 4096,
                            "connect_backoff": "100ms", "connect_backoff_max": "300ms",
-                           "retry": {"attempts_max": 4, "backoff": "10ms", "tokens_max": 0}, **more}]
+                           "retry": {"attempts_max": 4, "backoff": "10ms", "tokens_max": 0}, **more},
+                          {"name": "self", "target": "local", "hosts": ["front"]}]
     return config
 
 
