@@ -107,7 +107,7 @@ def config_of(**more):
     config["channels"] = [{"name": "back", "target": f"{CLIENT}:6001,{CLIENT}:6002", "calls_max": 4096,
                            "connect_backoff": "100ms", "connect_backoff_max": "300ms",
                            "retry": {"attempts_max": 4, "backoff": "10ms", "tokens_max": 0}, **more},
-                          {"name": "self", "target": "local", "hosts": ["front"]}]
+                          {"name": "self", "target": "local", "hosts": ["front"], "calls_max": 4096}]
     return config
 
 
