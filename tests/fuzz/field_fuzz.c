@@ -1,5 +1,5 @@
-/* Any bytes as a message of which one field is read: what is found lies within them, and cutting the
- * message never makes something else of what was found before the cut. */
+/* Any bytes as a message of which one field is read: what is found lies within them, and cutting
+ * the message never makes something else of what was found before the cut. */
 #include "daemon/balance/field.h"
 
 #include <stdlib.h>
