@@ -192,8 +192,8 @@ const char *config_format_pattern(enum field_format format)
 		[FORMAT_NAME] = "^[A-Za-z0-9][A-Za-z0-9_.-]*$",
 		[FORMAT_SERVICE] = "^[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)*$",
 		[FORMAT_PATH] = "^/[!-~]+$",
-		[FORMAT_AUTHORITY] = "^((\\*\\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])"
-				     "(:[0-9]{1,5})?$",
+		[FORMAT_AUTHORITY] = "^((\\*\\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])("
+				     ":[0-9]{1,5})?$",
 	};
 
 	return patterns[format];

@@ -89,7 +89,7 @@ static Attribute *attribute(struct random *r, struct pieces *all)
 
 static bool item_lists(struct random *r, struct pieces *all, Item *item)
 {
-	item->attributes = piece_get(all, ATTRIBUTES * sizeof(*item->attributes));
+	item->attributes = piece_get(all, ATTRIBUTES * sizeof(void *));
 	item->stock = piece_get(all, STOCK * sizeof(*item->stock));
 	item->digest.data = piece_get(all, DIGEST_BYTES);
 	if (item->attributes == NULL || item->stock == NULL || item->digest.data == NULL)
@@ -140,7 +140,7 @@ static int order_make(uint32_t bytes, struct pieces *all, Bench__Exchange__Order
 	bench__exchange__order__init(order);
 	order->id = random_next(&r) >> 8;
 	order->customer = words(&r, all, 3);
-	order->items = piece_get(all, (bytes / 64 + 1) * sizeof(*order->items));
+	order->items = piece_get(all, (bytes / 64 + 1) * sizeof(void *));
 	if (order->customer == NULL || order->items == NULL)
 		return -1;
 	have = bench__exchange__order__get_packed_size(order);

@@ -100,7 +100,7 @@ int exchange_settle(const Bench__Exchange__Order *order, const struct exchange_r
 	bench__exchange__invoice__init(out);
 	out->order = order->id;
 	out->customer = copy(room, order->customer);
-	out->lines = room->get(room->ctx, (order->n_items + 1) * sizeof(*out->lines));
+	out->lines = room->get(room->ctx, (order->n_items + 1) * sizeof(void *));
 	if (out->customer == NULL || out->lines == NULL)
 		return -1;
 	for (size_t i = 0; i < order->n_items; i++) {

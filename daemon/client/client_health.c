@@ -8,8 +8,6 @@
 #define WATCH_BACKOFF_NS     CLOCK_NS_PER_SEC
 #define WATCH_BACKOFF_NS_MAX (120 * CLOCK_NS_PER_SEC)
 
-static const char watch_path[] = "/grpc.health.v1.Health/Watch";
-
 void connection_health_set(struct client_connection *conn, enum health health)
 {
 	if (conn->health == health)
@@ -35,7 +33,6 @@ void health_begin(struct client_connection *conn)
 	struct http2_client_stream *stream;
 	struct attempt *a;
 
-	_Static_assert(sizeof(watch_path) == 29, "as above");
 	if (http2_client_request(conn->h2, h, ARRAY_LEN(h), &stream) != 0) {
 		wheel_arm(conn->c->wheel, &conn->watch, conn->c->now_ns + WATCH_BACKOFF_NS);
 		return;

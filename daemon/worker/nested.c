@@ -640,17 +640,15 @@ void out_advance(struct call *call)
 			endpoint_blocks_put(call->ep->port, &call->blocks);
 			call->have_message = call->message_ready = false;
 		}
-		if (n->headers && !headers_tell(call)) {
+		if (n->headers && !headers_tell(call))
 			return;
-		} else if (call->have_message) {
-			if (!message_tell(call))
-				return;
-		} else if (n->ended && n->chain == NULL) {
-			(void)status_tell(call);
-			return;
-		} else {
+		if (!call->have_message) {
+			if (n->ended && n->chain == NULL)
+				(void)status_tell(call);
 			return;
 		}
+		if (!message_tell(call))
+			return;
 	}
 }
 
