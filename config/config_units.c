@@ -179,7 +179,8 @@ const char *config_format_expected(enum field_format format)
 		[FORMAT_NAME] = "letters, digits, '_', '.', '-', beginning with a letter or digit",
 		[FORMAT_SERVICE] = "a full service name as package.Service",
 		[FORMAT_PATH] = "an absolute path without blanks",
-		[FORMAT_AUTHORITY] = "a host, *.host or [address], with or without :port",
+		[FORMAT_AUTHORITY] = ("^((\\*\\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])"
+				      "(:[0-9]{1,5})?$"),
 	};
 
 	return texts[format];
