@@ -179,12 +179,15 @@ const char *config_format_expected(enum field_format format)
 		[FORMAT_NAME] = "letters, digits, '_', '.', '-', beginning with a letter or digit",
 		[FORMAT_SERVICE] = "a full service name as package.Service",
 		[FORMAT_PATH] = "an absolute path without blanks",
-		[FORMAT_AUTHORITY] = ("^((\\*\\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])"
-				      "(:[0-9]{1,5})?$"),
+		[FORMAT_AUTHORITY] = AUTHORITY_PATTERN,
 	};
 
 	return texts[format];
 }
+
+#define AUTHORITY_PATTERN                                                                          \
+	"^((\\*\\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])"                             \
+	"(:[0-9]{1,5})?$"
 
 const char *config_format_pattern(enum field_format format)
 {
