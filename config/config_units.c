@@ -179,25 +179,22 @@ const char *config_format_expected(enum field_format format)
 		[FORMAT_NAME] = "letters, digits, '_', '.', '-', beginning with a letter or digit",
 		[FORMAT_SERVICE] = "a full service name as package.Service",
 		[FORMAT_PATH] = "an absolute path without blanks",
-		[FORMAT_AUTHORITY] = AUTHORITY_PATTERN,
+		[FORMAT_AUTHORITY] = "a host, *.host or [address], with or without :port",
 	};
 
 	return texts[format];
 }
 
-#define AUTHORITY_PATTERN                                                                          \
-	"^((\\*\\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])"                             \
-	"(:[0-9]{1,5})?$"
-
 const char *config_format_pattern(enum field_format format)
 {
+	static const char authority[] = "^((\\*\\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|"
+					"\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$";
 	static const char *const patterns[] = {
 		[FORMAT_ITEM] = "^[!-~]+$",
 		[FORMAT_NAME] = "^[A-Za-z0-9][A-Za-z0-9_.-]*$",
 		[FORMAT_SERVICE] = "^[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)*$",
 		[FORMAT_PATH] = "^/[!-~]+$",
-		[FORMAT_AUTHORITY] = "^((\\*\\.)?[A-Za-z0-9_][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])("
-				     ":[0-9]{1,5})?$",
+		[FORMAT_AUTHORITY] = authority,
 	};
 
 	return patterns[format];
