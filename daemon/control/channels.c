@@ -328,6 +328,9 @@ static void list_take(struct control *control, uint32_t index)
 	struct worker_addresses *fresh;
 
 	list_log(&cs->resolver->names[index], old);
+	/* A resolver that is away for a while takes no servers away. */
+	if (found->error != 0 && old != NULL && old->n != 0)
+		return;
 	if (old != NULL && old->n == found->n &&
 	    memcmp(old->at, found->at, found->n * sizeof(found->at[0])) == 0)
 		return;

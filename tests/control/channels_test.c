@@ -1,5 +1,7 @@
 /* Names of channels: resolved on a thread of their own, told to the workers at control's tick. */
 #include <check.h>
+#include <netdb.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,8 +20,29 @@ static const char text[] = "{\"eal\": {\"devices\": [\"net_null9\"]}, \"workers\
 			   " \"services\": [{\"name\": \"t.T\", \"hosts\": [\"h\"]}],"
 			   " \"channels\": [{\"name\": \"near\", \"target\": \"local\"},"
 			   "  {\"name\": \"listed\", \"target\": \"198.18.0.9:1\"},"
-			   "  {\"name\": \"named\", \"target\": \"localhost:50051\","
+			   "  {\"name\": \"named\", \"target\": \"server.test.example:50051\","
 			   "   \"resolve_interval\": \"100ms\"}]}";
+
+/* What the resolver says of it: an address, or NULL, that it does not know. A machine's own names
+ * are nothing to build on. */
+static const char *_Atomic answer;
+static atomic_uint asked;
+
+int __real_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+		       struct addrinfo **out);
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+		       struct addrinfo **out);
+
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+		       struct addrinfo **out)
+{
+	const char *address = atomic_load(&answer);
+
+	atomic_fetch_add(&asked, 1);
+	if (strcmp(host, "server.test.example") != 0 || address == NULL)
+		return EAI_NONAME;
+	return __real_getaddrinfo(address, service, hints, out);
+}
 
 static struct config *config;
 static struct control_channels *channels;
@@ -67,10 +90,22 @@ static bool told(void)
 	return true;
 }
 
+static void ticks_until_asked(unsigned times)
+{
+	for (unsigned ms = 0; atomic_load(&asked) < times && ms < WAIT_MS; ms++) {
+		channels_tick(&control);
+		usleep(1000);
+	}
+	ck_assert_uint_ge(atomic_load(&asked), times);
+}
+
 START_TEST(named)
 {
-	static const uint8_t v4[4] = {127, 0, 0, 1}, v6[16] = {[15] = 1};
+	static const uint8_t first[4] = {198, 18, 0, 7}, second[16] = {0x20, 0x01, 0, 2, [15] = 9};
+	const struct worker_address *a;
+	unsigned before;
 
+	atomic_store(&answer, "198.18.0.7");
 	fakes[1].full = 3; /* its ring has no room at first */
 	ck_assert_int_eq(control_channels_start(channels), 0);
 	for (unsigned ms = 0; !told() && ms < WAIT_MS; ms++) {
@@ -81,22 +116,28 @@ START_TEST(named)
 	ck_assert_uint_eq(fakes[0].channel, 2);
 	ck_assert_ptr_eq(fakes[0].addresses, fakes[1].addresses);
 	ck_assert_uint_eq(atomic_load(&fakes[0].addresses->readers), WORKERS);
-	ck_assert_uint_gt(fakes[0].addresses->n, 0);
-	for (uint32_t i = 0; i < fakes[0].addresses->n; i++) {
-		const struct worker_address *a = &fakes[0].addresses->at[i];
-
-		ck_assert_uint_eq(a->port, 50051);
-		if (a->family == 4)
-			ck_assert_mem_eq(a->bytes, v4, 4);
-		else
-			ck_assert_mem_eq(a->bytes, v6, 16);
-	}
-	/* Asked again it says the same, which is not told. */
-	for (unsigned ms = 0; ms < 500; ms++) {
+	ck_assert_uint_eq(fakes[0].addresses->n, 1);
+	a = &fakes[0].addresses->at[0];
+	ck_assert_uint_eq(a->port, 50051);
+	ck_assert_uint_eq(a->family, 4);
+	ck_assert_mem_eq(a->bytes, first, 4);
+	/* Asked again it says the same, which is not told, nor that it does not know any more. */
+	ticks_until_asked(atomic_load(&asked) + 3);
+	ck_assert_uint_eq(fakes[0].address_lists, 1);
+	atomic_store(&answer, NULL);
+	ticks_until_asked(atomic_load(&asked) + 3);
+	ck_assert_uint_eq(fakes[0].address_lists, 1);
+	/* Another address is. */
+	before = fakes[0].address_lists;
+	atomic_store(&answer, "2001:2::9");
+	for (unsigned ms = 0; fakes[0].address_lists == before && ms < WAIT_MS; ms++) {
 		channels_tick(&control);
 		usleep(1000);
 	}
-	ck_assert_uint_eq(fakes[0].address_lists, 1);
+	ck_assert_uint_eq(fakes[0].address_lists, before + 1);
+	a = &fakes[0].addresses->at[0];
+	ck_assert_uint_eq(a->family, 6);
+	ck_assert_mem_eq(a->bytes, second, 16);
 }
 END_TEST
 
