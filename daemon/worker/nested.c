@@ -490,10 +490,12 @@ static void out_over(struct call *call)
 
 static void out_free(struct call *call)
 {
+	struct worker *w = call->w;
+
 	list_del(&call->nested.due);
 	list_del(&call->in_ep);
-	pool_put(&call->w->call_pool, call);
-	counter_set(&call->w->counters.gauge_calls, pool_in_use(&call->w->call_pool));
+	pool_put(&w->call_pool, call);
+	counter_set(&w->counters.gauge_calls, pool_in_use(&w->call_pool));
 }
 
 void out_abort(struct call *call)
