@@ -64,7 +64,7 @@ def main():
         client(bed, "many", 50, 30, [0, 64, 1000, 20000, 300000], 4)
         settled(bed)
         before = [private_kib(p) for p in (bed.splitd.pid, host.pid)]
-        client(bed, "held", 5000 if long else 2500, 4)
+        client(bed, "held", 4000 if long else 2500, 4)  # grpc.calls_max, and http2.streams_max of each connection, are 4096 in all
         # 60 MB and 40 MB that wait for a reader; 16 MB for a handler.
         client(bed, "slow_reader", 60000 if long else 20000, 1000, 2)
         client(bed, "slow_reader", 200, 200000, 2)
