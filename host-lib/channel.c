@@ -474,28 +474,10 @@ static void call_init(struct split_call *call, struct method *m, struct session 
 	uint64_t word = atomic_load_explicit(&call->word, memory_order_relaxed);
 	uint32_t gen = (uint32_t)(word >> CALL_GEN_SHIFT) + 1;
 
-	call->session = s;
-	call->home = home;
-	call->method = m;
-	call->has_token = false;
-	call->status = SPLIT_OK;
-	call->status_set = false;
-	call->user = NULL;
+	call_reset(call, s, home, m);
 	call->streaming = m->kind == SPLIT_CLIENT_STREAM || m->kind == SPLIT_BIDI_STREAM;
-	call->begun = false;
-	call->initial_sent = false;
-	call->compressed = false;
-	call->nowait = false;
 	call->is_out = true;
-	call->out_lane = NULL;
-	call->metadata = NULL;
-	call->identity = NULL;
-	call->peer.family = 0;
-	call->peer_is_tls = false;
-	call->cancel_queued = false;
 	call->taken_back = false;
-	call->message = NULL;
-	atomic_store_explicit(&call->cancelled, 0, memory_order_relaxed);
 	/* One reference: that of what is still to come. */
 	atomic_store_explicit(&call->word, (uint64_t)gen << CALL_GEN_SHIFT | 1,
 			      memory_order_release);

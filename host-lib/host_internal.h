@@ -299,6 +299,36 @@ struct split_call {
 	_Alignas(BITS_CACHE_LINE) uint8_t inline_area[SLOT_INLINE_BYTES];
 };
 
+/* A struct that stood for another call, of whichever side, begins anew. Not its word, which
+ * publishes the rest, nor taken_back, which the claim of a slot has set before. */
+static inline void call_reset(struct split_call *call, struct session *session, struct worker *home,
+			      struct method *method)
+{
+	call->session = session;
+	call->home = home;
+	call->method = method;
+	call->message = NULL;
+	call->has_token = false;
+	call->status = SPLIT_OK;
+	call->status_set = false;
+	call->cancel_queued = false;
+	call->begun = false;
+	call->initial_sent = false;
+	call->compressed = false;
+	call->compress = false;
+	call->nowait = false;
+	call->is_out = false;
+	call->in_place = false;
+	call->fell_back = false;
+	call->user = NULL;
+	call->metadata = NULL;
+	call->identity = NULL;
+	call->peer.family = 0;
+	call->peer_is_tls = false;
+	call->out_lane = NULL;
+	atomic_store_explicit(&call->cancelled, 0, memory_order_relaxed);
+}
+
 /* Made at attach, freed at detach; structs are never moved or unmapped before. */
 struct call_table {
 	pthread_mutex_t lock;

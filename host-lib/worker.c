@@ -125,32 +125,14 @@ static void call_fill(struct worker *w, struct split_call *call, const struct sl
 	uint32_t gen = (uint32_t)(word >> CALL_GEN_SHIFT) + 1;
 	uint64_t area = (uint64_t)(uintptr_t)slot->inline_area;
 
-	call->session = w->session;
-	call->home = w;
-	call->method = method;
+	call_reset(call, w->session, w, method);
 	call->call_id = slot->call_id;
 	call->daemon_worker = (uint16_t)attachment_call_worker(slot->call_id);
 	call->has_token = (slot->flags & SLOT_HAS_TOKEN) != 0;
 	call->request_token = slot->info;
 	call->deadline_ns = slot->deadline_ns;
-	call->status = SPLIT_OK;
-	call->status_set = false;
-	call->user = NULL;
 	call->streaming = method->kind != SPLIT_UNARY;
-	call->begun = false;
-	call->initial_sent = false;
 	call->compressed = (slot->flags & SLOT_COMPRESSED) != 0;
-	call->compress = false;
-	call->nowait = false;
-	call->in_place = false;
-	call->fell_back = false;
-	call->out_lane = NULL;
-	call->metadata = NULL;
-	call->identity = NULL;
-	call->peer.family = 0;
-	call->peer_is_tls = false;
-	call->cancel_queued = false;
-	atomic_store_explicit(&call->cancelled, 0, memory_order_relaxed);
 	if ((slot->flags & SLOT_EXTRA) != 0) {
 		call->metadata = (const struct metadata_block *)(uintptr_t)slot->metadata;
 		call->identity = (const struct metadata_block *)(uintptr_t)slot->peer;
