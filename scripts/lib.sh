@@ -39,6 +39,7 @@ packages_install() {
 	rm -f "$log"
 }
 
+build_targets=() # what build_tree builds; nothing: all
 # build_tree DIR [meson options...]: configures DIR once and builds it.
 build_tree() {
 	local dir=$1
@@ -54,9 +55,9 @@ build_tree() {
 	fi
 	say "building $(basename "$dir")/"
 	if [ -t 2 ]; then
-		ninja -C "$dir" >&2 || die "the build failed"
+		ninja -C "$dir" "${build_targets[@]}" >&2 || die "the build failed"
 	else
-		ninja -C "$dir" >"$dir/build.log" 2>&1 || {
+		ninja -C "$dir" "${build_targets[@]}" >"$dir/build.log" 2>&1 || {
 			tail -40 "$dir/build.log" >&2
 			die "the build failed"
 		}
