@@ -28,7 +28,6 @@ struct verdict {
 	bool partial;       /* accepted but for required fields */
 	bool text_with_nul; /* a string holds a NUL, which a C string cannot */
 	bool negative_zero; /* a proto3 number without presence is -0.0 */
-	bool group;         /* a group field is set somewhere, or a type that is met has one */
 	uint8_t *canonical; /* of a partial one: deterministic bytes, malloc'd */
 	size_t canonical_len;
 };

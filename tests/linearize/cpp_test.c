@@ -23,7 +23,9 @@
 	  "what another member of a oneof replaced must be complete, as for protobuf-c")           \
 	X(ENUM_BITS,                                                                               \
 	  "DynamicMessage cuts unpacked unknown enum values to 32 bits, packed ones not")          \
-	X(TAG_BITS, "C++ drops the bits of a tag past 32; we refuse")
+	X(TAG_BITS, "C++ drops the bits of a tag past 32; we refuse")                              \
+	X(MAP_REQUIRED,                                                                            \
+	  "C++ accepts incomplete values of maps, and refuses what it writes of that message")
 
 enum known_kind {
 #define X(name, reason) KNOWN_##name,
@@ -145,6 +147,16 @@ static bool canonical_is_taken(const struct subject *s, const struct verdict *v)
 	return rc == 0;
 }
 
+/* Does C++ take what it wrote itself? */
+static bool accepts_canonical(const struct subject *s, const struct verdict *v)
+{
+	struct verdict again;
+
+	oracle_judge(s->oracle, v->canonical, v->canonical_len, &again);
+	free(again.canonical);
+	return again.accepted;
+}
+
 static void judge(const struct subject *s, const struct wire *w)
 {
 	struct verdict v;
@@ -165,6 +177,8 @@ static void judge(const struct subject *s, const struct wire *w)
 		known(s, KNOWN_TAG_BITS);
 	else if (v.accepted && rc == -SPLIT_E_LINEARIZE_REQUIRED && canonical_is_taken(s, &v))
 		known(s, KNOWN_ONEOF_REQUIRED);
+	else if (v.accepted && rc == -SPLIT_E_LINEARIZE_REQUIRED && !accepts_canonical(s, &v))
+		known(s, KNOWN_MAP_REQUIRED);
 	else if (v.accepted) {
 		oracle_tell(s->oracle, "what came", w->bytes, w->len);
 		broken(s, w, "decode refuses what C++ accepts", error_name(rc));
