@@ -221,7 +221,9 @@ static void call_take_back(void *ctx, uint64_t call_id, void *user)
 	call->msg_seq = 0;
 	/* In blocks it is as it was; in its slot it is decoded again, for another. */
 	call->message_ready = call->have_message && !call->inlined;
-	call->wire = call->small;
+	/* Of a stream the first message may be half here, in the room that grpc got for it. */
+	if (call->have_message)
+		call->wire = call->small;
 	list_add_tail(&t->calls, &call->wait);
 }
 
