@@ -140,7 +140,7 @@ static void publish(void)
 	    decode_run(s.job) != 0 || endpoint_call_open(s.port, NULL, &r.call_id) != 0)
 		fail("no call could be made");
 	r.msg = decode_root(s.job);
-	r.inline_bytes = (uint16_t)decode_chunk_used(s.job);
+	r.inline_bytes = (uint8_t)decode_chunk_used(s.job);
 	if (endpoint_submit(s.port, 0, &r, 1) != 0)
 		fail("a call could not be published");
 	s.published++;

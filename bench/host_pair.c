@@ -299,7 +299,7 @@ int host_pair_submit(struct host_pair *p)
 	if (err != 0)
 		return err;
 	r.msg = decode_root(p->job);
-	r.inline_bytes = (uint16_t)decode_chunk_used(p->job);
+	r.inline_bytes = (uint8_t)decode_chunk_used(p->job);
 	now_ns = clock_ns();
 	p->published_at = clock_cycles();
 	err = endpoint_submit(p->port, 0, &r, now_ns);

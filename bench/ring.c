@@ -158,7 +158,7 @@ static void lane_release(struct host_lane *lane, uint64_t *tokens, unsigned *n, 
 		;
 	out->kind = TO_DAEMON_RELEASE;
 	out->info = *n;
-	out->inline_bytes = (uint16_t)(*n * sizeof(*tokens));
+	out->inline_bytes = (uint8_t)(*n * sizeof(*tokens));
 	memcpy(out->tokens, tokens, *n * sizeof(*tokens));
 	host_lane_commit(lane, out);
 	*n = 0;
@@ -218,7 +218,7 @@ static int lane_publish(struct pair *pair, enum slot_kind kind, uint64_t call, u
 
 	if (bytes > 0 && bytes <= SLOT_INLINE_BYTES) {
 		error = endpoint_inline_area(pair->port, 0, &room);
-		request.inline_bytes = (uint16_t)bytes;
+		request.inline_bytes = (uint8_t)bytes;
 	} else if (bytes > 0) {
 		error = endpoint_block_get(pair->port, &blocks, bytes, &room);
 		request.blocks = &blocks;

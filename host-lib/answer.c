@@ -249,7 +249,7 @@ static void slot_fill(struct slot *slot, struct split_call *call, const struct a
 	}
 	if (a->text_inline != NULL) {
 		memcpy(slot->inline_area, a->text_inline, a->text_bytes);
-		slot->inline_bytes = (uint16_t)a->text_bytes;
+		slot->inline_bytes = (uint8_t)a->text_bytes;
 		slot->flags |= SLOT_EXTRA;
 		slot->text = (uint64_t)(uintptr_t)slot->inline_area;
 		slot->text_bytes = a->text_bytes;

@@ -182,7 +182,7 @@ static void release_send(struct session *s, unsigned d, const uint64_t *tokens, 
 	if (producer_slot(&p, false, &slot) == 0) {
 		slot->kind = TO_DAEMON_RELEASE;
 		slot->info = n;
-		slot->inline_bytes = (uint16_t)(n * sizeof(tokens[0]));
+		slot->inline_bytes = (uint8_t)(n * sizeof(tokens[0]));
 		memcpy(slot->tokens, tokens, n * sizeof(tokens[0]));
 		producer_commit(&p, slot);
 	}

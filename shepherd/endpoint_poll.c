@@ -13,7 +13,8 @@
 struct taken {
 	uint8_t kind;
 	uint8_t flags;
-	uint16_t inline_bytes;
+	uint8_t form;
+	uint8_t inline_bytes;
 	uint64_t call_id, release, token, msg, info;
 	uint32_t msg_seq, method;
 	uint64_t deadline_ns;
@@ -40,15 +41,21 @@ static const uint8_t flags_allowed[TO_DAEMON_KINDS] = {
 	[TO_DAEMON_ABANDON] = 0,
 };
 
+static const uint8_t forms_allowed[TO_DAEMON_KINDS] = {
+	[TO_DAEMON_MESSAGE] = SLOT_FORM_WIRE,
+	[TO_DAEMON_STATUS] = SLOT_FORM_UNDECODED,
+};
+
 static void slot_take(const struct slot *s, uint64_t peer, struct taken *t)
 {
 	uint32_t word;
 
-	/* kind, flags and inline_bytes are one aligned word. */
+	/* kind, flags, inline_bytes and form are one aligned word. */
 	word = load_relaxed((const uint32_t *)(const void *)&s->kind);
 	t->kind = (uint8_t)word;
 	t->flags = (uint8_t)(word >> 8);
-	t->inline_bytes = (uint16_t)(word >> 16);
+	t->inline_bytes = (uint8_t)(word >> 16);
+	t->form = (uint8_t)(word >> 24);
 	t->call_id = load_relaxed(&s->call_id);
 	t->release = load_relaxed(&s->release);
 	t->token = load_relaxed(&s->token);
@@ -95,6 +102,16 @@ static int nonsense(struct endpoint_port *p, unsigned lane, const char *what, ui
 			  (unsigned long long)value);
 }
 
+/* Wire bytes lie whole in the arena, or are the inline area's; a linear message begins there. */
+static bool message_holds(const struct endpoint_port *p, const struct taken *t)
+{
+	const struct shepherd_window *w = t->flags & SLOT_INLINE ? &p->inline_window : &p->window;
+
+	if (!(t->form & SLOT_FORM_WIRE))
+		return window_holds(w, t->msg, 1) && t->msg % 8 == 0;
+	return t->flags & SLOT_INLINE || window_holds(w, t->msg, t->msg_bytes);
+}
+
 static int taken_check(struct endpoint_port *p, unsigned lane, const struct taken *t)
 {
 	if (t->kind < TO_DAEMON_INITIAL_METADATA || t->kind >= TO_DAEMON_KINDS)
@@ -106,13 +123,11 @@ static int taken_check(struct endpoint_port *p, unsigned lane, const struct take
 	if (t->kind == TO_DAEMON_RELEASE &&
 	    (t->info < 1 || t->info > SLOT_TOKENS_MAX || t->inline_bytes != t->info * 8))
 		return nonsense(p, lane, "count of released tokens", t->info);
-	if (t->flags & SLOT_HAS_MESSAGE) {
-		const struct shepherd_window *w =
-			t->flags & SLOT_INLINE ? &p->inline_window : &p->window;
-
-		if (!window_holds(w, t->msg, 1) || t->msg % 8 != 0)
-			return nonsense(p, lane, "message address", t->msg);
-	}
+	if ((t->form & ~forms_allowed[t->kind]) != 0 ||
+	    (t->form & SLOT_FORM_WIRE && !(t->flags & SLOT_HAS_MESSAGE)))
+		return nonsense(p, lane, "a form that does not fit the kind:", t->form);
+	if (t->flags & SLOT_HAS_MESSAGE && !message_holds(p, t))
+		return nonsense(p, lane, "message address", t->msg);
 	if (t->metadata != 0 &&
 	    (t->metadata % 8 != 0 ||
 	     peer_pointer(p, t->metadata, sizeof(struct metadata_block)) == NULL))
@@ -146,7 +161,8 @@ static int out_check(struct endpoint_port *p, unsigned lane, const struct taken 
 		return 0;
 	}
 	if (call_out_at(p, t->call_id) != NULL) {
-		if (!kind_of_out(t->kind) || (t->flags & (SLOT_HAS_STATUS | SLOT_RELEASE_REQUEST)))
+		if (!kind_of_out(t->kind) || t->form != 0 ||
+		    (t->flags & (SLOT_HAS_STATUS | SLOT_RELEASE_REQUEST)))
 			return nonsense(p, lane, "of a call out: kind", t->kind);
 	} else if (!kind_of_call(t->kind)) {
 		return nonsense(p, lane, "of no call out: kind", t->kind);
@@ -160,6 +176,7 @@ static void deliver(struct endpoint_port *p, unsigned lane, const struct taken *
 	struct endpoint_completion e = {
 		.kind = (enum slot_kind)t->kind,
 		.flags = t->flags & (SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_COMPRESSED),
+		.form = t->form,
 		.has_message = (t->flags & SLOT_HAS_MESSAGE) != 0,
 		.lane = lane,
 		.call_id = t->call_id,
@@ -179,6 +196,10 @@ static void deliver(struct endpoint_port *p, unsigned lane, const struct taken *
 		.window = t->flags & SLOT_INLINE ? p->inline_window : p->window,
 	};
 
+	if (t->form & SLOT_FORM_WIRE && t->flags & SLOT_INLINE) {
+		e.msg = t->peer_inline;
+		e.msg_bytes = t->inline_bytes;
+	}
 	if (t->kind == TO_DAEMON_STATUS || (t->flags & SLOT_HAS_STATUS)) {
 		/* A status that gRPC has not is UNKNOWN (2) at the client. */
 		e.status = t->info <= 16 ? (uint32_t)t->info : 2;

@@ -192,9 +192,14 @@ static uint8_t slot_fill_extra(struct slot *s, const struct endpoint_request *r)
 	s->metadata = r->metadata;
 	s->peer = r->peer;
 	s->trace = r->trace;
-	s->text = r->text;
 	s->msg_bytes = r->msg_bytes;
-	s->text_bytes = r->text_bytes;
+	if (r->form & SLOT_FORM_WIRE) {
+		s->limits = r->limits;
+		s->elements_max = r->elements_max;
+	} else {
+		s->text = r->text;
+		s->text_bytes = r->text_bytes;
+	}
 	store_relaxed(&s->revoke, 0);
 	s->peer_port = r->peer_port;
 	s->peer_family = r->peer_family;
@@ -228,6 +233,7 @@ int endpoint_submit(struct endpoint_port *p, unsigned lane, const struct endpoin
 	}
 	s->kind = (uint8_t)r->kind;
 	s->inline_bytes = r->inline_bytes;
+	s->form = r->form;
 	s->call_id = r->call_id;
 	s->method = r->method;
 	s->msg_seq = r->msg_seq;
@@ -389,7 +395,8 @@ static void tokens_publish(struct endpoint_port *p, struct lane *from, struct la
 	p->tokens_out -= n;
 	s->kind = TO_HOST_RELEASE;
 	s->flags = 0;
-	s->inline_bytes = (uint16_t)(n * sizeof(uint64_t));
+	s->inline_bytes = (uint8_t)(n * sizeof(uint64_t));
+	s->form = 0;
 	s->call_id = 0;
 	s->code = s->data = s->msg = 0;
 	s->method = s->msg_seq = 0;

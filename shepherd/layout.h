@@ -1,4 +1,4 @@
-/* The format of the two shared segments, version 4. docs/SHARED-MEMORY.md is its prose.
+/* The format of the two shared segments, version 5. docs/SHARED-MEMORY.md is its prose.
  *
  * Everything here is memory that two processes see: any change of a size, an offset or a meaning
  * bumps SHEPHERD_VERSION. Little endian, 64-bit pointers; a host of another layout is refused at
@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SHEPHERD_VERSION 4
+#define SHEPHERD_VERSION 5
 #define SHEPHERD_MAGIC   0x31646c6f46706853ULL /* "ShpFold1" */
 #define SHEPHERD_LINE    64
 
@@ -92,6 +92,11 @@ enum cancel_cause {
 #define WRITABLE_DONE(info)       ((uint32_t)(info)&0xffffu)
 #define WRITABLE_MORE(info)       ((uint32_t)((info) >> 16) & 0xffffu)
 
+/* What a message in SLOT_FORM_WIRE may become: linear_limits.linear_bytes_max and .depth_max. */
+#define WIRE_LIMITS(bytes, depth) ((uint64_t)(bytes) | (uint64_t)(uint16_t)(depth) << 48)
+#define WIRE_LIMITS_BYTES(limits) ((limits)&0xffffffffffffu)
+#define WIRE_LIMITS_DEPTH(limits) ((uint32_t)((limits) >> 48))
+
 /* Flags of a slot. */
 #define SLOT_END_STREAM      0x01 /* no message follows in this direction */
 #define SLOT_INLINE          0x02 /* the message lies in the slot's inline area */
@@ -101,6 +106,17 @@ enum cancel_cause {
 #define SLOT_HAS_TOKEN       0x20 /* a token must be given back: info (to host), token (to daemon) */
 #define SLOT_HAS_MESSAGE     0x40 /* `msg` is a message (it may be at any address, even inline) */
 #define SLOT_COMPRESSED      0x80 /* to host: the client sent it compressed; to daemon: compress it */
+
+/* Forms of a slot: 0 is linear, both ways.
+ *   WIRE       `msg` is the message's wire bytes, at any address: `inline_bytes` of the inline area
+ *              with SLOT_INLINE, else `msg_bytes`. The host decodes them; the daemon sends them.
+ *   ENCODE     to the host, of a REQUEST: what answers it is the host's to encode, and may come in
+ *              form WIRE; without it, it may not.
+ *   UNDECODED  to the daemon, of a STATUS: it ends the call because a message in form WIRE could
+ *              not be decoded. */
+#define SLOT_FORM_WIRE      0x01
+#define SLOT_FORM_ENCODE    0x02
+#define SLOT_FORM_UNDECODED 0x04
 
 /* A call out is named by its host: generation << 32 | daemon worker << 24 | SLOT_OUT | index, the
  * index below geometry.outs_max, for each daemon worker. It may be used again once STATUS (or a
@@ -119,9 +135,10 @@ struct slot {
 	uint32_t seq;
 	uint8_t kind;
 	uint8_t flags;
-	uint16_t inline_bytes; /* of the inline area that count; <= SLOT_INLINE_BYTES */
-	uint64_t call_id;      /* generation << 32 | daemon worker << 24 | index; the daemon's, or
-				  SLOT_OUT */
+	uint8_t inline_bytes; /* of the inline area that count; <= SLOT_INLINE_BYTES */
+	uint8_t form;         /* SLOT_FORM_* */
+	uint64_t call_id;     /* generation << 32 | daemon worker << 24 | index; the daemon's, or
+				 SLOT_OUT */
 	union {
 		uint64_t code;    /* to host: code pointer of the method, or of a call out (0 by
 				     socket) */
@@ -154,9 +171,15 @@ struct slot {
 		uint64_t trace;    /* NUL-terminated traceparent, or 0 */
 		uint64_t out_data; /* and as `data` */
 	};
-	uint64_t text; /* status message: text_bytes bytes, or 0 */
+	union {
+		uint64_t text;   /* status message: text_bytes bytes, or 0 */
+		uint64_t limits; /* to host, with SLOT_FORM_WIRE: WIRE_LIMITS */
+	};
 	uint32_t msg_bytes;
-	uint32_t text_bytes;
+	union {
+		uint32_t text_bytes;
+		uint32_t elements_max; /* with `limits`: linear_limits.elements_max */
+	};
 	uint32_t revoke;
 	uint16_t peer_port;       /* host order */
 	uint8_t peer_family;      /* 0, 4 or 6 */
@@ -175,6 +198,7 @@ static_assert(offsetof(struct slot, seq) == 0, "slot v1");
 static_assert(offsetof(struct slot, kind) == 4, "slot v1");
 static_assert(offsetof(struct slot, flags) == 5, "slot v1");
 static_assert(offsetof(struct slot, inline_bytes) == 6, "slot v1");
+static_assert(offsetof(struct slot, form) == 7, "slot v5");
 static_assert(offsetof(struct slot, call_id) == 8, "slot v1");
 static_assert(offsetof(struct slot, code) == 16, "slot v1");
 static_assert(offsetof(struct slot, data) == 24, "slot v1");
@@ -189,6 +213,8 @@ static_assert(offsetof(struct slot, trace) == 80, "slot v1");
 static_assert(offsetof(struct slot, text) == 88, "slot v1");
 static_assert(offsetof(struct slot, msg_bytes) == 96, "slot v1");
 static_assert(offsetof(struct slot, text_bytes) == 100, "slot v1");
+static_assert(offsetof(struct slot, limits) == offsetof(struct slot, text), "slot v5");
+static_assert(offsetof(struct slot, elements_max) == offsetof(struct slot, text_bytes), "slot v5");
 static_assert(offsetof(struct slot, revoke) == 104, "slot v1");
 static_assert(offsetof(struct slot, peer_port) == 108, "slot v1");
 static_assert(offsetof(struct slot, peer_family) == 110, "slot v1");

@@ -352,13 +352,16 @@ struct endpoint_request {
 				_RESUME */
 	uint8_t flags; /* SLOT_END_STREAM, SLOT_COMPRESSED, SLOT_HAS_STATUS (calls out); the others
 			  are set by submit */
+	uint8_t form;  /* SLOT_FORM_WIRE, SLOT_FORM_ENCODE */
 	bool has_message;
-	uint16_t inline_bytes; /* of endpoint_inline_area that the message uses; 0: it is in blocks
-				*/
+	uint8_t inline_bytes; /* of endpoint_inline_area that the message uses; 0: it is in blocks,
+			       * or of no bytes at all (SLOT_FORM_WIRE) */
 	uint64_t call_id;
 	uint32_t method; /* index in the attach's table: code and data pointer follow from it */
 	uint32_t msg_seq;
 	uint32_t msg_bytes;
+	uint64_t limits;       /* with SLOT_FORM_WIRE: WIRE_LIMITS, */
+	uint32_t elements_max; /* and so many elements */
 	uint64_t deadline_ns;
 	uint64_t info;                 /* CANCEL: cause; WRITABLE: WRITABLE_INFO */
 	uint64_t msg, metadata, trace; /* host addresses */
@@ -415,12 +418,13 @@ struct endpoint_completion {
 	enum slot_kind kind; /* TO_DAEMON_INITIAL_METADATA, _MESSAGE, _STATUS, _REFUSE, _CREDIT,
 				_WANT, _CALL, _HALF_CLOSE, _ABANDON */
 	uint8_t flags;       /* SLOT_END_STREAM, SLOT_HAS_STATUS, SLOT_COMPRESSED */
+	uint8_t form;        /* SLOT_FORM_WIRE, SLOT_FORM_UNDECODED */
 	bool has_message;
 	unsigned lane; /* host_workers for the foreign lane */
 	uint64_t call_id;
 	void *user;
 	uint32_t msg_seq;
-	uint32_t msg_bytes; /* as claimed */
+	uint32_t msg_bytes; /* as claimed; with SLOT_FORM_WIRE so many lie at msg in `window` */
 	uint32_t status;    /* gRPC status 0..16 when SLOT_HAS_STATUS or STATUS */
 	uint32_t credit;
 	/* CALL: method of the attach's table (one with a channel), lane of the answer, the call it

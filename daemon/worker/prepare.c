@@ -333,7 +333,7 @@ static int inline_chunk_get(void *ctx, size_t bytes_min, size_t bytes_want,
 	return 0;
 }
 
-int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out)
+int call_decode_inline(struct call *call, unsigned lane, uint8_t *bytes_out)
 {
 	struct worker *w = call->w;
 	struct inline_target area = {0};
@@ -359,7 +359,7 @@ int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out)
 		err = decode_go(w, job, call->ep);
 	if (err == 0) {
 		call->root = decode_root(job);
-		*bytes_out = (uint16_t)decode_chunk_used(job);
+		*bytes_out = (uint8_t)decode_chunk_used(job);
 		counter_inc(&w->counters.requests_small);
 		counter_add(&w->counters.decode_bytes, call->wire_bytes);
 	} else if (area.overflowed) {

@@ -160,7 +160,7 @@ int message_fill(struct call *call, unsigned lane, struct endpoint_request *rq) 
 #define PUBLISH_WAITS 3 /* the message waits for room in the segment; call_advance follows */
 /* Decode a small message into the next slot of `lane`. 0 and the bytes used; SPLIT_AGAIN: it needs
  * blocks; negative: why not. */
-int call_decode_inline(struct call *call, unsigned lane, uint16_t *bytes_out) SPLIT_MUST_USE;
+int call_decode_inline(struct call *call, unsigned lane, uint8_t *bytes_out) SPLIT_MUST_USE;
 /* One more quantum of a decode; give it up. */
 void call_job_run(struct call *call);
 void call_job_drop(struct call *call);

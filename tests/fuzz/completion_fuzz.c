@@ -97,9 +97,16 @@ static void completion(void *ctx, struct endpoint_port *port, const struct endpo
 	if (c->has_message) {
 		uint64_t offset = c->msg - c->window.peer_base;
 
-		if (offset >= c->window.bytes)
+		if (c->form & SLOT_FORM_WIRE) {
+			if (offset > c->window.bytes || c->msg_bytes > c->window.bytes - offset)
+				abort();
+			if (c->msg_bytes != 0)
+				byte_seen = c->window.mem[offset + c->msg_bytes - 1];
+		} else if (offset >= c->window.bytes) {
 			abort();
-		byte_seen = c->window.mem[offset];
+		} else {
+			byte_seen = c->window.mem[offset];
+		}
 	}
 	read_behind(port, c->metadata, c->text, c->text_bytes);
 	if (!c->has_token)

@@ -312,7 +312,7 @@ static int message_add(struct harness *h, const struct hsend *s, size_t method,
 		t.inline_only = true;
 		rc = decode(h, s, method, wire, len, &t, &r->msg, &used);
 		if (rc == 0)
-			r->inline_bytes = (uint16_t)used;
+			r->inline_bytes = (uint8_t)used;
 	}
 	if (rc != 0) {
 		t.inline_only = false;

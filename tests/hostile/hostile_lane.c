@@ -161,7 +161,7 @@ static void release_batch(struct hostile *x, struct host_lane *lane, const uint6
 		return;
 	s->kind = TO_DAEMON_RELEASE;
 	s->info = n;
-	s->inline_bytes = (uint16_t)(n * 8);
+	s->inline_bytes = (uint8_t)(n * 8);
 	memcpy(s->tokens, tokens, n * sizeof(tokens[0]));
 	host_lane_commit(lane, s);
 }
