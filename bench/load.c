@@ -33,6 +33,7 @@ struct load {
 	bool running;    /* new calls begin */
 	uint64_t now_ns; /* when the bytes at hand were seen */
 	double next_ns;  /* open loop: when the next call is meant to begin */
+	bool full;       /* it is due, and no connection has room for it */
 	uint64_t under_way;
 	struct load_window *window;
 	uint64_t said_ns, said_calls, said_errors;
@@ -108,6 +109,7 @@ static void arrivals(struct load *l)
 		call_start(c, (uint64_t)l->next_ns);
 		l->next_ns += interval_ns(l);
 	}
+	l->full = full == l->conns_n;
 }
 
 /* ---- links ---------------------------------------------------------------------------------- */
@@ -205,13 +207,15 @@ static void live(struct load *l)
 	l->said_ns = l->now_ns;
 }
 
+/* A call that is due and finds no room waits for an answer, not for a time: looking for one again
+ * and again would take the core from a server that shares it. */
 static uint64_t wait_ns(const struct load *l, uint64_t end_ns)
 {
 	uint64_t until = end_ns;
 
 	if (!list_empty(&l->due))
 		return 0;
-	if (l->running && l->params.rate != 0 && l->next_ns < (double)until)
+	if (l->running && l->params.rate != 0 && !l->full && l->next_ns < (double)until)
 		until = (uint64_t)l->next_ns;
 	if (until <= l->now_ns)
 		return 0;
