@@ -17,8 +17,8 @@
  *
  * A worker whose lane ran empty while calls queued for it is brisk: it was starved, and each refill
  * cost a wake. Its own bound doubles each time, up to `lane_depth_max`, so that one wake brings
- * many calls; it falls back to `lane_depth` as soon as a slot has waited LANE_PACE_NS. Past
- * `lane_depth` it gets only what would otherwise be queued.
+ * many calls; it halves, down to `lane_depth`, when a slot published since has waited LANE_PACE_NS.
+ * Past `lane_depth` it gets only what would otherwise be queued.
  *
  * Call protocol: lookup → pick → place (0, or queued and later handed out by balance_next) → done.
  * `balance_done` ends a picked call in any state, exactly once; what `result` says then counts for

@@ -72,7 +72,8 @@ struct balance_endpoint {
 	uint64_t stall_timeout_ns;
 	uint32_t lane_depth;
 	uint32_t lane_depth_max;
-	uint32_t lane_bound[BALANCE_LANES_MAX]; /* lane_depth .. lane_depth_max, by its pace */
+	uint32_t lane_bound[BALANCE_LANES_MAX];     /* lane_depth .. lane_depth_max, by its pace */
+	uint64_t lane_slowed_ns[BALANCE_LANES_MAX]; /* when that last fell */
 	unsigned lanes;
 	unsigned next_lane; /* where the next scan begins, so that equals take turns */
 	uint32_t queued;

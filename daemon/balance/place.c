@@ -8,9 +8,23 @@ static uint64_t lane_waited(const struct balance_lane *l, uint64_t now_ns)
 	return l->oldest_ns != 0 && now_ns > l->oldest_ns ? now_ns - l->oldest_ns : 0;
 }
 
-/* A slot that waited so long shows that its worker is not brisk (any more): some handlers long, and
- * well below what a client would notice if it all waited once more behind it. */
+/* A slot that waited so long shows that too much was published ahead of its worker: some handlers
+ * long, and well below what a client would notice if it all waited once more behind it. */
 #define LANE_PACE_NS (1000 * 1000)
+
+/* Half of what was too much, not all of it at once: what a brisk worker needs ahead of it is what
+ * it takes in the time that a daemon worker is away, and that depends on both. Slots that were
+ * published before are no news. */
+static void lane_slow_down(struct balance_endpoint *e, unsigned lane, const struct balance_lane *l,
+			   uint64_t now_ns)
+{
+	uint32_t half = e->lane_bound[lane] / 2;
+
+	if (l->oldest_ns <= e->lane_slowed_ns[lane])
+		return;
+	e->lane_slowed_ns[lane] = now_ns;
+	e->lane_bound[lane] = half > e->lane_depth ? half : e->lane_depth;
+}
 
 enum lane_class {
 	LANE_POLLING_FREE, /* in order of preference */
@@ -27,7 +41,7 @@ static enum lane_class lane_classify(const struct balance *b, struct balance_end
 	uint64_t waited = lane_waited(l, now_ns);
 
 	if (waited > LANE_PACE_NS)
-		e->lane_bound[lane] = e->lane_depth;
+		lane_slow_down(e, lane, l, now_ns);
 	if (l->state == BALANCE_LANE_RETIRED || l->full || l->ahead >= e->lane_bound[lane] ||
 	    waited > e->stall_timeout_ns)
 		return LANE_NONE;

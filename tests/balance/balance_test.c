@@ -241,6 +241,8 @@ START_TEST(polling_then_running_then_parked)
 }
 END_TEST
 
+static uint64_t now_ns = 10 * MS;
+
 /* One call, with so many ahead in the only lane. It is done at once unless it was queued. */
 static int place_behind(struct fake *f, uint32_t ahead, struct balance_call *c)
 {
@@ -249,7 +251,7 @@ static int place_behind(struct fake *f, uint32_t ahead, struct balance_call *c)
 
 	f->lanes[0].ahead = ahead;
 	(void)pick("/t.Rr/A", c);
-	err = balance_place(b, c, 10 * MS, &lane);
+	err = balance_place(b, c, now_ns, &lane);
 	if (err == 0) {
 		ck_assert_uint_eq(lane, 0);
 		balance_done(b, c);
@@ -283,13 +285,21 @@ START_TEST(a_brisk_worker_gets_more_ahead_until_it_is_not)
 	ck_assert_int_eq(place_behind(&f, 8, &c), SPLIT_AGAIN); /* lane_depth_max */
 	lane_starves(&f, e, &c);
 	ck_assert_uint_ge(balance_counters_get(b)->placed_deep, 3);
+	/* A slot has waited 2 ms: half as much, and once for all that was published before. */
 	f.lanes[0].oldest_ns = 8 * MS;
-	ck_assert_int_eq(place_behind(&f, 2, &c), SPLIT_AGAIN);
-	f.lanes[0].oldest_ns = 0;
+	ck_assert_int_eq(place_behind(&f, 4, &c), SPLIT_AGAIN);
 	balance_done(b, &c);
-	ck_assert_int_eq(place_behind(&f, 1, &c), 0);
-	ck_assert_int_eq(place_behind(&f, 2, &c), SPLIT_AGAIN);
-	balance_done(b, &c);
+	f.lanes[0].oldest_ns = 9 * MS - 1;
+	ck_assert_int_eq(place_behind(&f, 3, &c), 0);
+	/* One that was published after that: half again, down to lane_depth. */
+	now_ns = 20 * MS;
+	for (unsigned i = 0; i < 3; i++, now_ns += 10 * MS) {
+		f.lanes[0].oldest_ns = now_ns - 2 * MS;
+		ck_assert_int_eq(place_behind(&f, 2, &c), SPLIT_AGAIN);
+		balance_done(b, &c);
+		ck_assert_int_eq(place_behind(&f, 1, &c), 0);
+	}
+	now_ns = 10 * MS;
 }
 END_TEST
 
