@@ -107,6 +107,75 @@ double ring_line_rtt(const struct perf_options *options, double seconds)
 	return median;
 }
 
+/* ---- the limit of one way: lines with a number and nothing else, as many slots and as large
+ * bursts */
+
+#define LINE_STRIDE (SLOT_BYTES / SHEPHERD_LINE)
+
+struct line_ring {
+	_Alignas(128) _Atomic uint64_t head;
+	_Alignas(128) atomic_bool stop;
+	_Alignas(128) struct {
+		_Alignas(SHEPHERD_LINE) _Atomic uint64_t seq;
+	} lines[RING_SLOTS * LINE_STRIDE]; /* those between are what a slot has besides */
+	unsigned core;
+};
+
+static void *line_ring_run(void *arg)
+{
+	struct line_ring *r = arg;
+	uint64_t head = 0;
+
+	(void)perf_pin(r->core);
+	while (!atomic_load_explicit(&r->stop, memory_order_relaxed)) {
+		uint64_t from = head;
+
+		while (head - from < RING_BURST &&
+		       atomic_load_explicit(&r->lines[head % RING_SLOTS * LINE_STRIDE].seq,
+					    memory_order_acquire) == head + 1)
+			head++;
+		if (head != from)
+			atomic_store_explicit(&r->head, head, memory_order_release);
+	}
+	return NULL;
+}
+
+/* Messages a second. */
+static double ring_line_rate(const struct perf_options *options, double seconds)
+{
+	struct line_ring *r = aligned_alloc(128, align_up(sizeof(*r), 128));
+	uint64_t begin, now, seen = 0, tail = 0, end;
+	pthread_t thread;
+	double rate = 0;
+
+	if (r == NULL)
+		return 0;
+	memset(r, 0, sizeof(*r));
+	r->core = options->core_b;
+	if (pthread_create(&thread, NULL, line_ring_run, r) == 0) {
+		begin = now = clock_ns();
+		while (now - begin < (uint64_t)(seconds * 1e9)) {
+			for (unsigned i = 0; i < RING_BURST; i++) {
+				if (tail - seen == RING_SLOTS)
+					seen = atomic_load_explicit(&r->head, memory_order_acquire);
+				if (tail - seen == RING_SLOTS)
+					break;
+				tail++;
+				atomic_store_explicit(
+					&r->lines[(tail - 1) % RING_SLOTS * LINE_STRIDE].seq, tail,
+					memory_order_release);
+			}
+			now = clock_ns();
+		}
+		end = atomic_load(&r->head);
+		atomic_store(&r->stop, true);
+		pthread_join(thread, NULL);
+		rate = (double)end * 1e9 / (double)(now - begin);
+	}
+	free(r);
+	return rate;
+}
+
 /* ---- the lane */
 
 struct lane_host {
@@ -164,6 +233,30 @@ static void lane_release(struct host_lane *lane, uint64_t *tokens, unsigned *n, 
 	*n = 0;
 }
 
+/* What is there now, as one batch: given back and counted at its end. */
+static unsigned lane_batch(struct lane_host *h, struct host_lane *lane, uint64_t *tokens,
+			   unsigned *held)
+{
+	const struct slot *slot;
+	unsigned n = 0;
+
+	while (n < RING_BURST && (slot = host_lane_peek(lane)) != NULL) {
+		host_lane_prefetch(lane, 2);
+		if (slot->flags & SLOT_HAS_MESSAGE)
+			h->sum += message_touch(slot);
+		if (h->answers)
+			lane_answer(lane, slot);
+		else if (slot->flags & SLOT_HAS_TOKEN)
+			tokens[(*held)++] = slot->info;
+		host_lane_skip(lane);
+		n++;
+		lane_release(lane, tokens, held, false);
+	}
+	if (n != 0)
+		host_lane_give_back(lane);
+	return n;
+}
+
 static void *lane_host_run(void *arg)
 {
 	struct lane_host *h = arg;
@@ -174,21 +267,12 @@ static void *lane_host_run(void *arg)
 	(void)perf_pin(h->core);
 	host_state_set(h->pair->attachment, 0, HOST_POLLING);
 	while (!atomic_load_explicit(&h->stop, memory_order_relaxed)) {
-		const struct slot *slot = host_lane_peek(lane);
+		unsigned n = lane_batch(h, lane, tokens, &held);
 
-		if (!slot) {
+		if (n == 0)
 			lane_release(lane, tokens, &held, true);
-			continue;
-		}
-		if (slot->flags & SLOT_HAS_MESSAGE)
-			h->sum += message_touch(slot);
-		if (h->answers)
-			lane_answer(lane, slot);
-		else if (slot->flags & SLOT_HAS_TOKEN)
-			tokens[held++] = slot->info;
-		host_lane_advance(lane);
-		lane_release(lane, tokens, &held, false);
-		atomic_store_explicit(&h->taken, ++taken, memory_order_relaxed);
+		else
+			atomic_store_explicit(&h->taken, taken += n, memory_order_relaxed);
 	}
 	return NULL;
 }
@@ -360,13 +444,14 @@ struct row {
 };
 
 static int measure_all(const struct perf_options *options, struct row *rows, int rows_n,
-		       double *line, struct ring_peer_row *peers)
+		       double *line, double *line_rate, struct ring_peer_row *peers)
 {
 	double each = options->seconds / 4;
 
 	for (unsigned run = 0; run < options->runs; run++) {
 		perf_progress("ring: run %u of %u", run + 1, options->runs);
 		line[run] = ring_line_rtt(options, each);
+		line_rate[run] = ring_line_rate(options, each);
 		for (int i = 0; i < rows_n; i++) {
 			int error =
 				lane_measure(options, rows[i].bytes, true, each, &rows[i].rtt[run]);
@@ -408,7 +493,7 @@ static int ring_run(const struct perf_options *given, json_t *out)
 	int n = (int)ARRAY_LEN(sizes_default);
 	static struct row rows[PERF_LIST_MAX];
 	static struct ring_peer_row peers[RING_PEERS];
-	static double line[101];
+	static double line[101], line_rate[101];
 
 	memcpy(sizes, sizes_default, sizeof(sizes_default));
 	if (list)
@@ -417,15 +502,16 @@ static int ring_run(const struct perf_options *given, json_t *out)
 		return -SPLIT_E_BASE_INVALID;
 	for (int i = 0; i < n; i++)
 		rows[i].bytes = sizes[i];
-	int error = measure_all(&options, rows, n, line, peers);
+	int error = measure_all(&options, rows, n, line, line_rate, peers);
 
 	if (error != 0)
 		return error;
 	double floor_ns = perf_median(line, options.runs);
+	double limit = perf_median(line_rate, options.runs);
 	json_t *by_size = json_array();
 
 	perf_say(&options, "%-28s %10s %12s\n", "", "rtt ns", "M msgs/s");
-	perf_say(&options, "%-28s %10.0f\n", "bare cache line", floor_ns);
+	perf_say(&options, "%-28s %10.0f %12.2f\n", "bare cache line", floor_ns, limit / 1e6);
 	for (int i = 0; i < n; i++) {
 		double rtt = perf_median(rows[i].rtt, options.runs);
 		double rate = perf_median(rows[i].rate, options.runs);
@@ -442,6 +528,7 @@ static int ring_run(const struct perf_options *given, json_t *out)
 		}
 	}
 	json_object_set_new(out, "line_rtt_ns", json_real(floor_ns));
+	json_object_set_new(out, "line_msgs_per_s", json_real(limit));
 	json_object_set_new(out, "by_size", by_size);
 	json_object_set_new(out, "peers", peers_json(&options, peers));
 	return 0;

@@ -36,6 +36,7 @@ static void *heap_get(struct split_call *call, size_t bytes)
 		return NULL;
 	part->next = call->heap;
 	call->heap = part;
+	call->parts = true;
 	return part->bytes;
 }
 
@@ -66,6 +67,7 @@ void answer_parts_free(struct split_call *call)
 	free(call->trailing.items);
 	call->initial = call->trailing = (struct metadata_list){0};
 	call->text = NULL;
+	call->parts = false;
 }
 
 /* One more block on the call's chain, nothing of it in use. */
@@ -77,6 +79,7 @@ static struct block *block_add(struct split_call *call, size_t bytes)
 		return NULL;
 	b->next = call->blocks;
 	call->blocks = b;
+	call->parts = true;
 	return b;
 }
 
@@ -271,11 +274,14 @@ static void slot_end_call(struct producer *p, struct split_call *call, struct sl
 	uint64_t word = atomic_load_explicit(&call->word, memory_order_acquire);
 	struct worker *w = p->worker;
 
+	unsigned refs = call->streaming ? 1 : 0;
+
 	if (w != NULL && w->current == call && call->has_token && (word & CALL_GONE) == 0 &&
-	    (word & CALL_REFS) == 2) {
+	    (word & CALL_REFS) == 1 + refs) {
 		w->pending.call = call;
 		w->pending.slot = slot;
 		w->pending.lane = p->lane;
+		w->pending.refs = refs;
 		*kept_out = true;
 	} else {
 		producer_commit_call(p, call, slot);
@@ -626,6 +632,55 @@ int answer_claimed(struct split_call *call, const ProtobufCMessage *reply, bool 
 	return rc;
 }
 
+/* Line 0 of a slot whole, and its message: what the daemon reads of it. */
+static inline void slot_fill_usual(struct slot *slot, const struct split_call *call, size_t used)
+{
+	slot->kind = TO_DAEMON_MESSAGE;
+	slot->flags = REPLY_LAST | SLOT_HAS_MESSAGE | SLOT_INLINE;
+	slot->inline_bytes = (uint8_t)used;
+	slot->form = 0;
+	slot->call_id = call->call_id;
+	slot->release = 0;
+	slot->token = 0;
+	slot->msg = (uint64_t)(uintptr_t)slot->inline_area;
+	slot->method = 0;
+	slot->msg_seq = 0;
+	slot->deadline_ns = 0;
+	slot->info = SPLIT_OK;
+}
+
+bool answer_usual(struct worker *w, struct split_call *call, const ProtobufCMessage *reply)
+{
+	const struct method *m = call->method;
+	struct host_lane *lane = w->lanes[call->daemon_worker];
+	struct slot *slot;
+	size_t used;
+
+	if (unlikely(call->unusual != 0 || reply == NULL || reply->descriptor != m->output ||
+		     m->plan == NULL || w->pending.call != NULL ||
+		     atomic_load_explicit(&call->cancelled, memory_order_acquire) != 0 ||
+		     !attachment_alive(w->session->attachment)))
+		return false;
+	slot = host_lane_next(lane);
+	if (unlikely(slot == NULL || flatten_into(m->plan, reply, slot->inline_area,
+						  SLOT_INLINE_BYTES, &used) != 0))
+		return false;
+	slot_fill_usual(slot, call, used);
+	if (call->has_token && (atomic_load_explicit(&call->word, memory_order_acquire) &
+				(CALL_GONE | CALL_REFS)) == 1) {
+		w->pending.call = call;
+		w->pending.slot = slot;
+		w->pending.lane = lane;
+		w->pending.refs = 0;
+	} else {
+		host_lane_publish(lane, slot);
+		host_lane_ring(lane);
+	}
+	STAT_OWN(w, replies_inline);
+	STAT_OWN(w, answers);
+	return true;
+}
+
 /* ------------------------------------------------------------------ what a handler says */
 
 static bool answered(const struct split_call *call)
@@ -704,6 +759,7 @@ static int list_add(struct split_call *call, struct metadata_list *list, const c
 		if (items == NULL)
 			return SPLIT_E_NOMEM;
 		list->items = items;
+		call->parts = true;
 	}
 	copy = heap_get(call, name_len + 1 + len + 1);
 	if (copy == NULL)

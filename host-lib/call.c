@@ -238,13 +238,12 @@ bool call_hold_unanswered(struct split_call *call)
 	return true;
 }
 
-/* Nobody can reach the struct any more: give it back to the worker it came from. The generation
- * goes up with the next call of the struct, in worker.c; ANSWERED keeps every handle out until
- * then. */
-static void call_free(struct split_call *call)
+/* Back to the worker it came from. The generation goes up with the next call of the struct, in
+ * worker.c; ANSWERED keeps every handle out until then. */
+void call_free(struct split_call *call)
 {
 	struct worker *home = call->home;
-	struct split_call *top = atomic_load_explicit(&home->returned, memory_order_relaxed);
+	struct split_call *top;
 
 	if (call->is_out) {
 		out_free(call);
@@ -252,12 +251,23 @@ static void call_free(struct split_call *call)
 	}
 	if (call->begun && call->method->raw.closed != NULL)
 		call->method->raw.closed(call, call->method->raw.data);
-	answer_parts_free(call);
+	if (call->parts)
+		answer_parts_free(call);
+	/* The count is the last: the session may go once it is complete. */
+	if (likely(home == worker_self && home->ring_mine)) {
+		call->next = home->free;
+		home->free = call;
+		atomic_store_explicit(
+			&home->closed_here,
+			atomic_load_explicit(&home->closed_here, memory_order_relaxed) + 1,
+			memory_order_release);
+		return;
+	}
+	top = atomic_load_explicit(&home->returned, memory_order_relaxed);
 	do {
 		call->next = top;
 	} while (!atomic_compare_exchange_weak_explicit(
 		&home->returned, &top, call, memory_order_release, memory_order_relaxed));
-	/* Last: the session may go once the count is complete. */
 	atomic_fetch_add_explicit(&home->closed, 1, memory_order_release);
 }
 
@@ -323,6 +333,27 @@ static int finish(struct split_call *call, const ProtobufCMessage *reply)
 	return rc;
 }
 
+/* Whether this is the thread that is in the handler of `call`, which no stream's is: its reference
+ * does for the answer. */
+static inline bool own(const struct worker *w, const struct split_call *call)
+{
+	return w != NULL && w->current == call && !call->streaming;
+}
+
+/* From within the handler. */
+static inline int answer_own(struct worker *w, struct split_call *call,
+			     const ProtobufCMessage *reply)
+{
+	bool kept;
+
+	if (unlikely((atomic_fetch_or_explicit(&call->word, CALL_ANSWERED, memory_order_acq_rel) &
+		      CALL_ANSWERED) != 0)) {
+		STAT(call->host, answers_twice);
+		return SPLIT_E_ANSWERED;
+	}
+	return likely(answer_usual(w, call, reply)) ? 0 : answer_claimed(call, reply, &kept);
+}
+
 void call_closure(const ProtobufCMessage *reply, void *closure_data)
 {
 	uint64_t handle = (uint64_t)(uintptr_t)closure_data;
@@ -332,10 +363,7 @@ void call_closure(const ProtobufCMessage *reply, void *closure_data)
 
 	/* The usual case, within its handler: the host cannot go away. */
 	if (w != NULL && w->current != NULL && call_handle(w->current) == closure_data) {
-		if (call_claim_answer(w->current, (uint32_t)handle))
-			(void)finish(w->current, reply);
-		else
-			STAT(w->host, answers_twice);
+		(void)answer_own(w, w->current, reply);
 		return;
 	}
 	host = host_enter(handle);
@@ -351,6 +379,10 @@ void call_closure(const ProtobufCMessage *reply, void *closure_data)
 
 int split_call_answer(struct split_call *call, const ProtobufCMessage *reply)
 {
+	struct worker *w = worker_self;
+
+	if (likely(own(w, call)))
+		return answer_own(w, call, reply);
 	/* Its messages go by split_call_send, within the window. */
 	if (reply != NULL &&
 	    (call->method->kind == SPLIT_SERVER_STREAM || call->method->kind == SPLIT_BIDI_STREAM))

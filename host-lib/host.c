@@ -239,6 +239,7 @@ int method_add(struct split_host *host, struct split_channel *channel, const cha
 	/* What is wrong with a descriptor the attach will tell. */
 	if (flatten_plan_create(output, &m->plan) != 0)
 		m->plan = NULL;
+	relocation_plan(input, &m->pointers);
 	m->index = (uint32_t)host->methods_n;
 	host->methods[host->methods_n++] = m;
 	*out = m;

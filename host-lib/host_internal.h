@@ -65,6 +65,14 @@ struct method;
 /* The code pointer of a method's table entry; its data pointer is the struct method. */
 typedef void (*method_code)(struct split_call *call, struct method *method);
 
+/* Where messages of a type have their pointers (relocate.c). */
+#define RELOCATION_POINTERS 12u
+struct relocation {
+	bool walk; /* this does not say it all: its descriptor does */
+	uint8_t n;
+	uint8_t at[RELOCATION_POINTERS];
+};
+
 struct split_channel {
 	struct split_channel *next;
 	struct split_host *host;
@@ -85,7 +93,8 @@ struct method {
 	enum split_method_kind kind;
 	const ProtobufCMessageDescriptor *input;
 	const ProtobufCMessageDescriptor *output;
-	struct flatten_plan *plan; /* of `output`; NULL: its descriptors are not sound */
+	struct flatten_plan *plan;  /* of `output`; NULL: its descriptors are not sound */
+	struct relocation pointers; /* of `input` */
 	bool answers_now; /* a handler that returns without answering or retaining has forgotten */
 	uint32_t read_ahead; /* messages handed over ahead of the handler; 1..255 */
 
@@ -252,38 +261,52 @@ struct split_call {
 	const ProtobufCMessage *message;
 	uint32_t index; /* in the host's table */
 	uint16_t daemon_worker;
-	bool has_token;
-	uint8_t status;
 	_Atomic uint8_t cancelled;
-	bool status_set;
-	bool cancel_queued;
-	bool taken_back;     /* revoked by the daemon: not run */
-	bool streaming;      /* a kind other than unary: `stream` is set */
-	bool begun;          /* its handler was called */
-	bool initial_sent;   /* its initial metadata, or a message, is out */
-	bool compressed;     /* the request came compressed */
-	bool compress;       /* what is sent shall be */
-	bool nowait;         /* while something is sent: memory is there or it is not */
-	bool is_out;         /* a call out: `out` is set */
-	bool in_place;       /* promised: replies point into the call's own memory only */
-	bool fell_back;      /* some of that memory came from the heap */
-	struct worker *home; /* the worker that took it */
+	uint8_t status;
+	/* What makes an answer unusual; all false at the beginning of a unary call. Written by
+	 * whoever builds the answer, and only looked at as one word by it. */
+	union {
+		struct {
+			bool status_set;
+			bool streaming;    /* a kind other than unary: `stream` is set */
+			bool initial_sent; /* its initial metadata, or a message, is out */
+			bool compress;     /* what is sent shall be */
+			bool nowait;   /* while something is sent: memory is there or it is not */
+			bool is_out;   /* a call out: `out` is set */
+			bool in_place; /* promised: replies point into the call's own memory only */
+			bool parts;    /* something of it has to be freed: answer_parts_free */
+		};
+		uint64_t unusual;
+	};
 
-	/* line 1: asked for now and then */
+	/* line 1: each call's too */
+	union {
+		struct {
+			bool has_token;
+			bool cancel_queued;
+			bool begun;      /* its handler was called */
+			bool compressed; /* the request came compressed */
+			bool fell_back;  /* some of the reply's memory came from the heap */
+			bool peer_is_tls;
+		};
+		uint64_t marks;
+	};
+	struct worker *home; /* the worker that took it */
 	uint64_t deadline_ns;
 	const struct metadata_block *metadata;
 	const struct metadata_block *identity;
-	struct split_peer peer;
-	bool peer_is_tls;
 	void *user;
-	struct split_call *next;        /* free list */
+	struct split_call *next; /* free list */
+	/* Where the last slot of it went: what follows on another lane must not overtake it. */
+	struct host_lane *out_lane;
+
+	/* asked for now and then */
+	uint32_t out_tail;
+	bool taken_back; /* revoked by the daemon: not run */
+	struct split_peer peer;
 	struct split_call *cancel_next; /* calls whose cancelled callback is due */
 	struct stream *stream;          /* NULL until the struct first stands for a stream */
 	struct split_out *out;          /* NULL until it first stands for a call out */
-
-	/* Where the last slot of it went: what follows on another lane must not overtake it. */
-	struct host_lane *out_lane;
-	uint32_t out_tail;
 
 	/* the reply being built: one thread at a time */
 	struct block *blocks; /* chain; the newest first */
@@ -299,6 +322,10 @@ struct split_call {
 	_Alignas(BITS_CACHE_LINE) uint8_t inline_area[SLOT_INLINE_BYTES];
 };
 
+_Static_assert(offsetof(struct split_call, marks) == BITS_CACHE_LINE &&
+		       offsetof(struct split_call, out_tail) == 2 * BITS_CACHE_LINE,
+	       "a small call has two lines, and those of its message");
+
 /* A struct that stood for another call, of whichever side, begins anew. Not its word, which
  * publishes the rest, nor taken_back, which the claim of a slot has set before. */
 static inline void call_reset(struct split_call *call, struct session *session, struct worker *home,
@@ -308,23 +335,13 @@ static inline void call_reset(struct split_call *call, struct session *session, 
 	call->home = home;
 	call->method = method;
 	call->message = NULL;
-	call->has_token = false;
 	call->status = SPLIT_OK;
-	call->status_set = false;
-	call->cancel_queued = false;
-	call->begun = false;
-	call->initial_sent = false;
-	call->compressed = false;
-	call->compress = false;
-	call->nowait = false;
-	call->is_out = false;
-	call->in_place = false;
-	call->fell_back = false;
+	call->unusual = 0;
+	call->marks = 0;
 	call->user = NULL;
 	call->metadata = NULL;
 	call->identity = NULL;
 	call->peer.family = 0;
-	call->peer_is_tls = false;
 	call->out_lane = NULL;
 	atomic_store_explicit(&call->cancelled, 0, memory_order_relaxed);
 }
@@ -355,15 +372,21 @@ uint32_t call_generation(const struct split_call *call);
 bool call_hold_unanswered(struct split_call *call);
 /* Drop `n` references; gives the request back, answers for a forgetful handler, frees. */
 void call_put(struct split_call *call, unsigned n);
+/* Nobody refers to it any more: its struct is free. */
+void call_free(struct split_call *call);
 /* Free a call that was taken from a ring and never begun (its session is gone). */
 void call_drop_unbegun(struct split_call *call);
 /* Registry of hosts, so that a handle of a host that is gone is harmless. */
 int host_registry_add(struct split_host *host) SPLIT_MUST_USE;
 void host_registry_remove(struct split_host *host);
 
-/* Answer a call claimed by call_claim_answer; the reference stays the caller's, unless the answer
- * waits for the handler's return: then worker->pending keeps it and *kept_out is true. */
+/* Answer a call that is ANSWERED; the reference stays the caller's, unless the answer waits for the
+ * handler's return: then *kept_out is true, and worker->pending has the reference (of a call that
+ * is no stream: none, the handler's does for both). */
 int answer_claimed(struct split_call *call, const ProtobufCMessage *reply, bool *kept_out);
+/* The same from within the handler of `call`, on its worker w, for the usual: a message that fits a
+ * slot and nothing beside it. False: it is not that, and nothing was done. */
+bool answer_usual(struct worker *w, struct split_call *call, const ProtobufCMessage *reply);
 /* Free what the reply was built of. */
 void answer_parts_free(struct split_call *call);
 /* split_call_set_status without asking whether the call was answered. */
@@ -400,10 +423,11 @@ struct worker {
 	struct split_call *cancel_head;
 	struct call_map *maps; /* by daemon worker */
 	_Atomic uint64_t opened;
-	bool tryagain; /* TRYAGAIN came: look no longer */
-	bool yield;    /* YIELDNOW came */
-	bool retire;   /* not needed now: RETIRE came, or it begins so; until RESUME */
-	bool turned;   /* RETIRE or RESUME has just come */
+	_Atomic uint64_t closed_here; /* by this thread; the others count in `closed` */
+	bool tryagain;                /* TRYAGAIN came: look no longer */
+	bool yield;                   /* YIELDNOW came */
+	bool retire; /* not needed now: RETIRE came, or it begins so; until RESUME */
+	bool turned; /* RETIRE or RESUME has just come */
 
 	/* any thread */
 	_Alignas(BITS_CACHE_LINE) _Atomic(struct split_call *) returned;
@@ -417,7 +441,9 @@ struct worker {
 		struct split_call *call;
 		struct slot *slot;
 		struct host_lane *lane;
+		unsigned refs; /* that it has of the call */
 	} pending;
+	struct host_lane **lanes;      /* by daemon worker */
 	struct release_batch *batches; /* by daemon worker */
 	struct split_call *outs_free;  /* structs for calls out */
 	struct out_ids *out_ids;       /* by daemon worker */
@@ -427,6 +453,7 @@ struct worker {
 	bool shares_core; /* with a daemon worker, when it last had nothing to do */
 	uint8_t state;    /* enum host_state last said */
 	uint32_t passes;
+	uint32_t looks;     /* in vain, since it last had work */
 	uint64_t gap_ns;    /* moving average of the pauses between works */
 	uint64_t looked_ns; /* when it last had nothing to do */
 	cpu_set_t cpus;     /* where it may be when splitd names no core */
@@ -612,6 +639,7 @@ void worker_run_plain(struct worker *w, void (*fn)(void *arg), void *arg);
 
 /* Move the pointers of a message that was copied: each into [from, from + bytes) is shifted by
  * `to - from`. `message` is the copy. */
+void relocation_plan(const ProtobufCMessageDescriptor *d, struct relocation *out);
 void relocate_message(ProtobufCMessage *message, const ProtobufCMessageDescriptor *descriptor,
 		      uint64_t from, size_t bytes, int64_t shift);
 
@@ -670,5 +698,8 @@ void typed_fini(struct split_host *host);
 			__atomic_fetch_add(&(host_)->stats.field, (n), __ATOMIC_RELAXED);          \
 	} while (0)
 #define STAT(host_, field) STAT_ADD(host_, field, 1)
+/* On worker w's thread. */
+#define STAT_OWN(w, field)                                                                         \
+	__atomic_store_n(&(w)->stats.field, (w)->stats.field + 1, __ATOMIC_RELAXED)
 
 #endif

@@ -74,7 +74,7 @@ void producer_open(struct producer *p, struct session *s, unsigned d)
 	if (w != NULL && w->session == s) {
 		worker_pending_flush(w);
 		p->worker = w;
-		p->lane = attachment_lane(s->attachment, d, w->h);
+		p->lane = w->lanes[d];
 	} else {
 		p->worker = NULL;
 		pthread_mutex_lock(&s->foreign[d].lock);

@@ -104,6 +104,29 @@ static void move_message(const struct move *m, ProtobufCMessage *message,
 	}
 }
 
+/* Where the pointers of a message of type `d` are, if that is all there is to know: no array, no
+ * oneof, no message inside. */
+void relocation_plan(const ProtobufCMessageDescriptor *d, struct relocation *out)
+{
+	*out = (struct relocation){.walk = true};
+	for (unsigned i = 0; i < d->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &d->fields[i];
+		size_t at = f->offset;
+
+		if (f->label == PROTOBUF_C_LABEL_REPEATED || f->type == PROTOBUF_C_TYPE_MESSAGE)
+			return;
+		if (f->type != PROTOBUF_C_TYPE_STRING && f->type != PROTOBUF_C_TYPE_BYTES)
+			continue;
+		if (f->type == PROTOBUF_C_TYPE_BYTES)
+			at += offsetof(ProtobufCBinaryData, data);
+		if ((f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0 || at % 8 != 0 ||
+		    at >= SLOT_INLINE_BYTES || out->n == RELOCATION_POINTERS)
+			return;
+		out->at[out->n++] = (uint8_t)at;
+	}
+	out->walk = false;
+}
+
 void relocate_message(ProtobufCMessage *message, const ProtobufCMessageDescriptor *descriptor,
 		      uint64_t from, size_t bytes, int64_t shift)
 {

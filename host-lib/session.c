@@ -23,8 +23,12 @@ static int worker_init(struct session *s, unsigned h)
 	w->maps = calloc(s->daemon_workers, sizeof(*w->maps));
 	w->batches = calloc(s->daemon_workers, sizeof(*w->batches));
 	w->out_ids = calloc(s->daemon_workers, sizeof(*w->out_ids));
-	return w->maps == NULL || w->batches == NULL || w->out_ids == NULL ? -SPLIT_E_BASE_NOMEM
-									   : 0;
+	w->lanes = calloc(s->daemon_workers, sizeof(*w->lanes));
+	if (w->maps == NULL || w->batches == NULL || w->out_ids == NULL || w->lanes == NULL)
+		return -SPLIT_E_BASE_NOMEM;
+	for (unsigned d = 0; d < s->daemon_workers; d++)
+		w->lanes[d] = attachment_lane(s->attachment, d, h);
+	return 0;
 }
 
 /* Of one that was begun or not. */
@@ -39,6 +43,7 @@ static void worker_fini(struct session *s, struct worker *w)
 		free(w->maps[d].of);
 	free(w->maps);
 	free(w->batches);
+	free(w->lanes);
 }
 
 /* Pinned, and with all signals blocked: they are the application's other threads' business. */
@@ -168,7 +173,8 @@ uint64_t session_calls(const struct session *s)
 	uint64_t closed = atomic_load_explicit(&s->outs_closed, memory_order_acquire), opened = 0;
 
 	for (unsigned h = 0; h < s->workers_n; h++)
-		closed += atomic_load_explicit(&s->workers[h].closed, memory_order_acquire);
+		closed += atomic_load_explicit(&s->workers[h].closed, memory_order_acquire) +
+			  atomic_load_explicit(&s->workers[h].closed_here, memory_order_acquire);
 	for (unsigned h = 0; h < s->workers_n; h++)
 		opened += atomic_load_explicit(&s->workers[h].opened, memory_order_acquire);
 	return opened + atomic_load_explicit(&s->outs_opened, memory_order_acquire) - closed;

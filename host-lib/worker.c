@@ -21,6 +21,7 @@ __thread struct worker *worker_self __attribute__((tls_model("initial-exec")));
 #define PARK_TIMEOUT_NS (10 * CLOCK_NS_PER_SEC) /* nothing depends on it */
 #define HELP_BUDGET     64 /* slots taken from one ring by a helper in one go */
 #define PASSES_PER_BEAT 32 /* power of two */
+#define LOOKS_PER_CLOCK 8  /* the same: a look in vain takes less than a clock read */
 #define DRAIN_SLEEP_NS  200000L
 
 /* How long to look before parking follows the pauses between works (their moving average): twice
@@ -77,15 +78,10 @@ static struct split_call *call_get(struct worker *w)
 	return call;
 }
 
-/* Room to remember which struct stands for the call, for what follows it. */
-static bool map_room(struct worker *w, uint64_t call_id)
+static __attribute__((noinline)) bool map_grow(struct call_map *m, uint32_t at)
 {
-	struct call_map *m = &w->maps[attachment_call_worker(call_id)];
-	uint32_t at = (uint32_t)(call_id & 0xffffff);
 	uint32_t n = (uint32_t)pow2_up((uint64_t)at + 64), *of;
 
-	if (likely(at < m->n))
-		return true;
 	of = realloc(m->of, n * sizeof(*of));
 	if (of == NULL)
 		return false;
@@ -93,6 +89,15 @@ static bool map_room(struct worker *w, uint64_t call_id)
 	m->of = of;
 	m->n = n;
 	return true;
+}
+
+/* Room to remember which struct stands for the call, for what follows it. */
+static inline bool map_room(struct worker *w, uint64_t call_id)
+{
+	struct call_map *m = &w->maps[attachment_call_worker(call_id)];
+	uint32_t at = (uint32_t)(call_id & 0xffffff);
+
+	return likely(at < m->n) || map_grow(m, at);
 }
 
 /* Entries are checked by id when used. */
@@ -118,12 +123,43 @@ static struct split_call *map_get(const struct worker *w, uint64_t call_id)
 
 /* ------------------------------------------------------------------ taking slots */
 
-static void call_fill(struct worker *w, struct split_call *call, const struct slot *slot,
-		      struct method *method)
+/* The message of a slot into the call. Of the two lines that it may have the second is left where
+ * it is if nothing is in it. */
+static inline void call_fill_inline(struct split_call *call, const struct slot *slot,
+				    const struct method *method)
+{
+	uint64_t from = (uint64_t)(uintptr_t)slot->inline_area;
+	uint8_t *copy = call->inline_area;
+	int64_t shift = (int64_t)((uintptr_t)copy - from);
+	uint64_t v;
+
+	memcpy(copy, slot->inline_area, SHEPHERD_LINE);
+	if (slot->inline_bytes > SHEPHERD_LINE)
+		memcpy(copy + SHEPHERD_LINE, slot->inline_area + SHEPHERD_LINE,
+		       SLOT_INLINE_BYTES - SHEPHERD_LINE);
+	copy += slot->msg - from;
+	call->message = (const ProtobufCMessage *)(void *)copy;
+	if (unlikely(method->pointers.walk || call->message->n_unknown_fields != 0)) {
+		relocate_message((ProtobufCMessage *)(void *)copy, method->input, from,
+				 SLOT_INLINE_BYTES, shift);
+		return;
+	}
+	for (unsigned i = 0; i < method->pointers.n; i++) {
+		uint8_t *at = copy + method->pointers.at[i];
+
+		memcpy(&v, at, sizeof(v));
+		if (v - from < SLOT_INLINE_BYTES) {
+			v += (uint64_t)shift;
+			memcpy(at, &v, sizeof(v));
+		}
+	}
+}
+
+static inline void call_fill(struct worker *w, struct split_call *call, const struct slot *slot,
+			     struct method *method)
 {
 	uint64_t word = atomic_load_explicit(&call->word, memory_order_relaxed);
 	uint32_t gen = (uint32_t)(word >> CALL_GEN_SHIFT) + 1;
-	uint64_t area = (uint64_t)(uintptr_t)slot->inline_area;
 
 	call_reset(call, w->session, w, method);
 	call->call_id = slot->call_id;
@@ -141,15 +177,10 @@ static void call_fill(struct worker *w, struct split_call *call, const struct sl
 		call->peer.port = slot->peer_port;
 		memcpy(call->peer.address, slot->peer_address, sizeof(call->peer.address));
 	}
-	call->message = (const ProtobufCMessage *)(uintptr_t)slot->msg;
-	if ((slot->flags & SLOT_INLINE) != 0) {
-		uint64_t copy = (uint64_t)(uintptr_t)call->inline_area;
-
-		memcpy(call->inline_area, slot->inline_area, slot->inline_bytes);
-		call->message = (const ProtobufCMessage *)(uintptr_t)(copy + (slot->msg - area));
-		relocate_message((ProtobufCMessage *)(uintptr_t)call->message, method->input, area,
-				 SLOT_INLINE_BYTES, (int64_t)(copy - area));
-	}
+	if ((slot->flags & SLOT_INLINE) != 0)
+		call_fill_inline(call, slot, method);
+	else
+		call->message = (const ProtobufCMessage *)(uintptr_t)slot->msg;
 	/* One reference: the handler's. Release: whoever finds the generation finds the rest. */
 	atomic_store_explicit(&call->word, (uint64_t)gen << CALL_GEN_SHIFT | 1,
 			      memory_order_release);
@@ -159,25 +190,29 @@ static void call_fill(struct worker *w, struct split_call *call, const struct sl
 			      memory_order_relaxed);
 }
 
-static bool slot_sound(const struct worker *w, const struct slot *slot)
+/* The method of a REQUEST; NULL: the slot makes no sense. */
+static inline struct method *slot_method(const struct worker *w, const struct slot *slot)
 {
 	const struct split_host *host = w->host;
 	uint64_t area = (uint64_t)(uintptr_t)slot->inline_area;
-	const struct method *m;
+	struct method *m;
 	bool message;
 
 	if (slot->method >= host->methods_n)
-		return false;
+		return NULL;
 	m = host->methods[slot->method];
 	if (m->channel != NULL)
-		return false;
+		return NULL;
 	message = m->kind == SPLIT_UNARY || m->kind == SPLIT_SERVER_STREAM;
 	if (slot->data != (uint64_t)(uintptr_t)m || slot->code != (uint64_t)(uintptr_t)m->code ||
 	    ((slot->flags & SLOT_HAS_MESSAGE) != 0) != message ||
 	    attachment_call_worker(slot->call_id) >= w->session->daemon_workers)
-		return false;
-	return (slot->flags & SLOT_INLINE) == 0 ||
-	       (slot->inline_bytes <= SLOT_INLINE_BYTES && slot->msg - area < SLOT_INLINE_BYTES);
+		return NULL;
+	if ((slot->flags & SLOT_INLINE) != 0 &&
+	    (slot->inline_bytes > SLOT_INLINE_BYTES ||
+	     slot->msg - area > SLOT_INLINE_BYTES - m->input->sizeof_message))
+		return NULL;
+	return m;
 }
 
 /* Say that a call is not begun here; its blocks go back with it. */
@@ -214,23 +249,23 @@ static enum taken take_refused(struct worker *w, struct host_lane *lane, const s
 static enum taken take_request(struct worker *w, struct host_lane *lane, const struct slot *slot,
 			       bool may_produce, struct split_call **call_out)
 {
-	bool sound = slot_sound(w, slot);
+	struct method *m = slot_method(w, slot);
 	struct split_call *call = NULL;
 
-	if (sound && map_room(w, slot->call_id))
+	if (likely(m != NULL && map_room(w, slot->call_id)))
 		call = call_get(w);
-	if (call != NULL && w->host->methods[slot->method]->kind != SPLIT_UNARY &&
-	    stream_begin(call, slot) != 0) {
+	if (call != NULL && m->kind != SPLIT_UNARY && stream_begin(call, slot) != 0) {
 		call->next = w->free;
 		w->free = call;
 		call = NULL;
 	}
-	if (call == NULL)
-		return take_refused(w, lane, slot, may_produce, sound);
+	if (unlikely(call == NULL))
+		return take_refused(w, lane, slot, may_produce, m != NULL);
 	/* Taken back: the daemon hears REFUSE from the worker's thread. */
 	call->taken_back = !host_lane_claim(lane, slot);
-	call_fill(w, call, slot, w->host->methods[slot->method]);
+	call_fill(w, call, slot, m);
 	host_lane_advance(lane);
+	host_lane_prefetch(lane, 0); /* comes while the handler runs */
 	*call_out = call;
 	return TAKEN_CALL;
 }
@@ -433,7 +468,7 @@ static bool help_one(struct session *s, struct worker *w)
 	if (!mine && !ring_try(w))
 		return false;
 	for (unsigned d = 0; d < s->daemon_workers; d++) {
-		struct host_lane *lane = attachment_lane(s->attachment, d, w->h);
+		struct host_lane *lane = w->lanes[d];
 
 		for (unsigned i = 0; i < HELP_BUDGET; i++) {
 			struct split_message *e = event_get(w);
@@ -471,7 +506,7 @@ bool worker_help(struct session *s)
 
 bool worker_sees_cancel(struct worker *w, const struct split_call *call)
 {
-	struct host_lane *lane = attachment_lane(w->session->attachment, call->daemon_worker, w->h);
+	struct host_lane *lane = w->lanes[call->daemon_worker];
 	bool mine = w->ring_mine, found = false;
 	const struct slot *slot;
 
@@ -510,7 +545,8 @@ void worker_pending_flush(struct worker *w)
 	w->pending.call = NULL;
 	host_lane_commit(w->pending.lane, w->pending.slot);
 	host_lane_ring(w->pending.lane);
-	call_put(call, 1);
+	if (w->pending.refs != 0)
+		call_put(call, w->pending.refs);
 }
 
 void split_call_flush(struct split_call *call)
@@ -519,27 +555,34 @@ void split_call_flush(struct split_call *call)
 		worker_pending_flush(worker_self);
 }
 
-/* The handler is back: what it left pending goes out together with the release, if it can. */
-static void handler_done(struct worker *w, struct split_call *call)
+/* The handler is back: what it left pending goes out together with the release, if it can. Where no
+ * reference is left but the handler's (and the pending answer's), nobody can add one, and no other
+ * thread writes the word of a call that is answered: it needs no atomic operation any more. */
+static inline void handler_done(struct worker *w, struct split_call *call)
 {
-	struct slot *slot = w->pending.slot;
-	uint64_t word;
+	uint64_t word = atomic_load_explicit(&call->word, memory_order_acquire);
+	unsigned refs = 1;
 
-	if (w->pending.call == NULL) {
-		call_put(call, 1);
+	if (w->pending.call != NULL) {
+		struct slot *slot = w->pending.slot;
+
+		refs += w->pending.refs;
+		if ((word & CALL_REFS) == refs && (word & CALL_GONE) == 0) {
+			word |= CALL_GONE;
+			slot->flags |= SLOT_RELEASE_REQUEST;
+			slot->release = call->request_token;
+		}
+		w->pending.call = NULL;
+		host_lane_commit(w->pending.lane, slot);
+		host_lane_ring(w->pending.lane);
+	}
+	if (likely((word & (CALL_ANSWERED | CALL_REFS)) == (CALL_ANSWERED | refs) &&
+		   (!call->has_token || (word & CALL_GONE) != 0))) {
+		atomic_store_explicit(&call->word, word & ~CALL_REFS, memory_order_release);
+		call_free(call);
 		return;
 	}
-	/* Handler and pending answer are the only references: nobody can add one. */
-	word = atomic_load_explicit(&call->word, memory_order_acquire);
-	if ((word & CALL_REFS) == 2 && (word & CALL_GONE) == 0) {
-		atomic_fetch_or_explicit(&call->word, CALL_GONE, memory_order_acq_rel);
-		slot->flags |= SLOT_RELEASE_REQUEST;
-		slot->release = call->request_token;
-	}
-	w->pending.call = NULL;
-	host_lane_commit(w->pending.lane, slot);
-	host_lane_ring(w->pending.lane);
-	call_put(call, 2);
+	call_put(call, refs);
 }
 
 /* The daemon took the call back before it was begun. */
@@ -579,7 +622,7 @@ static void run(struct worker *w, struct split_call *call)
 		call_put(call, 1);
 		return;
 	}
-	STAT(w->host, calls);
+	STAT_OWN(w, calls);
 	call->begun = true;
 	if (call->streaming) /* until it is answered */
 		atomic_fetch_add_explicit(&call->word, 1, memory_order_relaxed);
@@ -723,7 +766,7 @@ static bool pass(struct worker *w)
 	while (run_cancels(w) || run_queued(w))
 		found = true;
 	for (unsigned d = 0; d < s->daemon_workers; d++) {
-		struct host_lane *lane = attachment_lane(s->attachment, d, w->h);
+		struct host_lane *lane = w->lanes[d];
 		struct split_call *call = NULL;
 		enum taken t = lane_take(w, lane, true, &call);
 
@@ -802,27 +845,34 @@ static void park(struct worker *w, enum host_state state)
 	w->state = (uint8_t)(state == HOST_PARKED ? HOST_POLLING : state);
 }
 
-static void idle(struct worker *w, uint64_t now, uint64_t *since)
+/* A look in vain. The first says so; the second asks which core this is, which nobody needs while
+ * work comes as fast as it is done; from then on the clock says when it is enough. */
+static void idle(struct worker *w, uint64_t *since)
 {
 	struct session *s = w->session;
 	uint64_t spin = s->host->options.spin_ns;
 
-	w->looked_ns = now;
 	if (unlikely(w->retire ||
 		     atomic_load_explicit(&s->room.waiters, memory_order_relaxed) != 0))
 		room_cache_flush(&s->room, &w->cache);
 	if (*since == 0) {
-		*since = now;
-		w->shares_core = host_shares_core(s->attachment, w->h);
+		*since = w->looked_ns = clock_ns();
+		w->looks = 0;
 		state_set(w, HOST_POLLING);
 		host_heartbeat(s->attachment, w->h);
+		return;
 	} else if (unlikely(w->retire)) {
 		park(w, HOST_RETIRED);
 		return;
-	} else if (spin != UINT64_MAX &&
-		   (w->shares_core || w->tryagain || now - *since >= spin_wanted(w))) {
-		park(w, HOST_PARKED);
-		return;
+	} else if (++w->looks == 1) {
+		w->shares_core = host_shares_core(s->attachment, w->h);
+	} else if (w->looks % LOOKS_PER_CLOCK == 0 || w->shares_core) {
+		w->looked_ns = clock_ns();
+		if (spin != UINT64_MAX &&
+		    (w->shares_core || w->tryagain || w->looked_ns - *since >= spin_wanted(w))) {
+			park(w, HOST_PARKED);
+			return;
+		}
 	}
 	cpu_relax();
 }
@@ -870,8 +920,6 @@ void *worker_main(void *arg)
 	state_set(w, HOST_POLLING);
 	host_heartbeat(s->attachment, w->h);
 	while (attachment_alive(s->attachment)) {
-		uint64_t now;
-
 		if (pass(w)) {
 			if (since != 0)
 				gap_note(w, since);
@@ -879,10 +927,9 @@ void *worker_main(void *arg)
 			continue;
 		}
 		worker_batches_flush(w);
-		now = clock_ns();
 		if (!atomic_load_explicit(&s->draining, memory_order_acquire))
-			idle(w, now, &since);
-		else if (drained(w, now))
+			idle(w, &since);
+		else if (drained(w, clock_ns()))
 			break;
 	}
 	discard(w);

@@ -788,6 +788,44 @@ int flatten_planned(const struct flatten_plan *plan, const ProtobufCMessage *msg
 	return message_planned(&f, &plan->plans[0], msg, 0, root_out) ? 0 : f.error;
 }
 
+static int chunk_none(void *ctx, size_t bytes_min, size_t bytes_wanted, struct linear_chunk *out)
+{
+	(void)ctx;
+	(void)bytes_min;
+	(void)bytes_wanted;
+	(void)out;
+	return -SPLIT_E_LINEARIZE_NOMEM;
+}
+
+/* Of the flattener only that is set which message_copy and what it calls look at: for a small
+ * message the rest costs as much as the copy. */
+int flatten_into(const struct flatten_plan *plan, const ProtobufCMessage *msg, void *mem,
+		 size_t bytes, size_t *used_out)
+{
+	struct flattener f;
+	uint64_t root;
+
+	if (plan->plans[0].bytes > bytes)
+		return -SPLIT_E_LINEARIZE_NOMEM;
+	f.bump.free = f.bump.chunk = f.mark = mem;
+	f.bump.end = f.limit = f.bump.free + bytes;
+	f.bump.used = 0;
+	f.bump.most = bytes;
+	f.bump.target.chunk_get = chunk_none;
+	f.bump.target.ctx = NULL;
+	f.delta = 0;
+	f.inside = f.inside_bytes = 0;
+	f.elements = 0;
+	f.limits.elements_max = linear_limits_default.elements_max;
+	f.limits.depth_max = linear_limits_default.depth_max;
+	f.error = 0;
+	if (!message_copy(&f, &plan->plans[0], msg, 0, &root))
+		return f.error == -SPLIT_E_LINEARIZE_LIMIT_LINEAR ? -SPLIT_E_LINEARIZE_NOMEM
+								  : f.error;
+	*used_out = (size_t)(f.bump.free - f.bump.chunk);
+	return 0;
+}
+
 int flatten_root(const ProtobufCMessage *msg, const struct linear_target *target,
 		 const void *inside, size_t inside_bytes, uint64_t *root_out)
 {

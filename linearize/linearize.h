@@ -388,6 +388,12 @@ SPLIT_MUST_USE int flatten_planned(const struct flatten_plan *plan, const Protob
 				   size_t inside_bytes, const struct linear_limits *limits,
 				   uint64_t *root_out);
 
+/* The same for a message that may fit the `bytes` at `mem` (16-byte aligned; the receiver sees them
+ * at the same address), where its struct comes first: *used_out of them. -SPLIT_E_LINEARIZE_NOMEM:
+ * it does not fit; what is at `mem` then is nonsense. */
+SPLIT_MUST_USE int flatten_into(const struct flatten_plan *plan, const ProtobufCMessage *msg,
+				void *mem, size_t bytes, size_t *used_out);
+
 /* For a message of which all that it points to is known to lie in the receiver's memory already
  * (defaults and the empty string excepted): nothing is looked at. The struct itself stays if it
  * lies in [inside, inside + inside_bytes), else it alone is copied. An encode job checks every

@@ -173,8 +173,8 @@ static int take_offer(struct opening *o)
 		rc = segment_map(&a->to_daemon, true, NULL);
 	if (rc < 0)
 		return fail(o, rc, "the segments could not be mapped");
-	a->shared = (const struct geometry *)a->to_host.mem;
-	a->geometry = *a->shared;
+	a->life.shared = (const struct geometry *)a->to_host.mem;
+	a->geometry = *a->life.shared;
 	a->geometry.detach_epoch = 0;
 	rc = geometry_check(&a->geometry, a->to_host.bytes, a->to_daemon.bytes);
 	if (rc == 0 && a->geometry.daemon_workers != o->eventfds_n)

@@ -1,5 +1,4 @@
-/* The host's side of lanes, and its park. The daemon's words are trusted here: it is the one that
- * serves us. Our own words are plain memory to us, read by a daemon that believes none of them. */
+/* The host's side of lanes, what host_lane.h has not, and its park. */
 #include "shepherd/shepherd_internal.h"
 
 #include <errno.h>
@@ -46,6 +45,10 @@ static void lane_wire(struct attachment *a, unsigned d, unsigned h, struct host_
 
 	l->attachment = a;
 	l->daemon_worker = d;
+	l->revocable = g->revocable != 0;
+	l->tokens_max = g->tokens_max;
+	l->peer = &a->peers[d];
+	l->sleep = (const struct daemon_sleep *)(a->to_host.mem + g->daemon_sleep_offset) + d;
 	l->host_line = (struct host_line *)(a->to_daemon.mem + g->host_line_offset) + index;
 	l->daemon_line =
 		(const struct daemon_line *)(a->to_host.mem + g->daemon_line_offset) + index;
@@ -92,14 +95,9 @@ int attachment_fd(const struct attachment *a)
 	return a->fd;
 }
 
-bool attachment_alive(const struct attachment *a)
-{
-	return load_acquire(&a->shared->detach_epoch) == 0 && load_acquire(&a->lost) == 0;
-}
-
 void attachment_lost(struct attachment *a)
 {
-	store_release(&a->lost, 1);
+	store_release(&a->life.lost, 1);
 	for (unsigned h = 0; h < a->geometry.host_workers; h++)
 		host_kick(a, h);
 }
@@ -153,45 +151,7 @@ uint32_t attachment_outs_max(const struct attachment *a)
 	return a->geometry.outs_max;
 }
 
-unsigned attachment_call_worker(uint64_t call_id)
-{
-	return (unsigned)(call_id >> 24) & 0xff;
-}
-
 /* ---- requests */
-
-/* Acquire: what the daemon wrote before the sequence is there. */
-const struct slot *host_lane_peek_at(struct host_lane *l, uint32_t ahead)
-{
-	uint32_t ticket = l->head + ahead;
-	const struct slot *s;
-
-	if (ahead > l->request_mask)
-		return NULL;
-	s = &l->requests[ticket & l->request_mask];
-	return load_acquire(&s->seq) == ticket + 1 ? s : NULL;
-}
-
-const struct slot *host_lane_peek(struct host_lane *l)
-{
-	return host_lane_peek_at(l, 0);
-}
-
-bool host_lane_claim(struct host_lane *l, const struct slot *slot)
-{
-	store_relaxed(&l->host_line->claim, l->head + 1);
-	if (!l->attachment->geometry.revocable)
-		return true;
-	shepherd_fence();
-	return load_acquire(&slot->revoke) != l->head + 1;
-}
-
-/* Release: we have read the slot before the daemon writes it again. */
-void host_lane_advance(struct host_lane *l)
-{
-	l->head++;
-	store_release(&l->host_line->head, l->head);
-}
 
 unsigned host_lane_released(struct host_lane *l, const struct slot *slot,
 			    uint64_t tokens[SLOT_TOKENS_MAX])
@@ -199,7 +159,7 @@ unsigned host_lane_released(struct host_lane *l, const struct slot *slot,
 	unsigned n = slot->info < SLOT_TOKENS_MAX ? (unsigned)slot->info : SLOT_TOKENS_MAX;
 
 	memcpy(tokens, slot->tokens, n * sizeof(tokens[0]));
-	__atomic_fetch_sub(&l->attachment->peers[l->daemon_worker].tokens_out, n, __ATOMIC_RELAXED);
+	__atomic_fetch_sub(&l->peer->tokens_out, n, __ATOMIC_RELAXED);
 	return n;
 }
 
@@ -207,35 +167,25 @@ unsigned host_lane_released(struct host_lane *l, const struct slot *slot,
 
 static bool token_reserve(struct host_lane *l)
 {
-	struct host_peer *peer = &l->attachment->peers[l->daemon_worker];
-	uint32_t max = l->attachment->geometry.tokens_max;
-
 	/* Count first: two threads at the limit must not both pass. */
-	if (__atomic_fetch_add(&peer->tokens_out, 1, __ATOMIC_RELAXED) < max)
+	if (__atomic_fetch_add(&l->peer->tokens_out, 1, __ATOMIC_RELAXED) < l->tokens_max)
 		return true;
-	__atomic_fetch_sub(&peer->tokens_out, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_sub(&l->peer->tokens_out, 1, __ATOMIC_RELAXED);
 	return false;
 }
 
 static void token_unreserve(struct host_lane *l)
 {
 	if (l->reserved_token)
-		__atomic_fetch_sub(&l->attachment->peers[l->daemon_worker].tokens_out, 1,
-				   __ATOMIC_RELAXED);
+		__atomic_fetch_sub(&l->peer->tokens_out, 1, __ATOMIC_RELAXED);
 	l->reserved_token = false;
 }
 
 struct slot *host_lane_reserve(struct host_lane *l, bool with_token)
 {
-	struct slot *s = &l->completions[l->tail & (l->completion_slots - 1)];
+	struct slot *s = host_lane_next(l);
 
-	if (l->tail - l->head_seen == l->completion_slots) {
-		/* Acquire: the daemon has read the slots that it says it took. */
-		l->head_seen = load_acquire(&l->daemon_line->head);
-		if (l->tail - l->head_seen >= l->completion_slots)
-			return NULL;
-	}
-	if (with_token && !token_reserve(l))
+	if (s == NULL || (with_token && !token_reserve(l)))
 		return NULL;
 	l->reserved_token = with_token;
 	memset((uint8_t *)s + sizeof(s->seq), 0,
@@ -254,37 +204,16 @@ void host_lane_commit(struct host_lane *l, struct slot *slot)
 	if (!(slot->flags & SLOT_HAS_TOKEN))
 		token_unreserve(l);
 	l->reserved_token = false;
-	l->tail++;
-	store_release(&slot->seq, l->tail); /* everything else of the slot is before it */
-	store_relaxed(&l->host_line->tail, l->tail);
+	host_lane_publish(l, slot);
 }
 
-uint32_t host_lane_tail(const struct host_lane *l)
+void host_lane_signal(struct host_lane *l, uint32_t word)
 {
-	return l->tail;
-}
-
-/* Acquire: whatever the daemon did with the slots was before it said so. */
-bool host_lane_taken(const struct host_lane *l, uint32_t tail)
-{
-	return (int32_t)(load_acquire(&l->daemon_line->head) - tail) >= 0;
-}
-
-/* The daemon's sleep word is odd while it sleeps or is about to. Fence between our slot and the
- * look: it stores the word, fences, looks at our slot. */
-void host_lane_ring(struct host_lane *l)
-{
-	struct attachment *a = l->attachment;
-	struct host_peer *peer = &a->peers[l->daemon_worker];
-	const struct daemon_sleep *sleep =
-		(const struct daemon_sleep *)(a->to_host.mem + a->geometry.daemon_sleep_offset);
-	uint32_t word;
+	struct host_peer *peer = l->peer;
 	uint64_t one = 1;
 	ssize_t n;
 
-	shepherd_fence();
-	word = load_relaxed(&sleep[l->daemon_worker].word);
-	if (word % 2 == 0 || load_relaxed(&peer->signalled) == word)
+	if (load_relaxed(&peer->signalled) == word)
 		return;
 	do
 		n = write(peer->eventfd, &one, sizeof(one));

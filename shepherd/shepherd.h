@@ -27,6 +27,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/bits.h"
 #include "base/counter.h"
 #include "base/error.h"
 #include "shepherd/layout.h"
@@ -522,7 +523,7 @@ void attachment_close(struct attachment *attachment);
 int attachment_fd(const struct attachment *attachment);
 /* False once the daemon has detached us or has gone (attachment_lost): run no further call. One
  * load of a line that hardly ever changes; acquire. Any thread. */
-bool attachment_alive(const struct attachment *attachment);
+static inline bool attachment_alive(const struct attachment *attachment);
 /* What the thread that watches attachment_fd calls when it hangs up; wakes every parked worker. */
 void attachment_lost(struct attachment *attachment);
 
@@ -544,18 +545,25 @@ uint32_t attachment_stream_window(const struct attachment *attachment);
 /* Calls out that may be open at each daemon worker. */
 uint32_t attachment_outs_max(const struct attachment *attachment);
 /* The daemon worker that made a call id, and so whose lane its answer takes. */
-unsigned attachment_call_worker(uint64_t call_id);
+static inline unsigned attachment_call_worker(uint64_t call_id);
 
 /* Next request slot, or NULL. The slot and its inline area stay until host_lane_advance. */
-const struct slot *host_lane_peek(struct host_lane *lane);
+static inline const struct slot *host_lane_peek(struct host_lane *lane);
 /* The slot `ahead` places behind it, or NULL: for a worker that waits inside a handler and must
  * still see RELEASE and CANCEL. */
-const struct slot *host_lane_peek_at(struct host_lane *lane, uint32_t ahead);
+static inline const struct slot *host_lane_peek_at(struct host_lane *lane, uint32_t ahead);
 /* Before a REQUEST's handler runs: tells the daemon that it was begun though its slot is not given
  * back yet. False (only if geometry.revocable): it was taken back: publish TO_DAEMON_REFUSE with
  * its call id and advance. */
-bool host_lane_claim(struct host_lane *lane, const struct slot *slot);
-void host_lane_advance(struct host_lane *lane);
+static inline bool host_lane_claim(struct host_lane *lane, const struct slot *slot);
+static inline void host_lane_advance(struct host_lane *lane);
+/* The same for several slots at once: skip goes on to the next, give_back is for all that were
+ * skipped. A daemon that waits for room in the ring then fetches the line with our head once, not
+ * for each. */
+static inline void host_lane_skip(struct host_lane *lane);
+static inline void host_lane_give_back(struct host_lane *lane);
+/* Ask for the line that the slot `ahead` of the next begins with. */
+static inline void host_lane_prefetch(const struct host_lane *lane, uint32_t ahead);
 /* Tokens of a TO_HOST_RELEASE slot; call once for each such slot. Returns how many. */
 unsigned host_lane_released(struct host_lane *lane, const struct slot *slot,
 			    uint64_t tokens[SLOT_TOKENS_MAX]);
@@ -566,12 +574,16 @@ unsigned host_lane_released(struct host_lane *lane, const struct slot *slot,
 struct slot *host_lane_reserve(struct host_lane *lane, bool with_token);
 void host_lane_commit(struct host_lane *lane, struct slot *slot);
 void host_lane_drop(struct host_lane *lane, struct slot *slot);
+/* The same for a slot without a token that fills in all of line 0 but seq itself, and uses no line
+ * 1: not zeroed, published without further looks. */
+static inline struct slot *host_lane_next(struct host_lane *lane);
+static inline void host_lane_publish(struct host_lane *lane, struct slot *slot);
 /* After commits: how many slots were ever published here; and, on any thread, whether the daemon
  * has taken that many. */
-uint32_t host_lane_tail(const struct host_lane *lane);
-bool host_lane_taken(const struct host_lane *lane, uint32_t tail);
+static inline uint32_t host_lane_tail(const struct host_lane *lane);
+static inline bool host_lane_taken(const struct host_lane *lane, uint32_t tail);
 /* After commits: wakes the daemon worker if it sleeps. */
-void host_lane_ring(struct host_lane *lane);
+static inline void host_lane_ring(struct host_lane *lane);
 
 /* What worker h does, for the scheduler in the daemon. Thread of h. Not for PARKED. */
 void host_state_set(struct attachment *attachment, unsigned h, enum host_state state);
@@ -590,5 +602,7 @@ void host_worker_begin(struct attachment *attachment, unsigned h);
 int host_core_wanted(const struct attachment *attachment, unsigned h);
 /* Make worker h leave host_park, now or the next time. Any thread. */
 void host_kick(struct attachment *attachment, unsigned h);
+
+#include "shepherd/host_lane.h" /* inline bodies */
 
 #endif

@@ -5,42 +5,6 @@
 #include "base/bits.h"
 #include "shepherd/shepherd.h"
 
-#if defined(__SANITIZE_THREAD__)
-#define SHEPHERD_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SHEPHERD_TSAN 1
-#endif
-#endif
-#ifndef SHEPHERD_TSAN
-#define SHEPHERD_TSAN 0
-#endif
-
-#if SHEPHERD_TSAN
-extern uint32_t shepherd_fence_word;
-#endif
-
-/* Full fence: what this thread stored before is seen by all before what it loads after. Both sides
- * of a park use it (Dekker); acquire and release do not order a store before a later load.
- * ThreadSanitizer does not model fences: there it is a read-modify-write of one common word, which
- * on x86 is a full barrier too. */
-static inline void shepherd_fence(void)
-{
-#if SHEPHERD_TSAN
-	__atomic_fetch_add(&shepherd_fence_word, 1, __ATOMIC_SEQ_CST);
-#if defined(__aarch64__)
-	__asm__ volatile("dmb ish" ::: "memory");
-#endif
-#else
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-#endif
-}
-
-#define load_relaxed(p)     __atomic_load_n((p), __ATOMIC_RELAXED)
-#define load_acquire(p)     __atomic_load_n((p), __ATOMIC_ACQUIRE)
-#define store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
-#define store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-
 /* ---- geometry.c */
 
 /* Fill offsets of a geometry whose counts and sizes are set. -SPLIT_E_SHEPHERD_GEOMETRY. */
@@ -379,30 +343,6 @@ int futex_wake_shared(uint32_t *word);
 
 /* ---- the host's side: what attachment.c and host.c share */
 
-struct host_lane {
-	struct attachment *attachment;
-	unsigned daemon_worker;
-	bool reserved_token; /* the reserved slot counts against tokens_max */
-	/* requests: we consume */
-	const struct slot *requests; /* shared, the daemon's; NULL: foreign lane */
-	uint32_t request_mask;
-	uint32_t head;
-	struct host_line *host_line; /* shared, ours */
-	/* completions: we produce */
-	struct slot *completions; /* shared, ours */
-	uint32_t completion_slots;
-	uint32_t tail;
-	uint32_t head_seen;
-	const struct daemon_line *daemon_line; /* shared, the daemon's */
-} cache_aligned;
-
-/* Per daemon worker, by any thread of the host. */
-struct host_peer {
-	uint32_t tokens_out; /* response tokens with the daemon */
-	uint32_t signalled;  /* the sleep word we last wrote the eventfd for */
-	int eventfd;
-} cache_aligned;
-
 /* Per host worker. */
 struct host_worker {
 	uint32_t kick; /* private futex word: raised by host_kick */
@@ -412,15 +352,16 @@ struct host_worker {
 } cache_aligned;
 
 struct attachment {
+	struct attachment_life life; /* first: host_lane.h looks at it */
 	int fd;
-	uint32_t lost;
 	struct geometry geometry;
-	const struct geometry *shared;
 	struct segment to_host, to_daemon;
 	struct host_lane *lanes; /* as in layout.h: pairs, then foreign ones */
 	struct host_peer *peers;
 	struct host_worker *workers;
 };
+
+static_assert(offsetof(struct attachment, life) == 0, "attachment_alive");
 
 /* Lanes, peers and workers over the two mapped segments. */
 int attachment_wire(struct attachment *a, const int *eventfds) SPLIT_MUST_USE;

@@ -292,7 +292,7 @@ static void joined_open(struct joined *j, struct pair *p, const struct endpoint_
 	j->e = e;
 	j->a = (struct attachment){.fd = -1,
 				   .geometry = e->geometry,
-				   .shared = e->shared,
+				   .life.shared = e->shared,
 				   .to_host = e->to_host,
 				   .to_daemon = e->to_daemon};
 	j->eventfd = endpoint_eventfd(e->ports[0]);

@@ -44,7 +44,7 @@ EDGES = {
 # folder -> its public headers; a folder that is not here has any number (base) or none.
 PUBLIC = {
     "config": {"config.h"},
-    "shepherd": {"shepherd.h", "layout.h"},
+    "shepherd": {"shepherd.h", "layout.h", "host_lane.h"},
     "linearize/descriptor": {"descriptor.h"},
     "linearize": {"linearize.h", "split-schema.h"},
     "linearize/compiler": {"compiler.h"},
