@@ -472,6 +472,7 @@ struct config_channel {
 	uint32_t hosts_n;
 	uint32_t calls_max; /* by daemon worker */
 	uint64_t deadline_max_ns;
+	bool wait_for_ready;
 	uint64_t room_timeout_ns;
 	/* Those that are not "local": */
 	char authority[CONFIG_AUTHORITY_MAX + 1]; /* "" in the file: the target's first */

@@ -95,6 +95,10 @@ static const struct field channel_fields[] = {
 	    "RESOURCE_EXHAUSTED."),
 	DURATION("deadline_max", deadline_max_ns, "0", 0, 24 * HOUR,
 		 "Cap on the deadline of its calls, also of those that bring none. 0: none."),
+	BOOL("wait_for_ready", wait_for_ready, "false",
+	     "Its calls wait while nobody can answer (no host that serves them is attached, no "
+	     "server can be reached), until their deadline. Calls may ask for that themselves. "
+	     "Else they end with UNAVAILABLE at once."),
 	DURATION("room_timeout", room_timeout_ns, "1s", 10 * MS, HOUR,
 		 "A message that waits so long for memory at the other end ends its call with "
 		 "RESOURCE_EXHAUSTED, so that calls that wait for each other come to an end."),

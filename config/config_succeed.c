@@ -64,6 +64,7 @@ static const char *const live_keys[] = {
 	"channels[].hosts",
 	"channels[].calls_max",
 	"channels[].deadline_max",
+	"channels[].wait_for_ready",
 	"channels[].room_timeout",
 	"shutdown",
 	"log.level",

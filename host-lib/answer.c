@@ -226,6 +226,7 @@ static void slot_fill_call(struct slot *slot, const struct split_call *call)
 	slot->home = call->home->h;
 	slot->deadline_ns = call->deadline_ns;
 	slot->info = call->out->parent_id;
+	slot->out_flags = call->out->waits ? SLOT_OUT_WAITS : 0;
 	slot->out_code = (uint64_t)(uintptr_t)out_event_run;
 	slot->out_data = (uint64_t)(uintptr_t)call;
 }

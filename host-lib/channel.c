@@ -58,6 +58,11 @@ void split_channel_timeout(struct split_channel *channel, uint64_t timeout_ns)
 	__atomic_store_n(&channel->timeout_ns, timeout_ns, __ATOMIC_RELAXED);
 }
 
+void split_channel_wait_for_ready(struct split_channel *channel, bool on)
+{
+	__atomic_store_n(&channel->wait_for_ready, on, __ATOMIC_RELAXED);
+}
+
 void channels_fini(struct split_host *host)
 {
 	while (host->channels != NULL) {
@@ -578,7 +583,7 @@ int out_start(struct method *m, const ProtobufCMessage *request,
 	if (options != NULL)
 		memcpy(&o, options, options->size < sizeof(o) ? options->size : sizeof(o));
 	if ((request != NULL) != (m->kind == SPLIT_UNARY || m->kind == SPLIT_SERVER_STREAM) ||
-	    (o.flags & ~SPLIT_OUT_DETACHED) != 0 || (o.metadata_n != 0 && o.metadata == NULL))
+	    (o.flags & ~(SPLIT_OUT_DETACHED | SPLIT_OUT_WAIT_FOR_READY)) != 0 || (o.metadata_n != 0 && o.metadata == NULL))
 		return SPLIT_E_ARGUMENT;
 	inherit(&in, &o);
 	s = session_enter(host, &in);
@@ -591,6 +596,8 @@ int out_start(struct method *m, const ProtobufCMessage *request,
 	}
 	call->compress = o.compress;
 	call->out->parent_id = in.parent_id;
+	call->out->waits = (o.flags & SPLIT_OUT_WAIT_FOR_READY) != 0 ||
+			   __atomic_load_n(&m->channel->wait_for_ready, __ATOMIC_RELAXED);
 	call->out->events = *events;
 	call->out->data = data;
 	call->out->closure = closure;

@@ -78,6 +78,7 @@ struct split_channel {
 	struct split_host *host;
 	char *name;
 	uint64_t timeout_ns;
+	bool wait_for_ready;
 	struct channel_service *services;
 };
 
@@ -239,6 +240,7 @@ struct split_out {
 	uint32_t index;      /* its place among those at its daemon worker */
 	bool foreign;        /* begun on a thread that is no worker of the session */
 	bool half_closed;    /* the sender's */
+	bool waits;          /* for somebody who can answer */
 	_Atomic bool ended;  /* the status has come */
 	uint64_t parent_id;  /* the call it is made for; 0: none */
 	struct split_out_events events;

@@ -500,6 +500,10 @@ SPLIT_API struct split_channel *split_channel_open(struct split_host *host, cons
 /* Deadline of its calls that bring no other, from their start; 0 (at first): none. */
 SPLIT_API void split_channel_timeout(struct split_channel *channel, uint64_t timeout_ns);
 
+/* Whether its calls wait for somebody who can answer, as SPLIT_OUT_WAIT_FOR_READY says; false at
+ * first. For the stubs of protoc-c, which have no options. */
+SPLIT_API void split_channel_wait_for_ready(struct split_channel *channel, bool on);
+
 /* Every method of a protobuf-c service over the channel, for the stubs that protoc-c generates: the
  * closure gets the answer, or NULL when the call failed (split_out_current has the status). It and
  * the descriptor live as long as the host; destroy does nothing. NULL: as split_channel_open. */
@@ -541,6 +545,9 @@ struct split_out_events {
 };
 
 #define SPLIT_OUT_DETACHED 0x1u
+/* gRPC's wait-for-ready: while nobody can answer (no host that serves it is attached, no server can
+ * be reached) the call waits, until its deadline; else it fails with UNAVAILABLE at once. */
+#define SPLIT_OUT_WAIT_FOR_READY 0x2u
 
 /* Start from SPLIT_OUT_OPTIONS_INIT; zero means the default. */
 struct split_out_options {

@@ -20,6 +20,7 @@ struct taken {
 	uint64_t deadline_ns;
 	uint64_t metadata, text, out_code, out_data;
 	uint32_t msg_bytes, text_bytes;
+	uint8_t out_flags;
 	uint64_t peer_inline; /* where the host has the slot's inline area */
 	uint64_t area[SLOT_INLINE_BYTES / 8] __attribute__((aligned(16)));
 };
@@ -66,6 +67,7 @@ static void slot_take(const struct slot *s, uint64_t peer, struct taken *t)
 	t->deadline_ns = load_relaxed(&s->deadline_ns);
 	t->metadata = t->text = t->out_code = t->out_data = 0;
 	t->msg_bytes = t->text_bytes = 0;
+	t->out_flags = 0;
 	if (t->flags & SLOT_EXTRA) {
 		t->metadata = load_relaxed(&s->metadata);
 		t->text = load_relaxed(&s->text);
@@ -73,6 +75,7 @@ static void slot_take(const struct slot *s, uint64_t peer, struct taken *t)
 		t->out_data = load_relaxed(&s->out_data);
 		t->msg_bytes = load_relaxed(&s->msg_bytes);
 		t->text_bytes = load_relaxed(&s->text_bytes);
+		t->out_flags = load_relaxed(&s->out_flags);
 	}
 	t->peer_inline = peer + offsetof(struct slot, inline_area);
 	for (size_t i = 0; i < SLOT_INLINE_BYTES / 8 && i * 8 < t->inline_bytes; i++)
@@ -185,6 +188,7 @@ static void deliver(struct endpoint_port *p, unsigned lane, const struct taken *
 		.home = t->msg_seq,
 		.parent = t->kind == TO_DAEMON_CALL ? t->info : 0,
 		.deadline_ns = t->deadline_ns,
+		.waits = t->kind == TO_DAEMON_CALL && (t->out_flags & SLOT_OUT_WAITS) != 0,
 		.msg_seq = t->msg_seq,
 		.msg_bytes = t->msg_bytes,
 		.msg = t->msg,

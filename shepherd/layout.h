@@ -127,6 +127,10 @@ enum cancel_cause {
 /* Of slot.peer_flags: the connection is one of TLS. */
 #define SLOT_PEER_TLS 0x01
 
+/* Of slot.out_flags: the call waits while there is nobody who could answer it (gRPC's
+ * wait-for-ready), until its deadline. */
+#define SLOT_OUT_WAITS 0x01
+
 /* One slot: four cache lines. A consumer polls line 0 only. `seq` is stored last (release) and is
  * the valid flag: slot i of a ring of n holds ticket t (t % n == i) when seq == (uint32_t)(t + 1).
  * `revoke` alone changes after publication (stored by the daemon: ticket + 1 when taken back). */
@@ -183,7 +187,10 @@ struct slot {
 	uint32_t revoke;
 	uint16_t peer_port;       /* host order */
 	uint8_t peer_family;      /* 0, 4 or 6 */
-	uint8_t peer_flags;       /* SLOT_PEER_TLS */
+	union {
+		uint8_t peer_flags; /* SLOT_PEER_TLS */
+		uint8_t out_flags;  /* CALL: SLOT_OUT_WAITS */
+	};
 	uint8_t peer_address[16]; /* IPv4 in the first four bytes; network order */
 
 	/* lines 2-3: a linear message, or tokens of a RELEASE */
@@ -218,6 +225,7 @@ static_assert(offsetof(struct slot, elements_max) == offsetof(struct slot, text_
 static_assert(offsetof(struct slot, revoke) == 104, "slot v1");
 static_assert(offsetof(struct slot, peer_port) == 108, "slot v1");
 static_assert(offsetof(struct slot, peer_family) == 110, "slot v1");
+static_assert(offsetof(struct slot, peer_flags) == 111, "slot v1");
 static_assert(offsetof(struct slot, peer_address) == 112, "slot v1");
 static_assert(offsetof(struct slot, inline_area) == 128, "slot v1");
 

@@ -429,12 +429,14 @@ struct endpoint_completion {
 	uint32_t status;    /* gRPC status 0..16 when SLOT_HAS_STATUS or STATUS */
 	uint32_t credit;
 	/* CALL: method of the attach's table (one with a channel), lane of the answer, the call it
-	 * is made for (0: none; may be anything), deadline (0: none). `user` is NULL: the receiver
+	 * is made for (0: none; may be anything), deadline (0: none), whether it waits for somebody
+	 * who can answer. `user` is NULL: the receiver
 	 * says endpoint_out_accept or _refuse before it returns. */
 	uint32_t method;
 	unsigned home;
 	uint64_t parent;
 	uint64_t deadline_ns;
+	bool waits;
 	uint64_t msg;
 	uint64_t metadata,
 		text; /* read with endpoint_metadata_read / endpoint_text_read; 0: none */

@@ -1,24 +1,57 @@
-/* Calls to services that nobody serves yet and whose configuration has them wait (wait_for_host):
- * taken, but not read, until a host that serves the method attaches, their time is over or their
- * client gives up. Of such a call nothing is known but its path, which lies where its first message
- * will. */
+/* Calls that nobody can answer yet, and that wait for a host: those of clients to services whose
+ * configuration says so (wait_for_host), and calls out of handlers by their own option too (gRPC's
+ * wait-for-ready, until their deadline). They are taken, but not read, until a host that serves the
+ * method attaches, their time is over or their client gives up.
+ *
+ * Of a client's call nothing is known but its path, which lies where its first message will. A call
+ * out knows its method; its message stays where it is until there is somebody to decode it for. */
 #include "daemon/worker/worker_internal.h"
 
 #include <string.h>
 
-int host_wait_service(const struct worker *w, const struct grpc_request_head *head)
+/* The configured service of that name if its calls wait, else -1. */
+static int waiting_service(const struct worker *w, const char *text, size_t len)
 {
 	char name[CONFIG_SERVICE_MAX + 1];
 	int service;
 
-	if (head->service_len >= sizeof(name) || head->path_len > CALL_SMALL_BYTES || w->draining)
+	if (len >= sizeof(name) || w->draining)
 		return -1;
-	memcpy(name, head->service, head->service_len);
-	name[head->service_len] = '\0';
+	memcpy(name, text, len);
+	name[len] = '\0';
 	service = config_service_find(w->cfg, name);
 	if (service < 0 || w->cfg->services[service].wait_for_host_ns == 0)
 		return -1;
 	return service;
+}
+
+int host_wait_service(const struct worker *w, const struct grpc_request_head *head)
+{
+	return head->path_len <= CALL_SMALL_BYTES
+		       ? waiting_service(w, head->service, head->service_len)
+		       : -1;
+}
+
+bool host_wait_wanted(const struct call *out, uint64_t *until_ns_out)
+{
+	const struct worker *w = out->w;
+	const struct method *m = out->method;
+	const char *end = memchr(m->path + 1, '/', m->path_len - 1);
+	int service = waiting_service(w, m->path + 1, (size_t)(end - m->path) - 1);
+
+	*until_ns_out = UINT64_MAX;
+	if (out->nested.waits)
+		return !w->draining;
+	if (service >= 0)
+		*until_ns_out = w->now_ns + w->cfg->services[service].wait_for_host_ns;
+	return service >= 0;
+}
+
+void host_wait_enter(struct call *call, uint64_t until_ns)
+{
+	call->wait_until_ns = until_ns;
+	list_add_tail(&call->w->host_wait, &call->host_wait);
+	counter_inc(&call->w->counters.host_waits);
 }
 
 void host_wait_begin(struct call *call, const struct grpc_request_head *head, int service,
@@ -28,12 +61,10 @@ void host_wait_begin(struct call *call, const struct grpc_request_head *head, in
 
 	memcpy(call->small, head->path, head->path_len);
 	call->wire_bytes = head->path_len;
-	call->wait_until_ns = w->now_ns + w->cfg->services[service].wait_for_host_ns;
-	list_add_tail(&w->host_wait, &call->host_wait);
+	host_wait_enter(call, w->now_ns + w->cfg->services[service].wait_for_host_ns);
 	accept->wait = true;
 	accept->kind = GRPC_BIDI; /* until it is known */
 	accept->message_bytes_max = (uint32_t)w->cfg->services[service].limits.message_bytes_max;
-	counter_inc(&w->counters.host_waits);
 }
 
 /* Somebody serves it: from here on it is like any other. */
@@ -43,6 +74,10 @@ static void host_wait_end(struct call *call, struct balance_method *sought)
 
 	list_del(&call->host_wait);
 	call->sought = sought;
+	if (call->grpc == NULL) {
+		callee_found(call);
+		return;
+	}
 	call->kind = method->kind;
 	call->wire_bytes = 0;
 	if (grpc_kind_many_requests(call->kind))
@@ -51,14 +86,24 @@ static void host_wait_end(struct call *call, struct balance_method *sought)
 	grpc_call_pause(call->grpc, false);
 }
 
+static int host_wait_lookup(const struct call *call, struct balance_method **sought_out)
+{
+	const struct method *m = call->grpc == NULL ? call->nested.peer->method : NULL;
+
+	return balance_lookup(call->w->balance, m != NULL ? m->path : (const char *)call->small,
+			      m != NULL ? m->path_len : call->wire_bytes, sought_out);
+}
+
 void host_wait_run(struct worker *w)
 {
 	list_for_each_safe (pos, &w->host_wait) {
 		struct call *call = list_entry(pos, struct call, host_wait);
 		struct balance_method *sought;
-		int err = balance_lookup(w->balance, (const char *)call->small, call->wire_bytes,
-					 &sought);
+		int err;
 
+		if (call->grpc == NULL && call->nested.peer == NULL)
+			continue; /* its caller has gone: nested_run sees to it */
+		err = host_wait_lookup(call, &sought);
 		if (err == 0) {
 			host_wait_end(call, sought);
 		} else if (w->draining) {

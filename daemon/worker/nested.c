@@ -210,7 +210,7 @@ static void callee_go_on(struct call *call)
 		callee_close(call, n->why);
 		return;
 	}
-	if (!n->linked)
+	if (!n->linked || !list_empty(&call->host_wait))
 		return;
 	chain_take(call);
 	if (n->end && n->chain == NULL && !call->half_closed && !call->finished &&
@@ -221,6 +221,26 @@ static void callee_go_on(struct call *call)
 		callee_close(call, GRPC_CLOSED_DONE);
 }
 
+static const char kinds_differ[] = "caller and callee disagree about the kind of the method";
+
+static bool kinds_agree(const struct balance_method *sought, const struct method *m)
+{
+	const struct method *any = balance_method_any(sought);
+
+	return any == NULL || any->kind == m->kind;
+}
+
+void callee_found(struct call *call)
+{
+	if (!kinds_agree(call->sought, call->nested.peer->method)) {
+		call_fail(call, GRPC_INTERNAL, kinds_differ, 0);
+		return;
+	}
+	if (grpc_kind_many_requests(call->kind))
+		list_add_tail(&call->w->opening, &call->opening);
+	nested_due(call);
+}
+
 /* Find who serves the method here. 0, or the status to end the call with. */
 static int callee_open(struct call *out, uint32_t metadata_n, const char **text_out)
 {
@@ -228,26 +248,30 @@ static int callee_open(struct call *out, uint32_t metadata_n, const char **text_
 	struct attached *ep = out->ep;
 	const struct method *m = out->method;
 	struct balance_method *sought;
-	const struct method *any;
+	uint64_t until_ns = 0;
 	struct call *call;
+	bool waits;
 	int err;
 
 	err = balance_lookup(w->balance, m->path, m->path_len, &sought);
-	if (err != 0)
+	waits = err == -SPLIT_E_BALANCE_NONE && host_wait_wanted(out, &until_ns);
+	if (err != 0 && !waits)
 		return (int)call_failure(err, text_out);
-	any = balance_method_any(sought);
-	if (any != NULL && any->kind != m->kind) {
+	if (err == 0 && !kinds_agree(sought, m)) {
 		balance_method_put(w->balance, sought);
-		*text_out = "caller and callee disagree about the kind of the method";
+		*text_out = kinds_differ;
 		return GRPC_INTERNAL;
 	}
+	if (waits)
+		sought = NULL;
 	call = call_new(w, &ep->as_client, NULL);
 	if (call == NULL || call_items_copy(call, w->metadata, metadata_n) != 0) {
 		if (call != NULL) {
 			call_items_put(call);
 			pool_put(&w->call_pool, call);
 		}
-		balance_method_put(w->balance, sought);
+		if (sought != NULL)
+			balance_method_put(w->balance, sought);
 		*text_out = "no memory for the call";
 		return GRPC_RESOURCE_EXHAUSTED;
 	}
@@ -256,10 +280,13 @@ static int callee_open(struct call *out, uint32_t metadata_n, const char **text_
 	call->nested.linked = true;
 	call->nested.peer = out;
 	call->nested.deadline_ns = out->nested.deadline_ns;
+	call->nested.waits = out->nested.waits;
 	out->nested.peer = call;
 	counter_inc(&w->counters.calls);
 	counter_set(&w->counters.gauge_calls, pool_in_use(&w->call_pool));
-	if (grpc_kind_many_requests(call->kind))
+	if (waits)
+		host_wait_enter(call, until_ns);
+	else if (grpc_kind_many_requests(call->kind))
 		list_add_tail(&w->opening, &call->opening);
 	return 0;
 }
@@ -312,6 +339,7 @@ static struct call *out_new(struct attached *ep, const struct endpoint_completio
 	call->kind = many_requests ? GRPC_BIDI : GRPC_CLIENT_STREAMING;
 	call->credit = many_replies ? m->read_ahead : 1;
 	call->nested.out = true;
+	call->nested.waits = c->waits || method_channel(w->cfg, m)->wait_for_ready;
 	call->nested.single = !many_replies;
 	wheel_timer_init(&call->nested.timer, on_deadline);
 	list_add_tail(&ep->calls, &call->in_ep);

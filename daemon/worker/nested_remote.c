@@ -73,6 +73,7 @@ int remote_open(struct call *call, uint32_t metadata_n, const char **text_out)
 		.deadline_ns = call->nested.deadline_ns,
 		.metadata = w->metadata,
 		.metadata_count = metadata_n,
+		.wait_for_ready = call->nested.waits,
 		.message_bytes_max = (uint32_t)m->decode_limits.wire_bytes_max,
 	};
 	int status;

@@ -77,7 +77,7 @@
 	X(calls_refused, "calls refused: limit of calls")                                          \
 	X(calls_denied, "calls refused: the service does not allow the client (services[].allow)") \
 	X(calls_elsewhere, "calls refused: not an authority of the listener or the service")       \
-	X(host_waits, "calls that waited for a host to attach (wait_for_host)")                    \
+	X(host_waits, "calls that waited for a host to attach (wait_for_host, or wait-for-ready)")                    \
 	X(host_waits_over, "of these, calls whose time was over")                                  \
 	X(calls_answered, "calls whose host gave a status")                                        \
 	X(calls_unavailable, "calls ended because no host, or not any more")                       \
@@ -360,6 +360,7 @@ struct nested {
 	bool ended;       /* `status` is known: nothing follows `chain` */
 	bool half_closed; /* the host has sent its last request */
 	bool parent_over; /* the call that it was made for has ended */
+	bool waits;       /* for somebody who can answer; of a callee too */
 	uint8_t status;
 	uint16_t text_bytes;   /* the status message: the last of the call's items, when not 0 */
 	struct list in_parent; /* call.children */

@@ -258,6 +258,9 @@ unsigned nested_run(struct worker *w);
 void nested_check(struct worker *w);
 void nested_due(struct call *call);
 
+/* A callee that waited (host_wait.c): `sought` is who serves it. */
+void callee_found(struct call *call);
+
 /* The callee of a call out is a server on the network. 0, or the status to end it with. */
 int remote_open(struct call *call, uint32_t metadata_n, const char **text_out) SPLIT_MUST_USE;
 int remote_send(struct call *call, struct reply *r) SPLIT_MUST_USE;
@@ -292,6 +295,10 @@ void readers_check(struct worker *w);
 /* The configured service of a call that nobody serves now, if its calls wait for a host; else -1.
  */
 int host_wait_service(const struct worker *w, const struct grpc_request_head *head);
+/* Whether a call out that finds nobody who serves it waits, and until when. */
+bool host_wait_wanted(const struct call *out, uint64_t *until_ns_out);
+/* Let its callee wait. */
+void host_wait_enter(struct call *call, uint64_t until_ns);
 /* Let it wait. From open. */
 void host_wait_begin(struct call *call, const struct grpc_request_head *head, int service,
 		     struct grpc_accept *accept);
