@@ -493,6 +493,7 @@ struct config_channel {
 	uint32_t addresses_n;
 	char host[CONFIG_AUTHORITY_MAX + 1];
 	uint32_t port;
+	bool gone; /* a reload has taken it away */
 };
 
 /* The daemon's own gRPC client, of each worker. */

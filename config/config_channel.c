@@ -291,7 +291,7 @@ bool config_channel_is_local(const struct config_channel *channel)
 int config_channel_find(const struct config *cfg, const char *name)
 {
 	for (uint32_t i = 0; i < cfg->channels_n; i++)
-		if (strcmp(cfg->channels[i].name, name) == 0)
+		if (!cfg->channels[i].gone && strcmp(cfg->channels[i].name, name) == 0)
 			return (int)i;
 	return -1;
 }

@@ -1,8 +1,8 @@
 /* A configuration read anew, in the place of the one that runs.
  *
  * What may change while splitd runs is listed here; every other key that differs is named to the
- * caller, who then changes nothing. Hosts and services keep their indices, which everybody has: who
- * is gone stays as a tombstone, who is new comes behind the others.
+ * caller, who then changes nothing. Hosts, services and channels keep their indices, which
+ * everybody has: who is gone stays as a tombstone, who is new comes behind the others.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,11 +61,7 @@ static const char *const live_keys[] = {
 	"control.attach_timeout",
 	"hosts",
 	"services",
-	"channels[].hosts",
-	"channels[].calls_max",
-	"channels[].deadline_max",
-	"channels[].wait_for_ready",
-	"channels[].room_timeout",
+	"channels",
 	"shutdown",
 	"log.level",
 	"telemetry.stages",
@@ -289,7 +285,7 @@ static int named_align(const struct named *old, struct named *fresh, uint32_t ma
 	}
 	if (n > max)
 		return -SPLIT_E_BASE_LIMIT;
-	out = calloc(n, old->bytes);
+	out = calloc(n > 0 ? n : 1, old->bytes);
 	if (out == NULL)
 		return -SPLIT_E_BASE_NOMEM;
 	for (uint32_t i = 0; i < old->n; i++)
@@ -350,6 +346,44 @@ static int services_align(const struct config *running, struct config *fresh, ui
 	return err;
 }
 
+static int channels_align(const struct config *running, struct config *fresh)
+{
+	const struct named old = {(char *)running->channels, running->channels_n,
+				  sizeof(*running->channels)};
+	struct named now = {(char *)fresh->channels, fresh->channels_n, sizeof(*fresh->channels)};
+	uint32_t map[CONFIG_CHANNELS_MAX];
+	bool kept[CONFIG_CHANNELS_MAX];
+	int err = named_align(&old, &now, CONFIG_CHANNELS_MAX, map, kept);
+
+	fresh->channels = (void *)now.at;
+	fresh->channels_n = now.n;
+	for (uint32_t i = 0; i < running->channels_n && err == 0; i++) {
+		if (kept[i])
+			continue;
+		fresh->channels[i].gone = true;
+		fresh->channels[i].hosts_n = 0;
+	}
+	return err;
+}
+
+/* What carries calls to servers takes its memory at start, if there is a channel to any. */
+static void client_needed(struct differ *d, const struct config *running,
+			  const struct config *fresh)
+{
+	char path[64];
+
+	for (uint32_t i = 0; i < running->channels_n; i++)
+		if (!config_channel_is_local(&running->channels[i]))
+			return;
+	for (uint32_t i = 0; i < fresh->channels_n; i++) {
+		if (config_channel_is_local(&fresh->channels[i]))
+			continue;
+		(void)snprintf(path, sizeof(path), "channels[%u].target", i);
+		differs(d, path);
+		return;
+	}
+}
+
 int config_succeed(const struct config *running, struct config *fresh,
 		   void (*restart)(void *ctx, const char *path), void *ctx)
 {
@@ -370,6 +404,12 @@ int config_succeed(const struct config *running, struct config *fresh,
 		differs(&d, "services");
 	if (err != 0)
 		return err;
+	err = channels_align(running, fresh);
+	if (err == -SPLIT_E_BASE_LIMIT)
+		differs(&d, "channels");
+	if (err != 0)
+		return err;
+	client_needed(&d, running, fresh);
 	for (uint32_t i = 0; i < fresh->listeners_n; i++)
 		remap(fresh->listeners[i].services, fresh->listeners[i].services_n, service_map);
 	table_walk(&d, &config_table, running, fresh, "");

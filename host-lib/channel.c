@@ -583,7 +583,8 @@ int out_start(struct method *m, const ProtobufCMessage *request,
 	if (options != NULL)
 		memcpy(&o, options, options->size < sizeof(o) ? options->size : sizeof(o));
 	if ((request != NULL) != (m->kind == SPLIT_UNARY || m->kind == SPLIT_SERVER_STREAM) ||
-	    (o.flags & ~(SPLIT_OUT_DETACHED | SPLIT_OUT_WAIT_FOR_READY)) != 0 || (o.metadata_n != 0 && o.metadata == NULL))
+	    (o.flags & ~(SPLIT_OUT_DETACHED | SPLIT_OUT_WAIT_FOR_READY)) != 0 ||
+	    (o.metadata_n != 0 && o.metadata == NULL))
 		return SPLIT_E_ARGUMENT;
 	inherit(&in, &o);
 	s = session_enter(host, &in);

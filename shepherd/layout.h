@@ -185,8 +185,8 @@ struct slot {
 		uint32_t elements_max; /* with `limits`: linear_limits.elements_max */
 	};
 	uint32_t revoke;
-	uint16_t peer_port;       /* host order */
-	uint8_t peer_family;      /* 0, 4 or 6 */
+	uint16_t peer_port;  /* host order */
+	uint8_t peer_family; /* 0, 4 or 6 */
 	union {
 		uint8_t peer_flags; /* SLOT_PEER_TLS */
 		uint8_t out_flags;  /* CALL: SLOT_OUT_WAITS */

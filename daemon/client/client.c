@@ -170,102 +170,16 @@ bool client_pending(const struct client *c)
 /* ---- creation ---------------------------------------------------------------------------------
  */
 
-void channel_config_fini(struct client_channel_config *config)
-{
-	free((char *)config->name);
-	free((char *)config->authority);
-	free((char *)config->tls_name);
-	free((char *)config->health_service);
-	free((char *)config->hash_key);
-	free((char *)config->sticky_key);
-}
-
-static char *copy(const char *text, bool *good)
-{
-	char *p = text != NULL ? strdup(text) : NULL;
-
-	*good &= text == NULL || p != NULL;
-	return p;
-}
-
-/* "host:port", "[::1]:port" or either without a port: the host. */
-static char *host_of(const char *authority)
-{
-	const char *end = strrchr(authority, ':');
-	bool bracket = authority[0] == '[';
-
-	if (bracket)
-		end = strchr(authority, ']');
-	else if (end != NULL && strchr(authority, ':') != end)
-		end = NULL; /* an IPv6 address as it is */
-	if (end == NULL)
-		return strdup(authority);
-	return strndup(authority + bracket, (size_t)(end - authority) - bracket);
-}
-
-static bool config_good(const struct client_channel_config *cfg)
-{
-	return cfg->name != NULL && cfg->authority != NULL && cfg->connections_max > 0 &&
-	       cfg->streams_max > 0 && cfg->calls_max > 0 && cfg->retry.attempts_max >= 1 &&
-	       cfg->retry.attempts_max <= 5 && cfg->retry.backoff_percent >= 100 &&
-	       cfg->retry.tokens_max <= 1000 &&
-	       (cfg->health_service == NULL || strlen(cfg->health_service) <= 127);
-}
-
-static int channel_init(struct client *c, unsigned index, const struct client_channel_config *cfg)
-{
-	struct channel *ch = &c->channels[index];
-	struct picker_config picker = cfg->picker;
-	bool good = true;
-	int err;
-
-	ch->c = c;
-	ch->index = index;
-	list_init(&ch->targets);
-	list_init(&ch->leaving);
-	list_init(&ch->waiting);
-	list_init(&ch->calls);
-	list_init(&ch->due);
-	if (!config_good(cfg))
-		return -SPLIT_E_BASE_INVALID;
-	ch->config = *cfg;
-	ch->config.name = copy(cfg->name, &good);
-	ch->config.authority = copy(cfg->authority, &good);
-	ch->config.tls_name =
-		cfg->tls_name != NULL ? copy(cfg->tls_name, &good) : host_of(cfg->authority);
-	ch->config.health_service = copy(cfg->health_service, &good);
-	ch->config.hash_key = copy(cfg->hash_key, &good);
-	ch->config.sticky_key = copy(cfg->sticky_key, &good);
-	(void)snprintf(ch->layer, sizeof(ch->layer), "channel_%.63s", cfg->name);
-	(void)snprintf(ch->layer_picker, sizeof(ch->layer_picker), "%s_balance", ch->layer);
-	ch->config.tls = cfg->tls != NULL ? tls_context_get(cfg->tls) : NULL;
-	ch->tokens_milli = (int)cfg->retry.tokens_max * 1000;
-	counter_set(&ch->counters.gauge_tokens_milli, (uint64_t)ch->tokens_milli);
-	ch->keepalive_ns = cfg->keepalive_ns;
-	if (!good || ch->config.tls_name == NULL)
-		return -SPLIT_E_BASE_NOMEM;
-	picker.members_max = c->config.addresses_max;
-	picker.seed = random_next(&c->random);
-	err = picker_init(&ch->picker, &picker);
-	if (err == 0 && cfg->addresses_n > 0)
-		client_channel_addresses(c, index, cfg->addresses, cfg->addresses_n, c->now_ns);
-	return err;
-}
-
 static int http2_init(struct client *c)
 {
 	struct http2_client_config h;
-	uint32_t header_bytes = 256;
 
 	http2_client_config_default(&h, c->config.connections_max);
-	for (size_t i = 0; i < c->config.channels_n; i++)
-		if (c->config.channels[i].metadata_bytes_max > header_bytes)
-			header_bytes = c->config.channels[i].metadata_bytes_max;
 	h.streams_total = c->config.calls_max + c->config.connections_max;
 	h.stream_user_bytes = sizeof(struct attempt);
 	h.window_stream = c->config.window_stream;
 	h.window_connection = c->config.window_connection;
-	h.header_bytes_max = header_bytes < 65536 ? header_bytes : 65536;
+	h.header_bytes_max = METADATA_BYTES_MAX; /* each session has its channel's */
 	h.headers_max = HEADERS_MAX;
 	h.memory_bytes = c->config.memory_bytes;
 	c->metadata = calloc(HEADERS_MAX, sizeof(*c->metadata));
@@ -286,15 +200,16 @@ static int tls_init(struct client *c)
 		.wake_fd = c->config.tls_wake_fd,
 	};
 
+	bool wanted = c->channels_max > c->config.channels_n;
+
 	for (size_t i = 0; i < c->config.channels_n; i++)
-		if (c->config.channels[i].tls != NULL)
-			return tls_engine_create(&t, &connection_tls, &c->tls);
-	return 0;
+		wanted |= c->config.channels[i].tls != NULL;
+	return wanted ? tls_engine_create(&t, &connection_tls, &c->tls) : 0;
 }
 
 static int pools_init(struct client *c)
 {
-	uint32_t targets = c->config.addresses_max * TARGETS_EACH * (uint32_t)c->channels_n;
+	uint32_t targets = c->config.addresses_max * TARGETS_EACH * (uint32_t)c->channels_max;
 	int err = pool_init(&c->calls, sizeof(struct client_call), c->config.calls_max, NULL);
 
 	if (err == 0)
@@ -314,7 +229,8 @@ int client_create(const struct client_config *config, const struct client_transp
 
 	*out = NULL;
 	if (config->calls_max == 0 || config->connections_max == 0 || config->addresses_max == 0 ||
-	    config->addresses_max > 65536 || config->channels_n > 4096)
+	    config->addresses_max > 65536 || config->channels_n > 4096 ||
+	    config->channels_max > 4096)
 		return -SPLIT_E_BASE_INVALID;
 	c = calloc(1, sizeof(*c));
 	if (c == NULL)
@@ -329,14 +245,12 @@ int client_create(const struct client_config *config, const struct client_transp
 	list_init(&c->inflate_jobs);
 	random_seed(&c->random, transport->random(transport->ctx));
 	c->user_agent = strdup(config->user_agent);
-	c->channels = calloc(config->channels_n + 1, sizeof(*c->channels));
+	c->channels_max = config->channels_max > config->channels_n ? config->channels_max
+								    : (unsigned)config->channels_n;
+	c->channels = calloc(c->channels_max + 1, sizeof(*c->channels));
 	err = c->user_agent == NULL || c->channels == NULL ? -SPLIT_E_BASE_NOMEM : 0;
-	c->channels_n = 0;
-	if (err == 0) {
-		c->channels_n = (unsigned)config->channels_n;
+	if (err == 0)
 		err = pools_init(c);
-		c->channels_n = 0;
-	}
 	if (err == 0)
 		err = inflater_create(&c->inflater);
 	if (err == 0)
@@ -406,6 +320,16 @@ int client_channel_find(const struct client *c, const char *name, size_t len)
 	return -SPLIT_E_BASE_INVALID;
 }
 
+unsigned client_channels(const struct client *c)
+{
+	return __atomic_load_n(&c->channels_n, __ATOMIC_ACQUIRE);
+}
+
+bool client_channel_used(const struct client *c, unsigned channel)
+{
+	return !__atomic_load_n(&c->channels[channel].config.unused, __ATOMIC_RELAXED);
+}
+
 const struct client_counters *client_channel_counters(const struct client *c, unsigned channel)
 {
 	return &c->channels[channel].counters;
@@ -424,17 +348,6 @@ const char *client_channel_layer_picker(const struct client *c, unsigned channel
 const struct picker_counters *client_channel_picker(const struct client *c, unsigned channel)
 {
 	return &c->channels[channel].picker.counters;
-}
-
-void client_channel_tls(struct client *c, unsigned channel, struct tls_context *tls)
-{
-	struct client_channel_config *cfg = &c->channels[channel].config;
-
-	/* Plain stays plain: its calls say another scheme. */
-	if (cfg->tls == NULL || tls == NULL)
-		return;
-	tls_context_put(cfg->tls);
-	cfg->tls = tls_context_get(tls);
 }
 
 const struct http2_client_counters *client_http2_counters(const struct client *c)

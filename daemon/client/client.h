@@ -78,8 +78,10 @@ struct client_retry_config {
 };
 
 struct client_channel_config {
-	const char *name;                       /* of the channel, for counters */
-	const char *authority;                  /* :authority, and the name asked for by TLS */
+	const char *name;      /* of the channel, for counters */
+	bool unused;           /* a place in the list, without calls */
+	const char *target;    /* what the addresses are of: another one has none of its */
+	const char *authority; /* :authority, and the name asked for by TLS */
 	const struct client_address *addresses; /* as listed; none when a name is resolved */
 	size_t addresses_n;
 	/* Metadata of a call whose value is its hash, or what sticks together; NULL: none. */
@@ -122,6 +124,10 @@ struct client_transport {
 	void (*resume)(void *stream);
 	/* Let go: no further call for `conn`. `abort`: reset, else what was committed goes out. */
 	void (*close)(void *stream, bool abort);
+	/* No connection to the address of that channel, and why, in one line; `first`: the last
+	 * time it was tried there was one. NULL: nobody asks. */
+	void (*failed)(void *ctx, unsigned channel, const struct client_address *to,
+		       const char *why, bool first);
 	uint64_t (*random)(void *ctx); /* 64 bits */
 	void *ctx;
 };
@@ -129,6 +135,7 @@ struct client_transport {
 struct client_config {
 	const struct client_channel_config *channels;
 	size_t channels_n;
+	uint32_t channels_max;    /* places for those that come later; at least channels_n */
 	uint32_t calls_max;       /* of all channels */
 	uint32_t connections_max; /* of all channels */
 	uint32_t addresses_max;   /* of one channel; more are left out and counted */
@@ -227,8 +234,19 @@ const struct picker_counters *client_channel_picker(const struct client *client,
  */
 void client_channel_addresses(struct client *client, unsigned channel,
 			      const struct client_address *addresses, size_t n, uint64_t now_ns);
-/* New connections of the channel use it. A reference is taken. */
-void client_channel_tls(struct client *client, unsigned channel, struct tls_context *tls);
+/* Another configuration for a channel while its calls go on, or for one more (channel ==
+ * client_channels()). Copied. Calls that begin from now on follow it, also those that wait; calls
+ * on connections end as they would have. Connections to addresses that stay are kept, but for those
+ * made by other rules: without TLS or with, another name in the certificate, another
+ * health_service. With another `target` the addresses known before are forgotten; without any in
+ * `config` client_channel_addresses follows. `unused`: calls that wait end UNAVAILABLE. 0,
+ * -SPLIT_E_BASE_NOMEM, _INVALID or _LIMIT (channels_max): then all is as it was. */
+int client_channel_configure(struct client *client, unsigned channel,
+			     const struct client_channel_config *config,
+			     uint64_t now_ns) SPLIT_MUST_USE;
+/* How many there are; whether it is more than a place. Any thread. */
+unsigned client_channels(const struct client *client);
+bool client_channel_used(const struct client *client, unsigned channel);
 const struct http2_client_counters *client_http2_counters(const struct client *client);
 const struct tls_counters *client_tls_counters(const struct client *client);
 /* No new calls; running ones go on. Connections end with their last call. */

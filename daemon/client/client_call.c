@@ -263,7 +263,7 @@ int client_call_start(struct client *c, unsigned channel, const struct client_re
 	struct client_call *call;
 
 	c->now_ns = now_ns;
-	if (c->draining)
+	if (c->draining || ch->config.unused)
 		return GRPC_UNAVAILABLE;
 	if (deadline_ns <= now_ns)
 		return GRPC_DEADLINE_EXCEEDED;
@@ -321,6 +321,7 @@ bool call_attempt(struct client_call *call, struct client_connection *conn)
 	struct attempt *a;
 	uint64_t now_ns = ch->c->now_ns;
 
+	request_scheme(r, conn->tls != NULL);
 	if (call->deadline_ns != UINT64_MAX) {
 		uint64_t left = call->deadline_ns > now_ns ? call->deadline_ns - now_ns : 1;
 

@@ -1,4 +1,5 @@
 /* Channels: their addresses, which of them are good, and the calls that wait for one. */
+#include <stdio.h>
 #include <string.h>
 
 #include "daemon/client/client_internal.h"
@@ -130,13 +131,17 @@ static void target_leave(struct target *t)
 	target_gone(t);
 }
 
-void target_connect_failed(struct target *t, const char *why)
+void target_connect_failed(struct target *t, const char *what, const char *why)
 {
+	const struct client_transport *io = &t->ch->c->transport;
 	struct channel *ch = t->ch;
 
 	counter_inc(&ch->counters.connects_failed);
+	(void)snprintf(ch->failure, sizeof(ch->failure), "%s%s%s", what, why != NULL ? ": " : "",
+		       why != NULL ? why : "");
+	if (t->current && io->failed != NULL)
+		io->failed(io->ctx, ch->index, &t->address, ch->failure, !t->failed);
 	t->failed = true;
-	ch->failure = why;
 	if (!t->current || t->backoff_ns == 0)
 		return;
 	wheel_arm(ch->c->wheel, &t->retry, ch->c->now_ns + client_jitter(ch->c, t->backoff_ns));
@@ -206,24 +211,22 @@ struct client_connection *channel_pick(struct channel *ch, struct client_call *c
 static bool target_wants(const struct target *t)
 {
 	const struct channel *ch = t->ch;
+	unsigned n = 0;
 
-	if (wheel_timer_armed(&t->retry))
-		return false;
-	if (t->connections_n == 0)
-		return true;
-	if (ch->waiting_n == 0 || t->connections_n >= ch->config.connections_max)
+	if (wheel_timer_armed(&t->retry) || ch->c->draining || ch->config.unused)
 		return false;
 	/* All that there are must be open and full; leaving ones do not count. */
 	list_for_each (pos, &t->connections) {
 		const struct client_connection *conn =
 			list_entry(pos, struct client_connection, link);
 
-		if (conn->retired || conn->failed)
+		if (conn->retired)
 			continue;
-		if (conn->state != CONN_OPEN || connection_room(conn) > 0)
+		if (conn->failed || conn->state != CONN_OPEN || connection_room(conn) > 0)
 			return false;
+		n++;
 	}
-	return true;
+	return n == 0 || (ch->waiting_n > 0 && n < ch->config.connections_max);
 }
 
 void channel_connect(struct channel *ch)
@@ -252,6 +255,8 @@ void channel_connect(struct channel *ch)
 /* No target takes calls, and none is about to. */
 static bool hopeless(const struct channel *ch)
 {
+	if (ch->config.unused)
+		return true;
 	if (ch->targets_n == 0)
 		return ch->resolved;
 	list_for_each (pos, &ch->targets) {
@@ -275,9 +280,11 @@ static bool hopeless(const struct channel *ch)
 
 static const char *failure_text(const struct channel *ch)
 {
+	if (ch->config.unused)
+		return "the channel was taken out of the configuration";
 	if (ch->targets_n == 0)
 		return "the channel's name has no address";
-	return ch->failure != NULL ? ch->failure : "no server is healthy";
+	return ch->failure[0] != '\0' ? ch->failure : "no server is healthy";
 }
 
 /* True: others may still find a place. */
@@ -293,7 +300,7 @@ static bool wait_try(struct channel *ch, struct client_call *call)
 		}
 		call->flags |= CALL_WAITING;
 	}
-	if (!(call->flags & CALL_WAIT_READY) && hopeless(ch)) {
+	if ((!(call->flags & CALL_WAIT_READY) || ch->config.unused) && hopeless(ch)) {
 		counter_inc(&ch->counters.calls_no_address);
 		client_call_fail(call, GRPC_UNAVAILABLE, failure_text(ch));
 		return true;
@@ -345,6 +352,26 @@ static bool listed(const struct target *t, const struct client_address *addresse
 	return false;
 }
 
+static void targets_keep(struct channel *ch, const struct client_address *addresses, size_t n)
+{
+	list_for_each_safe (pos, &ch->targets) {
+		struct target *t = list_entry(pos, struct target, link);
+
+		if (!listed(t, addresses, n))
+			target_leave(t);
+	}
+	counter_set(&ch->counters.gauge_addresses, ch->targets_n);
+	counter_set(&ch->counters.gauge_ready, ch->ready_n);
+}
+
+void channel_forget(struct channel *ch, const struct client_address *keep, size_t n)
+{
+	targets_keep(ch, keep, n);
+	ch->failure[0] = '\0';
+	ch->resolved = false;
+	channel_due(ch);
+}
+
 void client_channel_addresses(struct client *c, unsigned channel,
 			      const struct client_address *addresses, size_t n, uint64_t now_ns)
 {
@@ -360,12 +387,7 @@ void client_channel_addresses(struct client *c, unsigned channel,
 		n = c->config.addresses_max;
 	}
 	counter_inc(&ch->counters.addresses_updates);
-	list_for_each_safe (pos, &ch->targets) {
-		struct target *t = list_entry(pos, struct target, link);
-
-		if (!listed(t, addresses, n))
-			target_leave(t);
-	}
+	targets_keep(ch, addresses, n);
 	for (size_t i = 0; i < n; i++) {
 		struct target *t = target_find(ch, &addresses[i]);
 
@@ -392,7 +414,7 @@ static void targets_fini(struct channel *ch, struct list *targets)
 	}
 }
 
-void channel_fini(struct channel *ch)
+void channel_end(struct channel *ch)
 {
 	struct list *node;
 
@@ -402,6 +424,4 @@ void channel_fini(struct channel *ch)
 	targets_fini(ch, &ch->targets);
 	targets_fini(ch, &ch->leaving);
 	picker_fini(&ch->picker);
-	tls_context_put(ch->config.tls);
-	channel_config_fini(&ch->config);
 }

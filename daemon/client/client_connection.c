@@ -75,6 +75,7 @@ void connection_close(struct client_connection *conn, bool abort)
 	struct channel *ch = conn->ch;
 	bool opened = conn->state == CONN_OPEN;
 	bool tls_failed = conn->tls != NULL && !opened && !tls_session_open(conn->tls);
+	const char *why = tls_failed ? tls_session_why(conn->tls) : NULL;
 
 	if (conn->h2 != NULL && !abort && !c->closing && http2_client_streams(conn->h2) > 0 &&
 	    (conn->watching == NULL || http2_client_streams(conn->h2) > 1))
@@ -91,8 +92,10 @@ void connection_close(struct client_connection *conn, bool abort)
 	if (c->closing)
 		return;
 	if (!opened)
-		target_connect_failed(t, tls_failed ? "the TLS handshake with the server failed"
-						    : "no connection to the server");
+		target_connect_failed(t,
+				      tls_failed ? "the TLS handshake with the server failed"
+						 : "no connection to the server",
+				      why);
 	target_update(t);
 	target_gone(t);
 	channel_due(ch);
@@ -271,7 +274,9 @@ static int session_begin(struct client_connection *conn)
 		out.commit = plain_commit;
 	}
 	connection_due(conn);
-	return http2_client_session_create(conn->c->http2, &out, conn, conn->c->now_ns, &conn->h2);
+	return http2_client_session_create(conn->c->http2, &out,
+					   conn->ch->config.metadata_bytes_max, conn,
+					   conn->c->now_ns, &conn->h2);
 }
 
 void client_stream_connected(struct client_connection *conn, uint64_t now_ns)
@@ -286,8 +291,8 @@ void client_stream_connected(struct client_connection *conn, uint64_t now_ns)
 	if (cfg->tls == NULL)
 		err = session_begin(conn);
 	else
-		err = tls_session_connect(c->tls, cfg->tls, cfg->tls_name, &out, conn, 0, 0, now_ns,
-					  &conn->tls);
+		err = tls_session_connect(c->tls, cfg->tls, cfg->tls_name, &out, conn,
+					  conn->target->member.id, 0, now_ns, &conn->tls);
 	if (err != 0)
 		conn->failed = true;
 	connection_due(conn);

@@ -55,6 +55,14 @@ void health_timer(struct wheel_timer *timer, uint64_t now_ns)
 		health_begin(conn);
 }
 
+void health_drop(struct client_connection *conn)
+{
+	if (conn->watching == NULL)
+		return;
+	conn->watching->watch_send = "";
+	http2_client_stream_reset(attempt_stream(conn->watching), HTTP2_CANCEL);
+}
+
 /* HealthCheckRequest { string service = 1 }, at most 127 bytes long (the config checks). */
 size_t health_body(struct attempt *a, uint8_t *dst, size_t room, bool *eof_out)
 {
@@ -63,6 +71,10 @@ size_t health_body(struct attempt *a, uint8_t *dst, size_t room, bool *eof_out)
 	size_t part;
 
 	memcpy(message + PREFIX_BYTES + 2, a->watch_send, name);
+	if (a->watch_at >= PREFIX_BYTES + bytes) { /* dropped half way */
+		*eof_out = true;
+		return 0;
+	}
 	part = PREFIX_BYTES + bytes - a->watch_at;
 	part = part < room ? part : room;
 	memcpy(dst, message + a->watch_at, part);

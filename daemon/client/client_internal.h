@@ -88,13 +88,16 @@ struct channel {
 	uint64_t kept_bytes;
 	uint64_t keepalive_ns; /* grows when a server complains */
 	uint64_t used_ns;      /* when a call was begun last */
-	const char *failure;   /* why no target works, for people; static */
+	char failure[200];     /* why no target works, for people */
 	bool resolved;         /* addresses were given, be it none */
 	struct client_counters counters;
 };
 
 /* ---- connections ------------------------------------------------------------------------------
  */
+
+/* Of a header list, at most: metadata_bytes_max. */
+#define METADATA_BYTES_MAX 65536u
 
 enum connection_state {
 	CONN_CONNECTING, /* the byte stream is not there yet */
@@ -231,9 +234,10 @@ struct client {
 	struct wheel *wheel;
 	uint64_t now_ns;
 	struct channel *channels;
-	unsigned channels_n;
+	unsigned channels_n; /* any thread may read it */
+	unsigned channels_max;
 	struct http2_client_engine *http2;
-	struct tls_engine *tls; /* NULL: no channel has TLS */
+	struct tls_engine *tls; /* NULL: no channel has TLS, nor will any come */
 	struct pool calls, connections, targets;
 	struct list due_channels, due_connections, writable;
 	struct list inflate_jobs;
@@ -255,11 +259,15 @@ void connection_due(struct client_connection *conn);
 uint64_t client_jitter(struct client *c, uint64_t ns); /* plus or minus a fifth */
 extern const struct http2_client_events attempt_events;
 extern const struct tls_events connection_tls;
-void channel_config_fini(struct client_channel_config *config);
+
+/* client_configure.c */
+int channel_init(struct client *c, unsigned index,
+		 const struct client_channel_config *cfg) SPLIT_MUST_USE;
+void channel_fini(struct channel *ch);
 
 /* client_channel.c: targets, and who waits for them. */
 struct target *target_create(struct channel *ch, const struct client_address *address);
-void target_connect_failed(struct target *t, const char *why);
+void target_connect_failed(struct target *t, const char *what, const char *why);
 void target_connected(struct target *t);
 /* A connection of it is gone, came, or is healthy: what the picker thinks of it. */
 void target_update(struct target *t);
@@ -269,7 +277,10 @@ void channel_dispatch(struct channel *ch);
 /* A connection with room for the call; NULL: none now. */
 struct client_connection *channel_pick(struct channel *ch, struct client_call *call);
 void channel_connect(struct channel *ch);
-void channel_fini(struct channel *ch);
+/* Addresses that are not among these leave; none at all: nothing is known of where to go. */
+void channel_forget(struct channel *ch, const struct client_address *keep, size_t n);
+/* Its calls end, connections are closed, addresses freed. */
+void channel_end(struct channel *ch);
 
 /* client_connection.c */
 int connection_begin(struct target *t);
@@ -289,6 +300,8 @@ void health_data(struct attempt *a, const uint8_t *p, size_t n);
 size_t health_body(struct attempt *a, uint8_t *dst, size_t room, bool *eof_out);
 void health_closed(struct attempt *a);
 void health_timer(struct wheel_timer *timer, uint64_t now_ns);
+/* The channel's health_service goes: a watch under way is of no use. */
+void health_drop(struct client_connection *conn);
 
 /* client_call.c */
 /* Begin an attempt on the connection; false: it took none. */
@@ -351,6 +364,8 @@ void inflate_run(struct client *c);
 
 /* client_text.c */
 struct request_block *request_render(struct channel *ch, const struct client_request *request);
+/* What it is sent over. */
+void request_scheme(struct request_block *r, bool tls);
 /* Custom metadata of a list, decoded, in client.metadata; how many. */
 uint32_t metadata_decode(struct client *c, const struct http2_header *h, size_t n);
 const struct http2_header *header_find(const struct http2_header *h, size_t n, const char *name);

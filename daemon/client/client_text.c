@@ -10,6 +10,7 @@
 /* Fields that every request has, before the custom ones; two more are an attempt's own. */
 #define REQUEST_FIXED 8
 #define REQUEST_OWN   2
+#define SCHEME_FIELD  1
 /* Of one request: HTTP/2's own measure (RFC 9113 s6.5.2). */
 #define REQUEST_METADATA_MAX (64u * 1024u)
 
@@ -43,11 +44,18 @@ static char *field_custom(struct request_block *r, char *at, const struct grpc_m
 	return value + n;
 }
 
+void request_scheme(struct request_block *r, bool tls)
+{
+	r->h[SCHEME_FIELD].value = tls ? "https" : "http";
+	r->h[SCHEME_FIELD].value_len = tls ? 5 : 4;
+}
+
 struct request_block *request_render(struct channel *ch, const struct client_request *request)
 {
 	size_t fields = REQUEST_FIXED + REQUEST_OWN + (size_t)request->metadata_count;
 	struct request_block *r;
-	uint64_t text = request->path_len;
+	size_t authority_len = strlen(ch->config.authority);
+	uint64_t text = request->path_len + authority_len;
 	char *at;
 
 	if (request->metadata_count > HEADERS_MAX)
@@ -73,15 +81,17 @@ struct request_block *request_render(struct channel *ch, const struct client_req
 	at = (char *)&r->h[fields];
 	memcpy(at, request->path, request->path_len);
 	field(r, ":method", "POST");
-	field(r, ":scheme", ch->config.tls != NULL ? "https" : "http");
+	field(r, ":scheme", "http"); /* SCHEME_FIELD */
 	field_set(r, ":path", 5, at, request->path_len);
-	field(r, ":authority", ch->config.authority);
+	at += request->path_len;
+	memcpy(at, ch->config.authority, authority_len);
+	field_set(r, ":authority", 10, at, authority_len);
+	at += authority_len;
 	field(r, "te", "trailers");
 	field(r, "content-type", "application/grpc");
 	field(r, "user-agent", ch->c->user_agent);
 	if (ch->config.compression)
 		field(r, "grpc-accept-encoding", "identity, deflate, gzip");
-	at += request->path_len;
 	for (uint32_t i = 0; i < request->metadata_count; i++)
 		at = field_custom(r, at, &request->metadata[i]);
 	return r;

@@ -13,7 +13,7 @@
 /* Helpers give way to whoever shares a core with them: a handshake can wait for milliseconds. */
 #define HELPER_NICE 5
 
-struct retired {
+struct past {
 	struct list link;
 	struct tls_context *context;
 };
@@ -24,9 +24,50 @@ struct control_tls {
 	struct tls_helpers *helpers;
 	struct tls_context *contexts[CONFIG_LISTENERS_MAX];
 	uint64_t todo[CONFIG_LISTENERS_MAX]; /* workers that have not got theirs yet */
-	struct list retired;
+	struct list past;                    /* contexts not in use any more */
 	uint64_t next_rotation_ns;
 };
+
+/* ---- contexts that are not in use any more -----------------------------------------------------
+ */
+
+/* Handshakes may still have it. A worker frees nothing: the last reference is ours. Without memory
+ * for that it is the worker's. */
+void context_past_add(struct list *past, struct tls_context *context)
+{
+	struct past *p = malloc(sizeof(*p));
+
+	if (p == NULL) {
+		tls_context_put(context);
+		return;
+	}
+	p->context = context;
+	list_init(&p->link);
+	list_add_tail(past, &p->link);
+}
+
+static void past_free(struct past *p)
+{
+	list_del(&p->link);
+	tls_context_put(p->context);
+	free(p);
+}
+
+void contexts_past_reap(struct list *past)
+{
+	list_for_each_safe (pos, past) {
+		struct past *p = list_entry(pos, struct past, link);
+
+		if (tls_context_last(p->context))
+			past_free(p);
+	}
+}
+
+void contexts_past_fini(struct list *past)
+{
+	list_for_each_safe (pos, past)
+		past_free(list_entry(pos, struct past, link));
+}
 
 /* ---- from the configuration -------------------------------------------------------------------
  */
@@ -138,7 +179,7 @@ int control_tls_create(const struct config *config, const char *path,
 	if (tls == NULL)
 		return -SPLIT_E_BASE_NOMEM;
 	tls->config = config;
-	list_init(&tls->retired);
+	list_init(&tls->past);
 	err = tls_tickets_create(&tls->tickets);
 	if (err == 0)
 		err = contexts_make(config, tls->tickets, tls->contexts, tell, path);
@@ -197,17 +238,10 @@ int control_tls_start(struct control_tls *tls, const cpu_set_t *cores)
 
 void control_tls_destroy(struct control_tls *tls)
 {
-	struct list *node;
-
 	if (tls == NULL)
 		return;
 	tls_helpers_destroy(tls->helpers);
-	while ((node = list_pop_head(&tls->retired)) != NULL) {
-		struct retired *r = list_entry(node, struct retired, link);
-
-		tls_context_put(r->context);
-		free(r);
-	}
+	contexts_past_fini(&tls->past);
 	for (uint32_t i = 0; i < CONFIG_LISTENERS_MAX; i++)
 		tls_context_put(tls->contexts[i]);
 	tls_tickets_destroy(tls->tickets);
@@ -226,21 +260,6 @@ struct tls_helpers *control_tls_helpers(const struct control_tls *tls)
 
 /* ---- reload -----------------------------------------------------------------------------------
  */
-
-/* A worker frees nothing: the last reference is ours. Without memory for that it is the worker's.
- */
-static void retire(struct control_tls *tls, struct tls_context *context)
-{
-	struct retired *r = malloc(sizeof(*r));
-
-	if (r == NULL) {
-		tls_context_put(context);
-		return;
-	}
-	r->context = context;
-	list_init(&r->link);
-	list_add_tail(&tls->retired, &r->link);
-}
 
 int certificates_reload(struct control *control, const struct config *fresh,
 			void (*tell)(const char *line))
@@ -264,7 +283,7 @@ int certificates_reload(struct control *control, const struct config *fresh,
 			continue;
 		}
 		context_log(&fresh->listeners[i], contexts[i]);
-		retire(tls, tls->contexts[i]);
+		context_past_add(&tls->past, tls->contexts[i]);
 		tls->contexts[i] = contexts[i];
 		tls->todo[i] = control_workers_mask(control);
 	}
@@ -308,15 +327,7 @@ void certificates_tick(struct control *control, uint64_t now_ns)
 	for (uint32_t i = 0; i < tls->config->listeners_n; i++)
 		if (tls->todo[i] != 0)
 			contexts_post(control, i);
-	list_for_each_safe (pos, &tls->retired) {
-		struct retired *r = list_entry(pos, struct retired, link);
-
-		if (!tls_context_last(r->context))
-			continue;
-		list_del(&r->link);
-		tls_context_put(r->context);
-		free(r);
-	}
+	contexts_past_reap(&tls->past);
 	if (now_ns < tls->next_rotation_ns)
 		return;
 	tls->next_rotation_ns = now_ns + tls->config->tls.ticket_rotation_ns;

@@ -1,5 +1,9 @@
 /* Channels to servers: their TLS contexts, and the names that are resolved for them.
  *
+ * A reload makes every context anew, or none (channels_prepare); workers take them over with the
+ * configuration (channels_configure), and the old ones live on until no handshake uses them. What
+ * was resolved for targets that stay is kept.
+ *
  * Names go through the system's resolver (getaddrinfo), which may take seconds, so a thread of its
  * own asks it, one name after the other. What it finds is taken over at the control thread's next
  * tick and posted to the workers; a list lives until all workers have copied it. The thread is
@@ -19,6 +23,9 @@
 /* A name that could not be resolved is asked for again after this, or its interval if that is less.
  */
 #define FAILED_AGAIN_NS (5 * CLOCK_NS_PER_SEC)
+/* One with an address that cannot be connected to is asked for at once, but no sooner after the
+ * last time than this. */
+#define FAILING_AGAIN_NS CLOCK_NS_PER_SEC
 
 struct found {
 	uint32_t n;
@@ -31,7 +38,7 @@ struct name {
 	char channel[CONFIG_NAME_MAX + 1];
 	char host[CONFIG_AUTHORITY_MAX + 1];
 	uint16_t port;
-	uint64_t interval_ns, next_ns;
+	uint64_t interval_ns, asked_ns, next_ns;
 	struct found found;
 };
 
@@ -46,9 +53,12 @@ struct resolver {
 };
 
 struct control_channels {
-	uint32_t channels_n;
+	/* Workers read it at their start and while they take a configuration over. */
 	struct tls_context *contexts[CONFIG_CHANNELS_MAX];
-	struct resolver *resolver; /* NULL: no name is to be resolved */
+	struct tls_context *fresh[CONFIG_CHANNELS_MAX]; /* of a reload under way */
+	struct list past;                               /* contexts not in use any more */
+	struct resolver *resolver;                      /* NULL: no name is to be resolved */
+	char targets[CONFIG_CHANNELS_MAX][CONFIG_TARGET_MAX + 1]; /* what `lists` are of */
 	struct worker_addresses *lists[CONFIG_CHANNELS_MAX];
 	uint64_t todo[CONFIG_CHANNELS_MAX]; /* workers that have not got the list yet */
 	struct list retired;                /* struct worker_addresses */
@@ -62,8 +72,13 @@ static const char *given(const char *text)
 	return text[0] != '\0' ? text : NULL;
 }
 
-static int context_make(struct control_channels *cs, const struct config *config, uint32_t index,
-			const char *path, void (*tell)(const char *line))
+static bool wanted(const struct config_channel *ch)
+{
+	return !ch->gone && !config_channel_is_local(ch);
+}
+
+static int context_make(const struct config *config, uint32_t index, const char *path,
+			void (*tell)(const char *line), struct tls_context **out)
 {
 	const struct config_channel *ch = &config->channels[index];
 	const struct tls_client_config cfg = {
@@ -78,15 +93,41 @@ static int context_make(struct control_channels *cs, const struct config *config
 	char line[1024];
 	int err;
 
-	if (config_channel_is_local(ch) || ch->tls.ca[0] == '\0')
+	if (!wanted(ch) || ch->tls.ca[0] == '\0')
 		return 0;
-	err = tls_context_create_client(&cfg, &cs->contexts[index], &error);
+	err = tls_context_create_client(&cfg, out, &error);
 	if (err == 0)
 		return 0;
 	(void)snprintf(line, sizeof(line), "%s: channels[%u].tls: %s", path, index,
 		       err == -SPLIT_E_TLS_CONFIG ? error.text : error_text(err));
 	tell(line);
 	return err;
+}
+
+static void contexts_drop(struct tls_context *contexts[CONFIG_CHANNELS_MAX])
+{
+	for (uint32_t i = 0; i < CONFIG_CHANNELS_MAX; i++) {
+		tls_context_put(contexts[i]);
+		contexts[i] = NULL;
+	}
+}
+
+/* All of them, or none and what is wrong. */
+static int contexts_make(const struct config *config, const char *path,
+			 void (*tell)(const char *line),
+			 struct tls_context *out[CONFIG_CHANNELS_MAX])
+{
+	int result = 0;
+
+	for (uint32_t i = 0; i < config->channels_n; i++) {
+		int err = context_make(config, i, path, tell, &out[i]);
+
+		if (err != 0)
+			result = err;
+	}
+	if (result != 0)
+		contexts_drop(out);
+	return result;
 }
 
 /* ---- the resolver's thread --------------------------------------------------------------------
@@ -163,7 +204,8 @@ static void name_found(struct name *n, const struct found *found)
 		again_ns = FAILED_AGAIN_NS;
 	n->found = *found;
 	n->fresh = true;
-	n->next_ns = clock_ns() + again_ns;
+	n->asked_ns = clock_ns();
+	n->next_ns = n->asked_ns + again_ns;
 }
 
 static void wait_until(struct resolver *r, uint64_t when_ns)
@@ -200,13 +242,20 @@ static void *resolver_run(void *arg)
 	return NULL;
 }
 
-static struct resolver *resolver_create(const struct config *config)
+static int resolver_create(const struct config *config, struct resolver **out)
 {
-	struct resolver *r = calloc(1, sizeof(*r));
+	struct resolver *r;
 	pthread_condattr_t attr;
+	bool any = false;
 
+	*out = NULL;
+	for (uint32_t i = 0; i < config->channels_n; i++)
+		any |= wanted(&config->channels[i]) && config->channels[i].addresses_n == 0;
+	if (!any)
+		return 0;
+	r = calloc(1, sizeof(*r));
 	if (r == NULL)
-		return NULL;
+		return -SPLIT_E_BASE_NOMEM;
 	r->refs = 1;
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_condattr_init(&attr);
@@ -218,13 +267,26 @@ static struct resolver *resolver_create(const struct config *config)
 		const struct config_channel *ch = &config->channels[i];
 		struct name *n = &r->names[i];
 
-		n->wanted = !config_channel_is_local(ch) && ch->addresses_n == 0;
+		n->wanted = wanted(ch) && ch->addresses_n == 0;
 		memcpy(n->channel, ch->name, sizeof(n->channel));
 		memcpy(n->host, ch->host, sizeof(n->host));
 		n->port = (uint16_t)ch->port;
 		n->interval_ns = ch->resolve_interval_ns;
 	}
-	return r;
+	*out = r;
+	return 0;
+}
+
+/* Whatever it still asks, nobody hears it. */
+static void resolver_stop(struct resolver *r)
+{
+	if (r == NULL)
+		return;
+	pthread_mutex_lock(&r->lock);
+	r->stop = true;
+	pthread_cond_broadcast(&r->changed);
+	pthread_mutex_unlock(&r->lock);
+	resolver_put(r);
 }
 
 /* ---- life -------------------------------------------------------------------------------------
@@ -233,29 +295,19 @@ static struct resolver *resolver_create(const struct config *config)
 int control_channels_create(const struct config *config, const char *path,
 			    void (*tell)(const char *line), struct control_channels **out)
 {
-	struct control_channels *cs;
-	bool wanted = false, names = false;
-	int err = 0;
+	struct control_channels *cs = calloc(1, sizeof(*cs));
+	int err;
 
 	*out = NULL;
-	for (uint32_t i = 0; i < config->channels_n; i++) {
-		wanted |= !config_channel_is_local(&config->channels[i]);
-		names |= !config_channel_is_local(&config->channels[i]) &&
-			 config->channels[i].addresses_n == 0;
-	}
-	if (!wanted)
-		return 0;
-	cs = calloc(1, sizeof(*cs));
 	if (cs == NULL)
 		return -SPLIT_E_BASE_NOMEM;
-	cs->channels_n = config->channels_n;
 	list_init(&cs->retired);
-	for (uint32_t i = 0; i < config->channels_n && err == 0; i++)
-		err = context_make(cs, config, i, path, tell);
-	if (err == 0 && names) {
-		cs->resolver = resolver_create(config);
-		err = cs->resolver == NULL ? -SPLIT_E_BASE_NOMEM : 0;
-	}
+	list_init(&cs->past);
+	for (uint32_t i = 0; i < config->channels_n; i++)
+		memcpy(cs->targets[i], config->channels[i].target, sizeof(cs->targets[i]));
+	err = contexts_make(config, path, tell, cs->contexts);
+	if (err == 0)
+		err = resolver_create(config, &cs->resolver);
 	if (err != 0) {
 		control_channels_destroy(cs);
 		return err;
@@ -285,20 +337,64 @@ void control_channels_destroy(struct control_channels *cs)
 
 	if (cs == NULL)
 		return;
-	if (cs->resolver != NULL) {
-		pthread_mutex_lock(&cs->resolver->lock);
-		cs->resolver->stop = true;
-		pthread_cond_broadcast(&cs->resolver->changed);
-		pthread_mutex_unlock(&cs->resolver->lock);
-		resolver_put(cs->resolver);
-	}
-	for (uint32_t i = 0; i < CONFIG_CHANNELS_MAX; i++) {
-		tls_context_put(cs->contexts[i]);
+	resolver_stop(cs->resolver);
+	contexts_drop(cs->contexts);
+	contexts_drop(cs->fresh);
+	contexts_past_fini(&cs->past);
+	for (uint32_t i = 0; i < CONFIG_CHANNELS_MAX; i++)
 		free(cs->lists[i]);
-	}
 	while ((node = list_pop_head(&cs->retired)) != NULL)
 		free(list_entry(node, struct worker_addresses, link));
 	free(cs);
+}
+
+/* ---- reload ------------------------------------------------------------------------------------
+ */
+
+int channels_prepare(struct control *control, const struct config *fresh,
+		     void (*tell)(const char *line))
+{
+	struct control_channels *cs = control->p.channels;
+
+	return cs != NULL ? contexts_make(fresh, control->p.config_path, tell, cs->fresh) : 0;
+}
+
+void channels_prepare_undo(struct control *control)
+{
+	if (control->p.channels != NULL)
+		contexts_drop(control->p.channels->fresh);
+}
+
+static void list_retire(struct control_channels *cs, uint32_t index)
+{
+	if (cs->lists[index] != NULL)
+		list_add_tail(&cs->retired, &cs->lists[index]->link);
+	cs->lists[index] = NULL;
+	cs->todo[index] = 0;
+}
+
+void channels_configure(struct control *control)
+{
+	const struct config *config = control->p.config;
+	struct control_channels *cs = control->p.channels;
+
+	if (cs == NULL)
+		return;
+	for (uint32_t i = 0; i < config->channels_n; i++) {
+		const struct config_channel *ch = &config->channels[i];
+
+		if (cs->contexts[i] != NULL)
+			context_past_add(&cs->past, cs->contexts[i]);
+		cs->contexts[i] = cs->fresh[i];
+		cs->fresh[i] = NULL;
+		if (wanted(ch) && strcmp(cs->targets[i], ch->target) == 0)
+			continue;
+		list_retire(cs, i);
+		memcpy(cs->targets[i], ch->target, sizeof(cs->targets[i]));
+	}
+	resolver_stop(cs->resolver);
+	if (resolver_create(config, &cs->resolver) != 0 || control_channels_start(cs) != 0)
+		log_error("reload: no memory or thread to resolve the names of channels with");
 }
 
 struct tls_context *const *control_channels_contexts(const struct control_channels *cs)
@@ -370,14 +466,27 @@ static void list_post(struct control *control, uint32_t index)
 	}
 }
 
-void channels_tick(struct control *control)
+static void name_hurry(struct resolver *r, struct name *n)
 {
-	struct control_channels *cs = control->p.channels;
-	struct resolver *r = cs != NULL ? cs->resolver : NULL;
+	uint64_t when_ns = n->asked_ns + FAILING_AGAIN_NS;
 
-	if (r == NULL)
+	if (!n->wanted || n->asked_ns == 0 || when_ns >= n->next_ns)
 		return;
+	n->next_ns = when_ns;
+	pthread_cond_broadcast(&r->changed);
+}
+
+static void names_take(struct control *control)
+{
+	struct resolver *r = control->p.channels->resolver;
+	uint64_t failing = 0;
+
+	for (unsigned w = 0; w < control->p.workers_n; w++)
+		failing |= worker_channels_failing(control->p.workers[w]);
 	pthread_mutex_lock(&r->lock);
+	for (uint32_t i = 0; failing != 0 && i < r->names_n; i++)
+		if ((failing >> i & 1) != 0)
+			name_hurry(r, &r->names[i]);
 	for (uint32_t i = 0; i < r->names_n; i++) {
 		if (!r->names[i].fresh)
 			continue;
@@ -385,7 +494,19 @@ void channels_tick(struct control *control)
 		list_take(control, i);
 	}
 	pthread_mutex_unlock(&r->lock);
-	for (uint32_t i = 0; i < r->names_n; i++)
+}
+
+void channels_tick(struct control *control)
+{
+	struct control_channels *cs = control->p.channels;
+
+	if (cs == NULL)
+		return;
+	contexts_past_reap(&cs->past);
+	if (cs->resolver != NULL)
+		names_take(control);
+	/* Workers know the channels of one configuration: those that these lists are of. */
+	for (uint32_t i = 0; control->config_wait == 0 && i < CONFIG_CHANNELS_MAX; i++)
 		if (cs->todo[i] != 0)
 			list_post(control, i);
 	list_for_each_safe (pos, &cs->retired) {

@@ -215,8 +215,19 @@ int certificates_reload(struct control *control, const struct config *fresh,
 			void (*tell)(const char *line)) SPLIT_MUST_USE;
 void certificates_tick(struct control *control, uint64_t now_ns);
 
+/* TLS contexts that others have taken the place of: put when nobody else has them. */
+void context_past_add(struct list *past, struct tls_context *context);
+void contexts_past_reap(struct list *past);
+void contexts_past_fini(struct list *past);
+
 /* channels.c: what was resolved goes to the workers. */
 void channels_tick(struct control *control);
+/* The channels' certificates of a reload; negative: `tell` has said what is wrong. Then either
+ * channels_configure, once control's configuration is the new one, or channels_prepare_undo. */
+int channels_prepare(struct control *control, const struct config *fresh,
+		     void (*tell)(const char *line)) SPLIT_MUST_USE;
+void channels_configure(struct control *control);
+void channels_prepare_undo(struct control *control);
 /* Control's configuration is another one now. */
 void certificates_configure(struct control *control);
 
@@ -245,6 +256,9 @@ struct placement_row {
 bool placement_row(const struct control *control, size_t index, struct placement_row *out);
 /* A new host's segments: a line in the log when they are not on the node that was asked for. */
 void placement_check(const struct control_host *host);
+/* The memory node that its requests lie on, as the kernel says; else the configured one (negative:
+ * none). For locality. */
+int placement_node(const struct control_host *host);
 
 /* telemetry.c: register the commands (once in a process) and say who answers them; NULL: nobody. */
 int telemetry_open(struct control *control);

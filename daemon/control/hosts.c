@@ -627,7 +627,7 @@ static void host_mapped(struct control_host *host)
 		.methods_n = request->methods_n,
 		.catalog = host->catalog,
 		.id = member_id(host),
-		.node = control->p.config->hosts[host->host_index].numa_node,
+		.node = placement_node(host),
 		.load = host->load,
 		.on_cpu = host->words,
 		.cores_shared = &host->cores_shared,

@@ -190,6 +190,17 @@ static void segment_row(const struct control_host *host, unsigned which, struct 
 		warn(row, "it was wished on node %d", row->node);
 }
 
+int placement_node(const struct control_host *host)
+{
+	const void *mem[2];
+	size_t bytes[2];
+	int node;
+
+	endpoint_memory(host->endpoint, mem, bytes);
+	node = node_of_memory(mem[0], bytes[0]);
+	return node >= 0 ? node : (int)host->config.numa_node;
+}
+
 static void host_row(const struct control *control, const struct control_host *host, unsigned h,
 		     struct placement_row *row)
 {

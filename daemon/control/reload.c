@@ -68,9 +68,13 @@ static int fresh_make(struct control *control, struct config **out)
 	if (result == 0 && !manifests_resize(control, (*out)->services_n))
 		result = -SPLIT_E_BASE_NOMEM;
 	if (result == 0)
+		result = channels_prepare(control, *out, tell);
+	if (result == 0)
 		result = certificates_reload(control, *out, tell);
-	if (result != 0)
+	if (result != 0) {
+		channels_prepare_undo(control);
 		config_free(*out);
+	}
 	return result;
 }
 
@@ -101,6 +105,7 @@ static void config_take(struct control *control, struct config *fresh)
 	control->p.config = fresh;
 	pthread_mutex_unlock(&control->lock);
 	certificates_configure(control);
+	channels_configure(control);
 	log_level_set((enum log_level)fresh->log.level);
 	if (fresh->telemetry.stages != stages)
 		for (unsigned w = 0; w < control->p.workers_n; w++)

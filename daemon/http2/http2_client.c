@@ -53,6 +53,7 @@ struct http2_client_session {
 	int error;
 	size_t memory_used;
 	struct header_list *list;
+	uint32_t header_bytes_max;
 	struct flood_level level;
 	uint64_t now_ns;
 	uint32_t goaway_code;
@@ -208,7 +209,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
 	struct http2_client_session *s = user;
 	const struct http2_client_config *c = &s->engine->config;
 	size_t bytes = sizeof(struct header_list) + c->headers_max * sizeof(struct http2_header) +
-		       c->header_bytes_max;
+		       s->header_bytes_max;
 
 	(void)ng;
 	(void)frame;
@@ -250,12 +251,12 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rc
 		return 0;
 	list->seen++;
 	counted = (uint64_t)list->counted + name.len + value.len + 32;
-	if (counted > c->header_bytes_max || list->fields >= c->headers_max) {
+	if (counted > s->header_bytes_max || list->fields >= c->headers_max) {
 		if (!list->over)
 			counter_inc(&s->engine->counters.headers_over);
 		list->over = true;
 		list->counted = counted < UINT32_MAX ? (uint32_t)counted : UINT32_MAX;
-		if (counted <= 4 * (uint64_t)c->header_bytes_max &&
+		if (counted <= 4 * (uint64_t)s->header_bytes_max &&
 		    list->seen <= 4 * c->headers_max)
 			return 0;
 		counter_inc(&s->engine->counters.headers_bombs);
@@ -609,7 +610,7 @@ static int session_greet(struct http2_client_session *s)
 		{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
 		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 0}, /* the server begins none */
 		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, c->window_stream},
-		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, c->header_bytes_max},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, s->header_bytes_max},
 	};
 
 	if (nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, settings, ARRAY_LEN(settings)) != 0 ||
@@ -620,7 +621,7 @@ static int session_greet(struct http2_client_session *s)
 }
 
 int http2_client_session_create(struct http2_client_engine *e, const struct http2_out *out,
-				void *user, uint64_t now_ns,
+				uint32_t header_bytes_max, void *user, uint64_t now_ns,
 				struct http2_client_session **session_out)
 {
 	struct http2_client_session *s = pool_get_zero(&e->sessions);
@@ -634,6 +635,9 @@ int http2_client_session_create(struct http2_client_engine *e, const struct http
 	s->out = *out;
 	s->user = user;
 	s->now_ns = now_ns;
+	s->header_bytes_max = header_bytes_max != 0 && header_bytes_max < e->config.header_bytes_max
+				      ? header_bytes_max
+				      : e->config.header_bytes_max;
 	s->level = (struct flood_level){e->config.frames.burst, now_ns};
 	list_init(&s->streams);
 	if (nghttp2_session_client_new3(&s->ng, e->callbacks, s, e->option, &mem) != 0 ||

@@ -111,9 +111,10 @@ void http2_client_engine_free(struct http2_client_engine *engine, void *p);
 size_t http2_client_engine_memory_used(const struct http2_client_engine *engine);
 size_t http2_client_engine_streams_used(const struct http2_client_engine *engine);
 
-/* Begin a session; preface and SETTINGS are due at once. 0 or -SPLIT_E_BASE_NOMEM. */
+/* Begin a session; preface and SETTINGS are due at once. `header_bytes_max`: its own; the engine's
+ * where that is less, or it is 0. 0 or -SPLIT_E_BASE_NOMEM. */
 int http2_client_session_create(struct http2_client_engine *engine, const struct http2_out *out,
-				void *user, uint64_t now_ns,
+				uint32_t header_bytes_max, void *user, uint64_t now_ns,
 				struct http2_client_session **session_out) SPLIT_MUST_USE;
 /* Open streams get events.closed(HTTP2_CANCEL, LOST). NULL is fine. Not from inside an event. */
 void http2_client_session_destroy(struct http2_client_session *session);

@@ -282,8 +282,9 @@ int tls_session_create(struct tls_engine *engine, struct tls_context *context,
 		       const struct tls_out *out, void *user, uint64_t source, uint32_t segment,
 		       uint64_t now_ns, struct tls_session **session_out) SPLIT_MUST_USE;
 /* Begin the client's side; as tls_session_create. The server's certificate must be valid for
- * `server`, a host name (also sent as SNI) or an address; it must outlive the engine. The first
- * flight comes with the next tls_engine_poll and events.progress. */
+ * `server`, a host name (also sent as SNI) or an address; copied. A session with the same context,
+ * server and `source` before may have left a ticket: then this one resumes it, if the server likes.
+ * The first flight comes with the next tls_engine_poll and events.progress. */
 int tls_session_connect(struct tls_engine *engine, struct tls_context *context, const char *server,
 			const struct tls_out *out, void *user, uint64_t source, uint32_t segment,
 			uint64_t now_ns, struct tls_session **session_out) SPLIT_MUST_USE;
@@ -325,6 +326,9 @@ int tls_session_write(struct tls_session *session, const uint8_t *p, size_t n,
 /* Seal close_notify, once; no tls_session_write after it. 0, or SPLIT_AGAIN: tls_session_send
  * writes its rest. Without effect when the session is not open or something waits. */
 int tls_session_shutdown(struct tls_session *session);
+
+/* Why the session failed, for people: static text; NULL: there is nothing to say of it. */
+const char *tls_session_why(const struct tls_session *session);
 
 /* The verified client's identity; NULL when it gave none. Lives as long as the session. */
 const struct tls_identity *tls_session_identity(const struct tls_session *session);

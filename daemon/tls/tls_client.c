@@ -1,4 +1,10 @@
-/* The client's side: the rules of connections to servers, and whom we take a server for. */
+/* The client's side: the rules of connections to servers, and whom we take a server for.
+ *
+ * Resumption. A server's tickets are kept by the engine, so by the worker alone, and the next
+ * session to the same server, at the same address and by the same context begins with one: no
+ * certificates are sent or checked again, for what was found out about them is a part of the
+ * session. A reload makes a new context, under which nothing is resumed. A ticket of TLS 1.3 is
+ * used once (RFC 8446 sC.4). */
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,9 +12,12 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
+#include "base/siphash.h"
 #include "daemon/tls/tls_internal.h"
 
 #define SERVER_CHAIN_DEPTH 8
+
+static atomic_ullong contexts_made;
 
 static int authorities_set(SSL_CTX *ssl, const struct tls_client_config *cfg,
 			   struct tls_error *error)
@@ -50,6 +59,103 @@ static int identity_set(struct tls_context *ctx, const struct tls_client_config 
 	return err;
 }
 
+/* ---- tickets -----------------------------------------------------------------------------------
+ */
+
+static void ticket_keep(struct tls_session *s, SSL_SESSION *session)
+{
+	struct client_tickets *tickets = s->engine->tickets;
+	struct client_ticket *oldest;
+
+	if (tickets == NULL) {
+		SSL_SESSION_free(session);
+		return;
+	}
+	oldest = &tickets->at[0];
+	for (unsigned i = 0; i < CLIENT_TICKETS; i++)
+		if (tickets->at[i].kept < oldest->kept)
+			oldest = &tickets->at[i];
+	SSL_SESSION_free(oldest->session);
+	*oldest = (struct client_ticket){s->ticket_key, ++tickets->clock, session};
+}
+
+/* OpenSSL's callback; 1: the session is ours. In the handshake this may be a helper's thread. */
+static int on_ticket(SSL *ssl, SSL_SESSION *session)
+{
+	struct tls_session *s = SSL_get_ex_data(ssl, session_index);
+
+	if (s == NULL || s->server == NULL)
+		return 0;
+	if (s->state == SESSION_OPEN) {
+		ticket_keep(s, session);
+		return 1;
+	}
+	SSL_SESSION_free(s->ticket);
+	s->ticket = session;
+	return 1;
+}
+
+static SSL_SESSION *ticket_take(struct client_tickets *tickets, uint64_t key)
+{
+	struct client_ticket *newest = NULL;
+	SSL_SESSION *session;
+
+	for (unsigned i = 0; i < CLIENT_TICKETS; i++) {
+		struct client_ticket *t = &tickets->at[i];
+
+		if (t->session != NULL && t->key == key &&
+		    (newest == NULL || t->kept > newest->kept))
+			newest = t;
+	}
+	if (newest == NULL)
+		return NULL;
+	session = newest->session;
+	if (SSL_SESSION_get_protocol_version(session) == TLS1_3_VERSION)
+		*newest = (struct client_ticket){0};
+	else
+		SSL_SESSION_up_ref(session);
+	return session;
+}
+
+void client_resume(struct tls_session *s, uint64_t source)
+{
+	static const struct siphash_key key = {0};
+	struct tls_engine *e = s->engine;
+	const uint64_t all[3] = {siphash24(&key, s->server, strlen(s->server)), source,
+				 s->context->id};
+
+	s->ticket_key = siphash24(&key, all, sizeof(all));
+	if (e->tickets == NULL)
+		e->tickets = calloc(1, sizeof(*e->tickets));
+	if (e->tickets != NULL)
+		s->resumes = ticket_take(e->tickets, s->ticket_key);
+}
+
+void client_opened(struct tls_session *s)
+{
+	if (s->ticket != NULL)
+		ticket_keep(s, s->ticket);
+	s->ticket = NULL;
+}
+
+void client_tickets_put(struct tls_session *s)
+{
+	SSL_SESSION_free(s->resumes);
+	SSL_SESSION_free(s->ticket);
+	s->resumes = s->ticket = NULL;
+}
+
+void client_tickets_fini(struct tls_engine *e)
+{
+	for (unsigned i = 0; e->tickets != NULL && i < CLIENT_TICKETS; i++)
+		SSL_SESSION_free(e->tickets->at[i].session);
+	free(e->tickets);
+	e->tickets = NULL;
+}
+
+/* ---- contexts and sessions --------------------------------------------------------------------
+ */
+
 int tls_context_create_client(const struct tls_client_config *cfg, struct tls_context **out,
 			      struct tls_error *error)
 {
@@ -81,7 +187,10 @@ int tls_context_create_client(const struct tls_client_config *cfg, struct tls_co
 		tls_context_put(ctx);
 		return err;
 	}
-	(void)SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
+	ctx->id = atomic_fetch_add_explicit(&contexts_made, 1, memory_order_relaxed) + 1;
+	(void)SSL_CTX_set_session_cache_mode(ctx->ssl,
+					     SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+	SSL_CTX_sess_set_new_cb(ctx->ssl, on_ticket);
 	SSL_CTX_set_info_callback(ctx->ssl, session_info);
 	*out = ctx;
 	return 0;
@@ -105,5 +214,10 @@ int client_prepare(struct tls_session *s)
 		if (r == 1)
 			r = (int)SSL_set_tlsext_host_name(s->ssl, s->server);
 	}
+	/* One that cannot be used makes no difference: the handshake is a whole one then. */
+	if (s->resumes != NULL)
+		(void)SSL_set_session(s->ssl, s->resumes);
+	SSL_SESSION_free(s->resumes);
+	s->resumes = NULL;
 	return r == 1 ? 0 : -SPLIT_E_TLS_HANDSHAKE;
 }

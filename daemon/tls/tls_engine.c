@@ -76,6 +76,7 @@ void tls_engine_destroy(struct tls_engine *e)
 	if (e == NULL)
 		return;
 	lent_take_back(e);
+	client_tickets_fini(e);
 	pool_fini(&e->sessions);
 	pool_fini(&e->handshakes);
 	free(e);

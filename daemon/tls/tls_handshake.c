@@ -24,6 +24,8 @@ void session_info(const SSL *ssl, int where, int ret)
 			s->alert_fatal_out = true;
 		else if (level == SSL3_AL_FATAL)
 			s->alert_fatal_in = true;
+		if (s->alert_fatal_in && s->alert == 0)
+			s->alert = (uint8_t)what;
 	} else if ((where == SSL_CB_ACCEPT_LOOP || where == SSL_CB_CONNECT_LOOP) &&
 		   s->state == SESSION_OPEN) {
 		s->messages++;
@@ -76,6 +78,30 @@ static enum handshake_cause cause_of(const struct tls_session *s, unsigned long 
 				return causes[i].cause;
 	}
 	return CAUSE_MALFORMED;
+}
+
+static const char *why_of(const struct tls_session *s, enum handshake_cause cause)
+{
+	long verified = SSL_get_verify_result(s->ssl);
+
+	switch (cause) {
+	case CAUSE_ALPN:
+		return "HTTP/2 was not agreed on (ALPN)";
+	case CAUSE_VERSION:
+		return "no version of TLS in common";
+	case CAUSE_CIPHER:
+		return "no cipher, curve or signature in common";
+	case CAUSE_CERTIFICATE:
+		return verified != X509_V_OK ? X509_verify_cert_error_string(verified)
+					     : "no certificate";
+	case CAUSE_OVER:
+		return "the handshake is too long";
+	case CAUSE_NONE:
+	case CAUSE_PEER: /* tls_session_why knows its alert */
+	case CAUSE_MALFORMED:
+		break;
+	}
+	return "the peer does not speak TLS, or broke off";
 }
 
 /* Both were seen to by callbacks; no session is open without. */
@@ -131,5 +157,7 @@ void handshake_step(struct tls_handshake *hs)
 	uint64_t begin_ns = clock_ns();
 
 	hs->result = step(hs);
+	if (hs->result < 0 && hs->session->ssl != NULL)
+		hs->session->why = why_of(hs->session, hs->cause);
 	hs->step_ns = clock_ns() - begin_ns;
 }

@@ -47,6 +47,7 @@ const char *openssl_reason(char *buf, size_t bytes);
 
 struct tls_context {
 	atomic_uint refs;
+	uint64_t id; /* of a client's: no other has had it; what is kept of sessions goes by it */
 	SSL_CTX *ssl;
 	struct certificate *certificates;
 	size_t certificates_n;
@@ -59,6 +60,14 @@ struct tls_context {
 
 /* tls_client.c: what the SSL of a session to a server needs. 0 or -SPLIT_E_TLS_HANDSHAKE. */
 int client_prepare(struct tls_session *s) SPLIT_MUST_USE;
+/* A session to a server begins (its server, context): with the ticket of one before, if the engine
+ * has it. Worker. */
+void client_resume(struct tls_session *s, uint64_t source);
+/* The handshake is done: tickets that came in it are kept. Worker. */
+void client_opened(struct tls_session *s);
+/* Of the session; of the engine. */
+void client_tickets_put(struct tls_session *s);
+void client_tickets_fini(struct tls_engine *e);
 /* tls_context.c: versions, ciphers and the like. */
 int context_rules(SSL_CTX *ssl, const char *ciphers, const char *suites, const char *groups,
 		  enum tls_version min_version, struct tls_error *error) SPLIT_MUST_USE;
@@ -147,11 +156,29 @@ enum session_state {
 	SESSION_FAILED,
 };
 
+/* What is kept of sessions to servers, for the next: tickets (RFC 8446 s4.6.1). */
+#define CLIENT_TICKETS 64u
+
+struct client_ticket {
+	uint64_t key; /* of server, address and context; 0: free */
+	uint64_t kept;
+	SSL_SESSION *session;
+};
+
+struct client_tickets {
+	uint64_t clock;
+	struct client_ticket at[CLIENT_TICKETS];
+};
+
 struct tls_session {
 	struct tls_engine *engine;
 	struct tls_context *context; /* until the handshake is done */
-	const char *server;          /* whom we connect to; NULL: accepted */
-	SSL *ssl;                    /* NULL before the first step */
+	char *server;                /* whom we connect to; NULL: accepted */
+	uint64_t ticket_key;
+	SSL_SESSION *resumes; /* until the SSL has it */
+	SSL_SESSION *ticket;  /* came in the handshake */
+	const char *why;      /* it failed, for people; static; NULL: not known */
+	SSL *ssl;             /* NULL before the first step */
 	struct tls_handshake *handshake;
 	struct tls_identity *identity;
 	struct tls_out out;
@@ -166,6 +193,7 @@ struct tls_session {
 	uint64_t received; /* plaintext */
 	uint8_t state;
 	uint8_t cause;
+	uint8_t alert; /* the fatal one that came */
 	bool alert_fatal_in, alert_fatal_out;
 	bool renegotiation;
 	bool eof;        /* close_notify came */
@@ -225,6 +253,7 @@ struct tls_engine {
 	double tokens;
 	uint64_t tokens_ns;
 	uint64_t now_ns;
+	struct client_tickets *tickets; /* NULL: no session to a server was begun */
 	uint8_t scratch[TLS_RECORD_BYTES_MAX + 64];
 };
 

@@ -72,7 +72,12 @@ int tls_session_connect(struct tls_engine *e, struct tls_context *context, const
 
 	if (err != 0)
 		return err;
-	(*session_out)->server = server;
+	(*session_out)->server = strdup(server);
+	if ((*session_out)->server == NULL) {
+		session_free(*session_out);
+		return -SPLIT_E_BASE_NOMEM;
+	}
+	client_resume(*session_out, source);
 	e->now_ns = now_ns;
 	engine_ready(e, (*session_out)->handshake); /* the first flight is ours */
 	return 0;
@@ -88,6 +93,8 @@ void session_free(struct tls_session *s)
 	if (s->ssl != NULL)
 		SSL_set_quiet_shutdown(s->ssl, 1);
 	SSL_free(s->ssl);
+	client_tickets_put(s);
+	free(s->server);
 	tls_context_put(s->context);
 	identity_free(s->identity);
 	pool_put(&e->sessions, s);
@@ -113,6 +120,11 @@ void tls_session_destroy(struct tls_session *s, enum tls_end why)
 bool tls_session_open(const struct tls_session *s)
 {
 	return s->state == SESSION_OPEN;
+}
+
+const char *tls_session_why(const struct tls_session *s)
+{
+	return s->alert_fatal_in ? SSL_alert_desc_string_long(s->alert) : s->why;
 }
 
 bool tls_session_eof(const struct tls_session *s)
@@ -279,6 +291,7 @@ int session_opened(struct tls_session *s, uint64_t now_ns)
 		counter_inc(&c->handshakes_12);
 	if (SSL_session_reused(s->ssl) == 1)
 		counter_inc(&c->handshakes_resumed);
+	client_opened(s);
 	err = s->engine->events->opened(s->user);
 	if (err != 0) {
 		s->state = SESSION_FAILED;

@@ -5,6 +5,7 @@
  * its handshake is with a helper is held, and not given back to TCP's window. */
 #include "daemon/worker/worker_internal.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -233,6 +234,28 @@ static void io_close(void *stream, bool abort)
 	wire_free(c);
 }
 
+static void io_failed(void *ctx, unsigned channel, const struct client_address *to, const char *why,
+		      bool first)
+{
+	struct worker *w = ctx;
+	char text[INET6_ADDRSTRLEN] = "?";
+
+	atomic_fetch_or_explicit(&w->channels_failing, UINT64_C(1) << channel,
+				 memory_order_relaxed);
+	if (!first)
+		return;
+	(void)inet_ntop(to->family == 4 ? AF_INET : AF_INET6, to->bytes, text, sizeof(text));
+	log_ring_msg(&w->log, w->now_ns, LOG_LEVEL_WARN, "channel %s: server %s port %u: %s",
+		     w->cfg->channels[channel].name, text, to->port, why);
+}
+
+uint64_t worker_channels_failing(struct worker *worker)
+{
+	return atomic_exchange_explicit(&worker->channels_failing, 0, memory_order_relaxed);
+}
+
+_Static_assert(CONFIG_CHANNELS_MAX <= 64, "a bit for each");
+
 static uint64_t io_random(void *ctx)
 {
 	struct worker *w = ctx;
@@ -251,6 +274,7 @@ static const struct client_transport transport = {
 	.flush = io_flush,
 	.resume = io_resume,
 	.close = io_close,
+	.failed = io_failed,
 	.random = io_random,
 };
 
@@ -286,8 +310,10 @@ static void channel_fill(struct worker *w, uint32_t index, struct client_channel
 	out->name = ch->name;
 	out->authority = ch->name;
 	out->calls_max = ch->calls_max;
-	if (config_channel_is_local(ch))
+	out->unused = ch->gone || config_channel_is_local(ch);
+	if (out->unused)
 		return;
+	out->target = ch->target;
 	out->authority = ch->authority;
 	for (uint32_t i = 0; i < ch->addresses_n; i++) {
 		addresses[i] = (struct client_address){
@@ -344,6 +370,7 @@ int client_io_setup(struct worker *w)
 	client_config_default(&cfg);
 	cfg.channels = channels;
 	cfg.channels_n = w->cfg->channels_n;
+	cfg.channels_max = CONFIG_CHANNELS_MAX;
 	cfg.calls_max = c->calls_max;
 	cfg.connections_max = c->connections_max;
 	cfg.addresses_max = CONFIG_CHANNEL_ADDRESSES_MAX;
@@ -366,6 +393,23 @@ int client_io_setup(struct worker *w)
 	free(channels);
 	free(addresses);
 	return err;
+}
+
+void client_io_configure(struct worker *w)
+{
+	struct client_address addresses[CONFIG_CHANNEL_ADDRESSES_MAX];
+	struct client_channel_config channel;
+
+	for (uint32_t i = 0; w->client != NULL && i < w->cfg->channels_n; i++) {
+		int err;
+
+		channel_fill(w, i, &channel, addresses);
+		err = client_channel_configure(w->client, i, &channel, w->now_ns);
+		if (err != 0)
+			log_ring_msg(&w->log, w->now_ns, LOG_LEVEL_ERROR,
+				     "channel %s stays as it was: %s", channel.name,
+				     error_text(err));
+	}
 }
 
 void client_io_fini(struct worker *w)

@@ -370,6 +370,10 @@ static int out_open(struct call *call, const struct endpoint_completion *c, cons
 		*text_out = "the call that it was made for has ended";
 		return GRPC_CANCELLED;
 	}
+	if (method_channel(w->cfg, call->method)->gone) {
+		*text_out = "the channel was taken out of the configuration";
+		return GRPC_UNAVAILABLE;
+	}
 	status = config_channel_is_local(method_channel(w->cfg, call->method))
 			 ? callee_open(call, (uint32_t)n, text_out)
 			 : remote_open(call, (uint32_t)n, text_out);

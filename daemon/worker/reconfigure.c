@@ -93,7 +93,7 @@ bool out_prepare(struct attached *ep, const struct config *cfg, size_t index)
 	int channel = config_channel_find(cfg, am->channel);
 	int len;
 
-	/* Attach has seen to both (daemon/control); a call of what is not there is refused. */
+	/* Attach has seen to these (daemon/control); a call of what is not there is refused. */
 	m->input = schema_message_at(ep->we->schema, am->output_schema);
 	m->output = schema_message_at(ep->we->schema, am->input_schema);
 	if (channel < 0 || m->input == NULL || m->output == NULL)
@@ -204,6 +204,7 @@ void worker_configure(struct worker *w, const struct config *cfg)
 		if (ep->balance != NULL && !ep->faulted && !ep->removed)
 			endpoint_configure(ep, cfg);
 	}
+	client_io_configure(w);
 	budgets_set(w);
 	grpc_configure(w);
 	readers_period_set(w);

@@ -444,7 +444,7 @@ static int pools_setup(struct worker *w)
 
 	w->conn_pages_max = encode / 4;
 	w->pages_spare = encode / 4;
-	w->channel_calls = calloc(cfg->channels_n + 1, sizeof(*w->channel_calls));
+	w->channel_calls = calloc(CONFIG_CHANNELS_MAX, sizeof(*w->channel_calls));
 	if (w->channel_calls == NULL)
 		return -SPLIT_E_BASE_NOMEM;
 	err = pool_init(&w->connection_pool, sizeof(struct connection), cfg->tcp.connections_max,

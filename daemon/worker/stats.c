@@ -118,9 +118,9 @@ size_t worker_counters(const struct worker *worker, struct worker_counter_block 
 	if (worker->client != NULL && client_tls_counters(worker->client) != NULL && n < max)
 		out[n++] =
 			block("tls_client", &tls_counter_desc, client_tls_counters(worker->client));
-	for (uint32_t i = 0; worker->client != NULL && i < worker->cfg->channels_n && n + 1 < max;
-	     i++) {
-		if (config_channel_is_local(&worker->cfg->channels[i]))
+	for (unsigned i = 0;
+	     worker->client != NULL && i < client_channels(worker->client) && n + 1 < max; i++) {
+		if (!client_channel_used(worker->client, i))
 			continue;
 		out[n++] = block(client_channel_layer(worker->client, i), &client_counter_desc,
 				 client_channel_counters(worker->client, i));

@@ -202,6 +202,9 @@ unsigned worker_endpoints_wanted(const struct config *config);
 /* Take one report; false when there is none. Control thread only. */
 bool worker_report_next(struct worker *worker, struct worker_report *report_out);
 
+/* Channels (bit by index) to whose addresses a connect has failed since this was asked last. */
+uint64_t worker_channels_failing(struct worker *worker);
+
 /* The ring its log records go to; the control thread drains it. Never NULL. */
 struct log_ring *worker_log(struct worker *worker);
 

@@ -513,6 +513,7 @@ struct worker {
 	uint64_t random_count;
 
 	struct client *client;    /* NULL: no channel to servers */
+	_Atomic uint64_t channels_failing;
 	struct list client_wires; /* its byte streams */
 	struct pool wire_pool;
 	struct pool connection_pool, call_pool, reply_pool, share_pool;

@@ -349,6 +349,8 @@ struct ring_msg {
  * to servers. */
 int client_io_setup(struct worker *w) SPLIT_MUST_USE;
 void client_io_fini(struct worker *w);
+/* w->cfg is another one: its channels. */
+void client_io_configure(struct worker *w);
 void client_addresses_set(struct worker *w, uint32_t channel, struct worker_addresses *list);
 
 int rings_create(struct worker *w) SPLIT_MUST_USE;

@@ -6,6 +6,7 @@
 
 struct server servers[SERVERS];
 struct client *client;
+unsigned call_channel;
 struct client_channel_config channel;
 struct client_config config;
 struct wheel wheel;
@@ -594,7 +595,7 @@ struct call *call_new(enum grpc_kind kind, uint64_t timeout_ns, bool wait_for_re
 
 	ck_assert_uint_lt(calls_n, CALLS);
 	calls[calls_n++] = c;
-	r = client_call_start(client, 0, &request, &events, c, now_ns, &c->client);
+	r = client_call_start(client, call_channel, &request, &events, c, now_ns, &c->client);
 	if (r != 0) {
 		c->status = (uint32_t)r;
 		c->client = NULL;
@@ -678,6 +679,7 @@ void rig_setup(void)
 		addresses[i] = server_address(i);
 	}
 	client = NULL;
+	call_channel = 0;
 }
 
 void rig_begin(unsigned servers_n)

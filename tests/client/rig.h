@@ -98,6 +98,7 @@ struct call {
 	bool cancel_in_headers, again_in_status;
 };
 extern struct client *client;
+extern unsigned call_channel; /* where calls go; 0 at first */
 extern struct client_channel_config channel;
 extern struct client_config config;
 extern struct wheel wheel;

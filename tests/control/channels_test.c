@@ -23,6 +23,18 @@ static const char text[] = "{\"eal\": {\"devices\": [\"net_null9\"]}, \"workers\
 			   "  {\"name\": \"named\", \"target\": \"server.test.example:50051\","
 			   "   \"resolve_interval\": \"100ms\"}]}";
 
+/* The same, with the name of another server, asked for rarely, and a list that became local. */
+static const char other_text[] =
+	"{\"eal\": {\"devices\": [\"net_null9\"]}, \"workers\": [{\"core\": 0}],"
+	" \"ports\": [{\"name\": \"p0\", \"device\": \"net_null9\","
+	"  \"addresses\": [\"198.18.0.2/24\"]}],"
+	" \"listeners\": [{\"name\": \"l\", \"port\": 50051}],"
+	" \"hosts\": [{\"name\": \"h\", \"uids\": [0]}],"
+	" \"services\": [{\"name\": \"t.T\", \"hosts\": [\"h\"]}],"
+	" \"channels\": [{\"name\": \"listed\", \"target\": \"local\"},"
+	"  {\"name\": \"named\", \"target\": \"other.test.example:50052\","
+	"   \"resolve_interval\": \"24h\"}]}";
+
 /* What the resolver says of it: an address, or NULL, that it does not know. A machine's own names
  * are nothing to build on. */
 static const char *_Atomic answer;
@@ -39,7 +51,7 @@ int __wrap_getaddrinfo(const char *host, const char *service, const struct addri
 	const char *address = atomic_load(&answer);
 
 	atomic_fetch_add(&asked, 1);
-	if (strcmp(host, "server.test.example") != 0 || address == NULL)
+	if (strstr(host, ".test.example") == NULL || address == NULL)
 		return EAI_NONAME;
 	return __real_getaddrinfo(address, service, hints, out);
 }
@@ -55,14 +67,21 @@ static void tell(const char *line)
 	ck_abort_msg("%s", line);
 }
 
-static void setup(void)
+static struct config *parse(const char *json)
 {
 	struct config_report rep;
+	struct config *made;
 
 	config_report_init(&rep);
-	ck_assert_msg(config_parse(text, strlen(text), "c.json", NULL, &config, &rep) == 0, "%s",
+	ck_assert_msg(config_parse(json, strlen(json), "c.json", NULL, &made, &rep) == 0, "%s",
 		      rep.count > 0 ? rep.findings[0].text : "");
 	config_report_fini(&rep);
+	return made;
+}
+
+static void setup(void)
+{
+	config = parse(text);
 	memset(&control, 0, sizeof(control));
 	for (unsigned i = 0; i < WORKERS; i++) {
 		fake_worker_init(&fakes[i], i);
@@ -141,6 +160,56 @@ START_TEST(named)
 }
 END_TEST
 
+static void refused(void *ctx, const char *path)
+{
+	(void)ctx;
+	ck_abort_msg("%s needs a restart", path);
+}
+
+static void ticks_until_told(unsigned before)
+{
+	for (unsigned ms = 0; fakes[0].address_lists == before && ms < WAIT_MS; ms++) {
+		channels_tick(&control);
+		usleep(1000);
+	}
+	ck_assert_uint_eq(fakes[0].address_lists, before + 1);
+}
+
+/* A reload: the name is another one, and is asked for at once; then when its server fails. */
+START_TEST(reloaded)
+{
+	struct config *fresh = parse(other_text), *past = config;
+	unsigned before;
+
+	atomic_store(&answer, "198.18.0.7");
+	ck_assert_int_eq(control_channels_start(channels), 0);
+	ticks_until_told(0);
+	ck_assert_uint_eq(fakes[0].channel, 2);
+	/* Aligned by name: near 0 (gone), listed 1, named 2. */
+	ck_assert_int_eq(config_succeed(config, fresh, refused, NULL), 0);
+	ck_assert_uint_eq(fresh->channels_n, 3);
+	ck_assert(fresh->channels[0].gone);
+	control.p.config = config = fresh;
+	ck_assert_int_eq(channels_prepare(&control, fresh, tell), 0);
+	channels_configure(&control);
+	config_free(past);
+	/* Not before the workers have the new configuration. */
+	control.config_wait = 1;
+	before = atomic_load(&asked);
+	ticks_until_asked(before + 1);
+	ck_assert_uint_eq(fakes[0].address_lists, 1);
+	control.config_wait = 0;
+	ticks_until_told(1);
+	ck_assert_uint_eq(fakes[0].channel, 2);
+	ck_assert_uint_eq(fakes[0].addresses->at[0].port, 50052);
+	/* The next time would be tomorrow. */
+	atomic_store(&answer, "198.18.0.8");
+	atomic_store(&fakes[1].channels_failing, 1 << 2);
+	ticks_until_told(2);
+	ck_assert_uint_eq(fakes[0].addresses->at[0].bytes[3], 8);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("control/channels");
@@ -151,6 +220,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 110);
 	tcase_add_test(t, named);
+	tcase_add_test(t, reloaded);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);

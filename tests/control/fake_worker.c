@@ -108,6 +108,11 @@ void worker_stages_enable(struct worker *worker, bool on)
 	(void)on;
 }
 
+uint64_t worker_channels_failing(struct worker *worker)
+{
+	return atomic_exchange(&worker->channels_failing, 0);
+}
+
 struct log_ring *worker_log(struct worker *worker)
 {
 	return &worker->log;

@@ -20,6 +20,7 @@ struct worker {
 	/* Of the last ADDRESSES; whoever looks at it takes his reader off. */
 	struct worker_addresses *addresses;
 	uint32_t channel;
+	_Atomic uint64_t channels_failing;
 	unsigned address_lists;
 	struct worker_report reports[FAKE_REPORTS];
 	atomic_uint reports_in, reports_out;

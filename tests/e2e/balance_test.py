@@ -89,7 +89,15 @@ def turns(build):
     with Balanced(build, {"policy": "weighted", "weights": [3, 1]}, processes=2, names=("echo", "canary")) as bed:
         took = bed.took(n=40)
         assert took == {bed.processes[0].pid: 30, bed.processes[1].pid: 10}, f"weighted: {took}"
-    print("turns: round robin 10/10/10, weighted 30/10")
+    # Hosts of no configured node: theirs is where the kernel has put their requests.
+    with Balanced(build, {"policy": "round_robin", "locality": True}) as bed:
+        rows = bed.ctl("placement")
+        own = next(r["memory_node"] for r in rows if r["what"] == "worker")
+        near = own >= 0 and all(r["memory_node"] == own for r in rows if r["what"] == "segment" and r["name"].endswith("to-host"))
+        before = bed.service()["local"]
+        took = bed.took(n=9)
+        assert not near or (sorted(took.values()) == [3, 3, 3] and bed.service()["local"] >= before + 9), (rows, took, bed.service())
+    print("turns: round robin 10/10/10, weighted 30/10, locality", "by memory" if near else "without a near host")
 
 
 def loads(build):

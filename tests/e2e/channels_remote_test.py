@@ -80,11 +80,11 @@ served.stop(None)
 
 
 class Server:
-    def __init__(self, bed, protos, port, fails=0, tls=()):
+    def __init__(self, bed, protos, port, fails=0, tls=(), host=CLIENT):
         script = pathlib.Path(protos) / "server.py"
         script.write_text(SERVER)
         self.bed = bed
-        self.process = bed.start(["/usr/bin/python3", script, f"{CLIENT}:{port}", protos, fails, *tls],
+        self.process = bed.start(["/usr/bin/python3", script, f"{host}:{port}", protos, fails, *tls],
                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if bed.line(self.process, 60, "server").strip() != "ready":
             raise RuntimeError("the server does not start")

@@ -4,6 +4,7 @@ clients. All four kinds, many at once, itself in a row, deadlines and cancels pa
 
 usage: channels_test.py BUILD
 """
+import json
 import os
 import pathlib
 import signal
@@ -13,6 +14,7 @@ import tempfile
 import time
 
 from bed import Bed, demo_config, settled
+from reload_test import reload
 from served import ROOT, need_kernel, wait_until
 
 CLIENT = r'''
@@ -111,6 +113,9 @@ elif what == "cancel":
     print("cancelled", flush=True)
     sys.stdin.readline()
 
+elif what == "try":
+    status(lambda: unary(pb.EchoMessage(payload=b"x"), timeout=10))
+
 elif what == "ok":
     assert unary(pb.EchoMessage(payload=b"back again"), **wait).payload == b"back again"
 
@@ -172,7 +177,19 @@ def main():
         front = bed.host_start("front", "front", args=("--workers", "2"))
         # Nobody serves Echo: the status of the call out is the client's.
         assert "no host serves" in clients.run("gone")
+        # With wait_for_ready, by a reload, it waits for whom there will be.
+        patient = json.loads(json.dumps(bed.config))
+        patient["channels"][0]["wait_for_ready"] = True
+        status, said = reload(bed, patient)
+        assert status == 0, said
+        clients.run("deadline")
+        process = clients.start("late")
+        assert bed.line(process, 60, "client").strip() == "begun"
+        wait_until(lambda: bed.counters()["worker.host_waits"] >= 2, 30, "a call out waits for a host")
         echo = bed.host_start("echo")
+        assert bed.line(process, 60, "client").strip() == "OK"
+        assert process.wait(60) == 0
+        print("wait for ready: passed")
         clients.run("ok")
         clients.run("kinds")
         clients.run("many")
