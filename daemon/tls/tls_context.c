@@ -173,13 +173,13 @@ static int on_status(SSL *ssl, void *arg)
 }
 
 /* A ticket remembers the client's certificate as it was verified then: one that has ended since
- * does not come in by it. */
+ * does not come in by it. With TLS 1.3 each is for one connection, which brings the next (RFC 8446
+ * sC.4). */
 static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
 				   size_t name_n, SSL_TICKET_STATUS status, void *arg)
 {
 	X509 *peer;
 
-	(void)ssl;
 	(void)name;
 	(void)name_n;
 	(void)arg;
@@ -188,7 +188,9 @@ static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigne
 	peer = SSL_SESSION_get0_peer(session);
 	if (peer != NULL && X509_cmp_current_time(X509_get0_notAfter(peer)) <= 0)
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
-	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+	return status == SSL_TICKET_SUCCESS && SSL_version(ssl) != TLS1_3_VERSION
+		       ? SSL_TICKET_RETURN_USE
+		       : SSL_TICKET_RETURN_USE_RENEW;
 }
 
 static int on_ticket_made(SSL *ssl, void *arg)

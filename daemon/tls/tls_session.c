@@ -89,9 +89,9 @@ void session_free(struct tls_session *s)
 
 	if (s->handshake != NULL)
 		engine_handshake_put(e, s->handshake);
-	/* Else OpenSSL would take the ticket for one of a session that broke. */
-	if (s->ssl != NULL)
-		SSL_set_quiet_shutdown(s->ssl, 1);
+	/* Else OpenSSL would take its tickets for those of a session that broke. */
+	if (s->ssl != NULL && s->state == SESSION_OPEN)
+		SSL_set_shutdown(s->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
 	SSL_free(s->ssl);
 	client_tickets_put(s);
 	free(s->server);

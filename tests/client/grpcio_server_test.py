@@ -427,10 +427,24 @@ class Tls(Base):
             client = self.tls_client(server)
             done = client.call()
             self.assertEqual(done["status"], 14)
-            self.assertIn("TLS", done["text"])
+            self.assertRegex(done["text"], "TLS handshake .* failed: .*(certificate|issuer)")
             counters = client.counters()
             self.assertEqual((counters["client.tls_failed"], counters["tls.failed_certificate"]), (1, 1))
             self.assertEqual(server.calls, {})
+
+    def test_resumed(self):
+        """The second connection takes up the first one's session, by the ticket that it left."""
+        server = self.server(credentials=self.credentials())
+        client = self.tls_client(server, streams=1, connections=2)
+        self.assertEqual(client.call(size=1000)["status"], 0)
+        for _ in range(2):
+            client.start("Slow", timeout_ms=20000)
+        for _ in range(600):
+            client.collect("run 20")
+            if client.counters()["tls.handshakes"] == 2:
+                break
+        counters = client.counters()
+        self.assertEqual((counters["tls.handshakes"], counters["tls.handshakes_resumed"]), (2, 1))
 
     def test_no_tls(self):
         self.assertEqual(self.tls_client(self.server()).call()["status"], 14)

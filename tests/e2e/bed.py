@@ -132,6 +132,12 @@ class Bed:
             time.sleep(0.5)
         raise RuntimeError(f"splitctl {what}: {done.stderr}\n{self.log_text()}")
 
+    def reload(self, config):
+        """(exit status of splitctl reload, what it said)"""
+        (self.work / "splitd.json").write_text(json.dumps(config))
+        done = subprocess.run([str(self.build / "ctl/splitctl"), "--prefix", self.prefix, "reload"], capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
     def counters(self):
         """{"layer.counter": total}"""
         layers = self.ctl("--all stats")["layers"]

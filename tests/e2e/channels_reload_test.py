@@ -15,7 +15,6 @@ import certs
 from bed import Bed, CLIENT
 from channels_remote_test import Server, config_of, quiet
 from channels_test import Clients
-from reload_test import reload
 from served import ROOT, need_kernel, wait_until
 
 # Calls without a pause until it is told to stop; then how many there were, and which did not go well.
@@ -73,14 +72,9 @@ def change(bed, config, **back):
     """A copy of the configuration with other keys of channel "back", in force."""
     fresh = copy.deepcopy(config)
     fresh["channels"][0].update(back)
-    status, said = reload(bed, fresh)
+    status, said = bed.reload(fresh)
     assert status == 0, said
     return fresh
-
-
-def rises(bed, name, by=1):
-    before = bed.counters()[name]
-    wait_until(lambda: bed.counters()[name] >= before + by, 60, f"{name} rises")
 
 
 def under_load(bed, protos, clients):
@@ -100,17 +94,18 @@ def under_load(bed, protos, clients):
     config = change(bed, config, target=f"{CLIENT}:6002,{CLIENT}:6001", balance={"policy": "power_of_two"},
                     retry={"attempts_max": 4, "backoff": "10ms", "tokens_max": 0})
     wait_until(lambda: servers[0].ask() > before + 20, 60, "both addresses have calls")
+    retries = bed.counters()["channel_back.retries"]
     for s in servers:
         s.ask("fail 1")
-    rises(bed, "channel_back.retries")
+    wait_until(lambda: bed.counters()["channel_back.retries"] > retries, 60, "calls are tried again")
     # A channel that was not there; what is in a file twice changes nothing.
     more = copy.deepcopy(config)
     more["channels"].insert(0, {"name": "third", "target": f"{CLIENT}:6001"})
     for _ in range(3):
-        status, said = reload(bed, more)
+        status, said = bed.reload(more)
         assert status == 0, said
     wait_until(lambda: "channel_third.calls" in bed.counters(), 60, "the new channel's counters are there")
-    status, said = reload(bed, config)
+    status, said = bed.reload(config)
     assert status == 0, said
     wait_until(lambda: "channel_third.calls" not in bed.counters(), 60, "they have gone")
     good = steady.end()
@@ -122,10 +117,10 @@ def under_load(bed, protos, clients):
 def comes_and_goes(bed, clients, config):
     without = copy.deepcopy(config)
     without["channels"] = [c for c in config["channels"] if c["name"] != "back"]
-    status, said = reload(bed, without)
+    status, said = bed.reload(without)
     assert status == 0, said
     wait_until(lambda: "taken out of the configuration" in clients.run("gone"), 60, "the channel is not there")
-    status, said = reload(bed, config)
+    status, said = bed.reload(config)
     assert status == 0, said
     wait_until(lambda: clients.run("ok"), 60, "it is there again")
     # Fewer calls at once than there are callers: some are refused, and none any more when it is as before.
@@ -138,7 +133,7 @@ def comes_and_goes(bed, clients, config):
     wrong = copy.deepcopy(config)
     wrong["client"] = {"calls_max": 8}
     wrong["channels"][0]["calls_max"] = 1
-    status, said = reload(bed, wrong)
+    status, said = bed.reload(wrong)
     assert status != 0 and "client.calls_max has changed; this needs a restart" in said, said
     clients.run("ok")
     print("channels that come and go: passed")
@@ -157,13 +152,13 @@ def certificates(bed, protos, clients, config):
     wait_until(lambda: "port 6004: the TLS handshake with the server failed: " in bed.log_text(), 60, "the log says why")
     # A file that is none: nothing changes.
     trusted.write_text("no certificate\n")
-    status, said = reload(bed, config)
+    status, said = bed.reload(config)
     assert status != 0 and "trusted.pem" in said, said
     clients.run("ok")
     # The other authority is trusted, under load: new connections go by it.
     steady = Steady(bed, protos)
     trusted.write_bytes(ca.cert.read_bytes() + other.cert.read_bytes())
-    status, said = reload(bed, config)
+    status, said = bed.reload(config)
     assert status == 0, said
     wait_until(lambda: servers[1].ask() > 0, 60, "the other server is trusted")
     good = steady.end()
@@ -183,7 +178,7 @@ def main():
             bed.splitd_start()
             # Its host may attach once both its channels are there.
             bed.config["channels"].append(own)
-            status, said = reload(bed, bed.config)
+            status, said = bed.reload(bed.config)
             assert status == 0, said
             bed.host_start("front", "front", args=("--workers", "2"))
             config, _ = under_load(bed, protos, clients)

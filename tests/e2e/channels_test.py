@@ -14,7 +14,6 @@ import tempfile
 import time
 
 from bed import Bed, demo_config, settled
-from reload_test import reload
 from served import ROOT, need_kernel, wait_until
 
 CLIENT = r'''
@@ -180,7 +179,7 @@ def main():
         # With wait_for_ready, by a reload, it waits for whom there will be.
         patient = json.loads(json.dumps(bed.config))
         patient["channels"][0]["wait_for_ready"] = True
-        status, said = reload(bed, patient)
+        status, said = bed.reload(patient)
         assert status == 0, said
         clients.run("deadline")
         process = clients.start("late")

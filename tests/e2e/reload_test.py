@@ -2,7 +2,6 @@
 """Live reload: services, hosts and limits come and go under load, and no call is lost. What needs a restart is refused and named, and
 then nothing changes. usage: reload_test.py BUILD"""
 import copy
-import json
 import subprocess
 import sys
 
@@ -27,13 +26,6 @@ def call(bed, method, size=0):
     return done.stdout.strip()
 
 
-def reload(bed, config):
-    """(exit status of splitctl reload, what it said)"""
-    (bed.work / "splitd.json").write_text(json.dumps(config))
-    done = subprocess.run([str(bed.build / "ctl/splitctl"), "--prefix", bed.prefix, "reload"], capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout + done.stderr
-
-
 def main():
     need_kernel("af_packet")
     config = demo_config()
@@ -54,7 +46,7 @@ def main():
         more = copy.deepcopy(bed.config)
         more["hosts"].insert(0, {"name": "greeter", **host})
         more["services"].insert(0, {"name": GREETER, "hosts": ["greeter"]})
-        status, said = reload(bed, more)
+        status, said = bed.reload(more)
         assert status == 0, said
         assert call(bed, f"/{GREETER}/SayHello") == "UNAVAILABLE", "known, and nobody serves it yet"
         bed.host_start("greeter", "greeter")
@@ -64,7 +56,7 @@ def main():
         assert call(bed, f"/{ECHO}/Unary", 1000000) == "OK"
         narrow = copy.deepcopy(more)
         narrow["services"][2]["limits"] = {"message_bytes_max": "500KiB"}
-        status, said = reload(bed, narrow)
+        status, said = bed.reload(narrow)
         assert status == 0, said
         wait_until(lambda: call(bed, f"/{ECHO}/Unary", 1000000) == "RESOURCE_EXHAUSTED", 60, "the narrower limit is in force")
         assert call(bed, f"/{ECHO}/Unary", 400000) == "OK"
@@ -73,31 +65,31 @@ def main():
         wrong = copy.deepcopy(more)
         wrong["ports"][0]["mtu"] = 1400
         wrong["tcp"] = {"nagle": True}
-        status, said = reload(bed, wrong)
+        status, said = bed.reload(wrong)
         assert status != 0 and "ports[0].mtu has changed; this needs a restart" in said, said
         assert "tcp.nagle has changed" in bed.log_text()
         assert call(bed, f"/{ECHO}/Unary", 1000000) == "RESOURCE_EXHAUSTED", "something of a refused reload is in force"
-        status, said = reload(bed, {**more, "nonsense": 1})
+        status, said = bed.reload({**more, "nonsense": 1})
         assert status != 0 and "nonsense" in said, said
 
         # The first service and its host go; the others keep theirs. Then it comes back.
-        status, said = reload(bed, bed.config)
+        status, said = bed.reload(bed.config)
         assert status == 0, said
         wait_until(lambda: call(bed, f"/{GREETER}/SayHello") == "UNIMPLEMENTED", 60, "the service is gone")
         wait_until(lambda: len(bed.ctl("endpoints")) == 1, 60, "its host is detached after the drain's time")
         assert "the configuration names it no more" in bed.log_text()
         assert call(bed, f"/{ECHO}/Unary", 1000000) == "OK"
-        status, said = reload(bed, more)
+        status, said = bed.reload(more)
         assert status == 0, said
         wait_until(lambda: call(bed, f"/{GREETER}/SayHello") == "OK", 60, "its host attaches again by itself")
 
         # A host that is attached may serve more than when it came.
         moved = copy.deepcopy(more)
         moved["services"][2]["hosts"] = ["greeter"]
-        status, said = reload(bed, moved)
+        status, said = bed.reload(moved)
         assert status == 0, said
         for _ in range(20):
-            status, said = reload(bed, more)
+            status, said = bed.reload(more)
             assert status == 0, said
         wait_until(lambda: call(bed, f"/{ECHO}/Unary") == "OK", 60, "echo serves its service again")
 
