@@ -37,7 +37,8 @@ def draw(seed):
     config["http2"] = {"window_stream": rand.choice(["16KiB", "64KiB", "1MiB"])}
     config["services"] = [{"name": "split.examples.Echo", "hosts": ["echo"],
                            "balance": rand.choice(["least_outstanding", "round_robin", "power_of_two"])}]
-    config["idle"]["mode"] = rand.choice(["adaptive", "adaptive", "poll"])
+    # Who polls wants a core for himself.
+    config["idle"]["mode"] = rand.choice(["adaptive", "adaptive", "poll"]) if len(config["workers"]) < 3 else "adaptive"
     args = [["--workers", str(rand.randint(1, workers_max))] for _ in range(processes)]
     return config, args, rand.choice(["af_packet", "af_packet", "tap"])
 
