@@ -145,6 +145,7 @@ struct send_data {
 	uint8_t head_done;
 	bool open;
 	uint32_t left;
+	uint32_t length;
 };
 
 /* Fields of the last header list that a session remembers (http2_fields.c). A power of two. */
@@ -190,6 +191,9 @@ struct http2_session {
 	const uint8_t *pending; /* rest of a frame, valid until the next nghttp2_session_mem_send */
 	size_t pending_len;
 	struct send_data data;
+	uint64_t
+		window_unseen; /* of the connection's window: taken by frames that nghttp2 forgot */
+	bool window_waits;     /* a stream waits for that window, unknown to nghttp2 */
 	uint8_t *room;
 	size_t room_left;
 	size_t room_used;
@@ -249,6 +253,10 @@ int http2_send_frame_done(nghttp2_session *ng, const nghttp2_frame *frame, void 
 int http2_send_frame_refused(nghttp2_session *ng, const nghttp2_frame *frame, int error,
 			     void *user);
 /* Tell the owner that output became due, unless recv or send is running and will see it. */
+/* The stream whose DATA frame is being written is gone, and nghttp2 forgets the frame. */
+void http2_send_forget(struct http2_session *s);
+/* The peer has widened the connection's window. */
+void http2_send_window_grown(struct http2_session *s);
 void http2_send_wanted(struct http2_session *s);
 
 /* http2_fields.c. One field of the list that comes in; a list's end: whether it is a well-formed

@@ -5,7 +5,9 @@
  * frame header and asks for the body, which events.body_copy writes straight into the room. If the
  * room ends inside, http2_send_data says "would block", nghttp2 repeats the very call, and `data`
  * remembers how far it got. If the stream is reset between the two, nghttp2 forgets the frame, but
- * its header is out: zeros complete it (the peer discards the body of a stream that was reset).
+ * its header is out: zeros complete it (the peer discards the body of a stream that was reset). The
+ * peer counts those bytes against the connection's window (RFC 9113 s6.9.1) and nghttp2 does not:
+ * `window_unseen` is by how much nghttp2 thinks too well of that window, and no frame takes it.
  */
 #include "daemon/http2/http2_internal.h"
 
@@ -82,6 +84,41 @@ static bool data_write(struct http2_session *s)
 	return true;
 }
 
+/* More than this nghttp2's own count of the window might overflow by. */
+#define WINDOW_UNSEEN_MAX (UINT64_C(1) << 30)
+
+void http2_send_forget(struct http2_session *s)
+{
+	struct send_data *d = &s->data;
+
+	if (d->head_done == 0) {
+		d->open = false; /* nothing of it is out */
+		return;
+	}
+	d->stream = NULL;
+	s->window_unseen += d->length;
+	if (unlikely(s->window_unseen > WINDOW_UNSEEN_MAX))
+		http2_session_goaway(s, true, HTTP2_NO_ERROR);
+}
+
+/* What of `length` the connection's window has room for, if nghttp2 saw all that was sent. */
+static size_t window_allows(struct http2_session *s, size_t length)
+{
+	int64_t left =
+		(int64_t)nghttp2_session_get_remote_window_size(s->ng) - (int64_t)s->window_unseen;
+
+	return left <= 0 ? 0 : (uint64_t)left < length ? (size_t)left : length;
+}
+
+void http2_send_window_grown(struct http2_session *s)
+{
+	if (likely(!s->window_waits))
+		return;
+	s->window_waits = false;
+	list_for_each (pos, &s->streams)
+		http2_stream_resume(list_entry(pos, struct http2_stream, link));
+}
+
 int http2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t length,
 		    nghttp2_data_source *source, void *user)
 {
@@ -95,7 +132,7 @@ int http2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *he
 		d->stream = source->ptr;
 		memcpy(d->head, head, 9);
 		d->head_done = 0;
-		d->left = (uint32_t)length;
+		d->left = d->length = (uint32_t)length;
 		counter_add(&s->engine->counters.tx_data_bytes, length);
 		http2_flood_earn(s, FLOOD_WINDOWS, 4);
 	}
@@ -115,6 +152,14 @@ ssize_t http2_send_body_next(nghttp2_session *ng, int32_t id, uint8_t *buf, size
 	(void)buf;
 	if (stream->flags & STREAM_RESET)
 		return NGHTTP2_ERR_DEFERRED;
+	if (unlikely(s->window_unseen > 0)) {
+		length = window_allows(s, length);
+		if (length == 0) {
+			s->window_waits = true;
+			stream->flags |= STREAM_WAITING;
+			return NGHTTP2_ERR_DEFERRED;
+		}
+	}
 	n = s->engine->events->body_next(stream, length, &eof);
 	assert(n <= length);
 	if (n == 0 && !eof) {

@@ -325,6 +325,10 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
 	case NGHTTP2_GOAWAY:
 		counter_inc(&s->engine->counters.rx_goaways);
 		break;
+	case NGHTTP2_WINDOW_UPDATE:
+		if (frame->hd.stream_id == 0)
+			http2_send_window_grown(s);
+		break;
 	default:
 		break;
 	}
@@ -380,7 +384,7 @@ static void stream_gone(struct http2_stream *stream, uint32_t code, bool by_peer
 		s, stream->id,
 		!by_peer && ((stream->flags & STREAM_RESET) || code != HTTP2_NO_ERROR));
 	if (s->data.open && s->data.stream == stream)
-		s->data.stream = NULL;
+		http2_send_forget(s);
 	if (s->header_stream == stream)
 		s->header_stream = NULL;
 	if (s->last_found == stream)

@@ -325,6 +325,93 @@ START_TEST(reset_inside_a_frame)
 }
 END_TEST
 
+/* The bytes of all DATA frames that begin at `at` or later; *first_out, if not NULL: where the
+ * first one begins. */
+static size_t data_bytes(size_t at, size_t *first_out)
+{
+	size_t n = 0;
+
+	for (; at + 9 <= out.n; at += 9 + (be32_load(out.b + at) >> 8)) {
+		if (out.b[at + 3] != NGHTTP2_DATA)
+			continue;
+		if (n == 0 && first_out != NULL)
+			*first_out = at;
+		n += be32_load(out.b + at) >> 8;
+	}
+	return n;
+}
+
+/* RFC 9113 s6.9.1: what completes the frame of a stream that was reset counts for the connection.
+ */
+START_TEST(reset_inside_a_frame_counts_for_the_window)
+{
+	const size_t window = 65535;
+	uint8_t wide[6] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE};
+	size_t before;
+
+	body_bytes = 10000;
+	wire_preface(&in);
+	wire_headers(&in, 1, GET_END, get);
+	ck_assert_int_eq(feed(in.b, in.n), 0);
+	room_left = 500;
+	ck_assert_int_eq(http2_session_send(session, SIZE_MAX), SPLIT_AGAIN);
+	in.n = 0;
+	wire_u32(&in, NGHTTP2_RST_STREAM, 1, NGHTTP2_CANCEL);
+	/* Streams wide enough; the connection's window is as it was. */
+	be32_store(wide + 2, 1 << 20);
+	wire_frame(&in, NGHTTP2_SETTINGS, 0, 0, wide, sizeof(wide));
+	ck_assert_int_eq(feed(in.b, in.n), 0);
+	room_left = SIZE_MAX;
+	ck_assert_int_eq(http2_session_send(session, SIZE_MAX), 0);
+	body_bytes = 100000;
+	in.n = 0;
+	wire_headers(&in, 3, GET_END, get);
+	wire_headers(&in, 5, GET_END, get);
+	ck_assert_int_eq(feed(in.b, in.n), 0);
+	ck_assert_int_eq(http2_session_send(session, SIZE_MAX), 0);
+	ck_assert_uint_eq(data_bytes(0, NULL), window);
+	/* Both go on when it widens, as far as it does. */
+	before = out.n;
+	in.n = 0;
+	wire_u32(&in, NGHTTP2_WINDOW_UPDATE, 0, 20000);
+	ck_assert_int_eq(feed(in.b, in.n), 0);
+	ck_assert(http2_session_want_send(session));
+	ck_assert_int_eq(http2_session_send(session, SIZE_MAX), 0);
+	ck_assert_uint_eq(data_bytes(before, NULL), 20000);
+	before = out.n;
+	in.n = 0;
+	wire_u32(&in, NGHTTP2_WINDOW_UPDATE, 0, 1 << 20);
+	ck_assert_int_eq(feed(in.b, in.n), 0);
+	ck_assert_int_eq(http2_session_send(session, SIZE_MAX), 0);
+	ck_assert_uint_eq(data_bytes(before, NULL), 2 * body_bytes - (window - 10000) - 20000);
+	ck_assert_uint_eq(closed_n, 3);
+}
+END_TEST
+
+/* A frame of which nothing is out yet goes with its stream. */
+START_TEST(reset_in_front_of_a_frame)
+{
+	size_t first = 0;
+
+	body_bytes = 10000;
+	wire_preface(&in);
+	wire_headers(&in, 1, GET_END, get);
+	ck_assert_int_eq(feed(in.b, in.n), 0);
+	ck_assert_int_eq(http2_session_send(session, SIZE_MAX), 0);
+	ck_assert_uint_eq(data_bytes(0, &first), body_bytes);
+	reopen();
+	ck_assert_int_eq(feed(in.b, in.n), 0);
+	room_left = first;
+	ck_assert_int_eq(http2_session_send(session, SIZE_MAX), SPLIT_AGAIN);
+	in.n = 0;
+	wire_u32(&in, NGHTTP2_RST_STREAM, 1, NGHTTP2_CANCEL);
+	ck_assert_int_eq(feed(in.b, in.n), 0);
+	room_left = SIZE_MAX;
+	ck_assert_int_eq(http2_session_send(session, SIZE_MAX), 0);
+	ck_assert_uint_eq(data_bytes(0, NULL), 0);
+}
+END_TEST
+
 START_TEST(our_reset_inside_a_frame_keeps_the_bytes)
 {
 	struct wire_reader r;
@@ -677,6 +764,8 @@ int main(void)
 	tcase_add_test(t, every_room_of_the_output);
 	tcase_add_test(t, send_yields);
 	tcase_add_test(t, reset_inside_a_frame);
+	tcase_add_test(t, reset_inside_a_frame_counts_for_the_window);
+	tcase_add_test(t, reset_in_front_of_a_frame);
 	tcase_add_test(t, our_reset_inside_a_frame_keeps_the_bytes);
 	tcase_add_test(t, windows_are_withheld);
 	tcase_add_test(t, connection_window_is_replenished);
