@@ -867,7 +867,6 @@ static bool fields_run(struct decode_state *s)
 		if (s->frame == s->frames) {
 			if (s->incomplete)
 				return fail(s, SPLIT_E_LINEARIZE_REQUIRED);
-			nuls_write(s);
 			s->phase = PHASE_DONE;
 			return true;
 		}
@@ -955,7 +954,10 @@ int decode_run(struct decode_job *j)
 		s->error = -SPLIT_E_LINEARIZE_LIMIT_WORK;
 	if (s->error)
 		return s->error;
-	return s->phase == PHASE_DONE ? 0 : SPLIT_AGAIN;
+	if (s->phase != PHASE_DONE)
+		return SPLIT_AGAIN;
+	nuls_write(s); /* not before it is sure: what failed may be tried again */
+	return 0;
 }
 
 uint64_t decode_root(const struct decode_job *j)

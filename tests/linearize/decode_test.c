@@ -451,6 +451,44 @@ START_TEST(test_alias)
 }
 END_TEST
 
+/* The last unit of work may be the one too many: the wire is then as it was, too. */
+START_TEST(test_alias_work)
+{
+	struct linear_target target = arena_target(&arena);
+	struct linear_limits limits = {.work_quantum = 1 + (uint32_t)_i * 63};
+	struct wire w = {0};
+	char text[LINEAR_UNIT_BYTES];
+	struct decode_job j;
+	uint8_t *wire;
+	unsigned refused = 0;
+	int rc;
+
+	memset(text, 'x', sizeof(text));
+	for (unsigned i = 0; i < 4; i++) {
+		wire_tag(&w, 27, 2);
+		wire_varint(&w, sizeof(text));
+		wire_put(&w, text, sizeof(text));
+	}
+	wire_put(&w, "y", 1);
+	wire = malloc(w.len);
+	memcpy(wire, w.bytes, w.len);
+	target.alias_min = 128;
+	do {
+		limits.work_max = ++refused;
+		ck_assert_int_eq(decode_start(&j, all, wire, w.len - 1, &target, &limits), 0);
+		while ((rc = decode_run(&j)) == SPLIT_AGAIN)
+			;
+		if (rc == -SPLIT_E_LINEARIZE_LIMIT_WORK)
+			ck_assert_mem_eq(wire, w.bytes, w.len);
+	} while (rc == -SPLIT_E_LINEARIZE_LIMIT_WORK);
+	ck_assert_int_eq(rc, 0);
+	ck_assert_uint_gt(refused, 4);
+	ck_assert_uint_eq(wire[w.len - 1], 0);
+	free(wire);
+	free(w.bytes);
+}
+END_TEST
+
 START_TEST(test_alias_utf8)
 {
 	struct linear_target target = arena_target(&arena);
@@ -817,6 +855,7 @@ int main(void)
 	tcase_add_loop_test(c, test_bad, 0, sizeof(bads) / sizeof(bads[0]));
 	tcase_add_loop_test(c, test_wrong_wire, 0, 8);
 	tcase_add_loop_test(c, test_alias, 0, 4);
+	tcase_add_loop_test(c, test_alias_work, 0, 2);
 	tcase_add_test(c, test_alias_utf8);
 	tcase_add_test(c, test_utf8_boundaries);
 	tcase_add_test(c, test_required);
