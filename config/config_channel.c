@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/status.h"
 #include "config/config_fields.h"
 
 #define STRUCT struct config_channel_tls
@@ -36,7 +37,7 @@ static const struct field retry_fields[] = {
 	 .def = "UNAVAILABLE",
 	 .items_min = 1,
 	 .items_max = 17,
-	 .choices = config_status_names,
+	 .choices = status_names,
 	 .help = "Statuses that are retried."},
 	INT("tokens_max", tokens_max, "10", 0, 1000,
 	    "The budget of a channel on a worker: a failure takes a token, and there are no "

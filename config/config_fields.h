@@ -74,7 +74,5 @@
 	}
 
 extern const struct field_table channel_table, client_table;
-/* Names of gRPC's status codes, by number; NULL-terminated. */
-extern const char *const config_status_names[];
 
 #endif

@@ -1,4 +1,5 @@
 /* Keys of who gets which call: of services, and of whatever else chooses among several. */
+#include "base/status.h"
 #include "config/config_fields.h"
 
 static const char *const balance_policies[] = {
@@ -12,26 +13,6 @@ const char *config_policy_name(int policy)
 
 static const char *const hash_bys[] = {"connection", "metadata", "field", NULL};
 static const char *const sticky_bys[] = {"none", "connection", "metadata", NULL};
-/* By number (gRPC's statuscodes.md). */
-const char *const config_status_names[] = {"OK",
-					   "CANCELLED",
-					   "UNKNOWN",
-					   "INVALID_ARGUMENT",
-					   "DEADLINE_EXCEEDED",
-					   "NOT_FOUND",
-					   "ALREADY_EXISTS",
-					   "PERMISSION_DENIED",
-					   "RESOURCE_EXHAUSTED",
-					   "FAILED_PRECONDITION",
-					   "ABORTED",
-					   "OUT_OF_RANGE",
-					   "UNIMPLEMENTED",
-					   "INTERNAL",
-					   "UNAVAILABLE",
-					   "DATA_LOSS",
-					   "UNAUTHENTICATED",
-					   NULL};
-
 #define STRUCT struct config_hash
 static const struct field hash_fields[] = {
 	ENUM("by", by, "connection", hash_bys,
@@ -88,7 +69,7 @@ static const struct field ejection_fields[] = {
 	 .def = "UNKNOWN,INTERNAL,UNAVAILABLE,DATA_LOSS",
 	 .items_min = 1,
 	 .items_max = 17,
-	 .choices = config_status_names,
+	 .choices = status_names,
 	 .help = "Statuses that are failures."},
 };
 TABLE(ejection, "Ejection", "When a process that fails gets no calls for a while.");

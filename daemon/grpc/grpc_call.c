@@ -14,6 +14,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/status.h"
+
 static const struct http2_header response_headers[] = {
 	HTTP2_HEADER(":status", "200"),
 	HTTP2_HEADER("content-type", "application/grpc"),
@@ -36,29 +38,11 @@ static const struct http2_header response_encodings[] = {
 #define TRAILERS_ONLY_FIELDS 4
 #define RESPONSE_FIELDS      3
 
+_Static_assert(STATUS_NAMES == GRPC_STATUS_MAX + 1, "a name for each");
+
 const char *grpc_status_name(unsigned status)
 {
-	static const char *const names[GRPC_STATUS_MAX + 1] = {
-		"OK",
-		"CANCELLED",
-		"UNKNOWN",
-		"INVALID_ARGUMENT",
-		"DEADLINE_EXCEEDED",
-		"NOT_FOUND",
-		"ALREADY_EXISTS",
-		"PERMISSION_DENIED",
-		"RESOURCE_EXHAUSTED",
-		"FAILED_PRECONDITION",
-		"ABORTED",
-		"OUT_OF_RANGE",
-		"UNIMPLEMENTED",
-		"INTERNAL",
-		"UNAVAILABLE",
-		"DATA_LOSS",
-		"UNAUTHENTICATED",
-	};
-
-	return names[status <= GRPC_STATUS_MAX ? status : GRPC_UNKNOWN];
+	return status_names[status <= GRPC_STATUS_MAX ? status : GRPC_UNKNOWN];
 }
 
 enum grpc_status grpc_status_of_http2(uint32_t error)

@@ -51,7 +51,7 @@ struct http2_client_session {
 	struct list streams;
 	unsigned streams_open;
 	int error;
-	size_t memory_used;
+	struct http2_pocket pocket;
 	struct header_list *list;
 	uint32_t header_bytes_max;
 	struct flood_level level;
@@ -95,61 +95,6 @@ void http2_client_config_default(struct http2_client_config *config, uint32_t se
 		.session_bytes_max = 4u << 20,
 		.frames = {10000, 1000},
 	};
-}
-
-/* ---- memory -----------------------------------------------------------------------------------
- */
-
-static void *client_malloc(size_t bytes, void *user)
-{
-	struct http2_client_session *s = user;
-	struct http2_client_engine *e = s->engine;
-	size_t taken = 0;
-	void *p = NULL;
-
-	if (s->memory_used + bytes <= e->config.session_bytes_max) {
-		p = http2_memory_get_cached(&e->memory, bytes, &taken);
-		if (p == NULL)
-			p = http2_memory_get(&e->memory, bytes, &taken);
-	}
-	if (unlikely(p == NULL && bytes != 0))
-		counter_inc(&e->counters.memory_refused);
-	s->memory_used += taken;
-	return p;
-}
-
-static void client_mem_free(void *p, void *user)
-{
-	struct http2_client_session *s = user;
-
-	s->memory_used -= http2_memory_put(&s->engine->memory, p);
-}
-
-static void *client_calloc(size_t n, size_t size, void *user)
-{
-	size_t bytes;
-	void *p;
-
-	if (__builtin_mul_overflow(n, size, &bytes))
-		return NULL;
-	p = client_malloc(bytes, user);
-	if (p != NULL)
-		memset(p, 0, bytes);
-	return p;
-}
-
-static void *client_realloc(void *old, size_t bytes, void *user)
-{
-	struct http2_client_session *s = user;
-	size_t have = old == NULL ? 0 : http2_memory_size(&s->engine->memory, old);
-	void *p = client_malloc(bytes, user);
-
-	if (p == NULL || old == NULL)
-		return p;
-	unpoison_region(old, have);
-	memcpy(p, old, have < bytes ? have : bytes);
-	client_mem_free(old, user);
-	return p;
 }
 
 /* ---- events from nghttp2 ----------------------------------------------------------------------
@@ -625,13 +570,17 @@ int http2_client_session_create(struct http2_client_engine *e, const struct http
 				struct http2_client_session **session_out)
 {
 	struct http2_client_session *s = pool_get_zero(&e->sessions);
-	nghttp2_mem mem = {s, client_malloc, client_mem_free, client_calloc, client_realloc};
+	nghttp2_mem mem;
 
 	if (s == NULL) {
 		counter_inc(&e->counters.sessions_refused);
 		return -SPLIT_E_BASE_NOMEM;
 	}
 	s->engine = e;
+	s->pocket = (struct http2_pocket){.memory = &e->memory,
+					  .max = e->config.session_bytes_max,
+					  .refused = &e->counters.memory_refused};
+	mem = http2_pocket_mem(&s->pocket);
 	s->out = *out;
 	s->user = user;
 	s->now_ns = now_ns;
@@ -665,7 +614,7 @@ void http2_client_session_destroy(struct http2_client_session *s)
 		stream_gone(list_entry(node, struct http2_client_stream, link), HTTP2_CANCEL,
 			    HTTP2_CLIENT_LOST);
 	nghttp2_session_del(s->ng);
-	assert(s->memory_used == 0);
+	assert(s->pocket.used == 0);
 	pool_put(&s->engine->sessions, s);
 }
 

@@ -81,6 +81,15 @@ static inline void *http2_memory_get_cached(struct http2_memory *m, size_t bytes
 /* The same for a block that stays. */
 size_t http2_memory_size(const struct http2_memory *m, const void *p);
 
+/* What one session may have of it, and has. */
+struct http2_pocket {
+	struct http2_memory *memory;
+	size_t used, max;
+	uint64_t *refused; /* counts what was over the limit, or found no room */
+};
+/* nghttp2's allocation functions upon it; it must outlive the session. */
+nghttp2_mem http2_pocket_mem(struct http2_pocket *pocket);
+
 /* --- floods (http2_flood.c) ------------------------------------------------------------------- */
 
 enum flood_kind {
@@ -166,7 +175,7 @@ struct http2_session {
 	unsigned streams_open;
 	int error; /* fatal error found, 0 while good */
 	uint64_t now_ns;
-	size_t memory_used;
+	struct http2_pocket pocket;
 
 	/* The header list in progress: in the engine's arrays while recv runs, in `spill` between.
 	 */

@@ -344,3 +344,69 @@ size_t http2_memory_size(const struct http2_memory *m, const void *ptr)
 		return http2_memory_class_bytes[m->page[i].class];
 	return (size_t)m->page[i].pages << MEMORY_PAGE_SHIFT;
 }
+
+/* ---- a session's part --------------------------------------------------------------------------
+ */
+
+static void *pocket_malloc(size_t bytes, void *user)
+{
+	struct http2_pocket *pocket = user;
+	size_t taken = 0;
+	void *p = NULL;
+
+	if (unlikely(pocket->used + bytes > pocket->max)) {
+		counter_inc(pocket->refused);
+		return NULL;
+	}
+	p = http2_memory_get_cached(pocket->memory, bytes, &taken);
+	if (unlikely(p == NULL))
+		p = http2_memory_get(pocket->memory, bytes, &taken);
+	pocket->used += taken;
+	if (unlikely(p == NULL && bytes != 0))
+		counter_inc(pocket->refused);
+	return p;
+}
+
+static void pocket_free(void *p, void *user)
+{
+	struct http2_pocket *pocket = user;
+
+	pocket->used -= http2_memory_put(pocket->memory, p);
+}
+
+static void *pocket_calloc(size_t n, size_t size, void *user)
+{
+	size_t bytes;
+	void *p;
+
+	if (__builtin_mul_overflow(n, size, &bytes))
+		return NULL;
+	p = pocket_malloc(bytes, user);
+	if (p != NULL)
+		memset(p, 0, bytes);
+	return p;
+}
+
+static void *pocket_realloc(void *old, size_t bytes, void *user)
+{
+	struct http2_pocket *pocket = user;
+	size_t have = old == NULL ? 0 : http2_memory_size(pocket->memory, old);
+	void *p = pocket_malloc(bytes, user);
+
+	if (p == NULL || old == NULL)
+		return p;
+	/* The old block's true length is not known; its room is at least that. */
+	unpoison_region(old, have);
+	memcpy(p, old, have < bytes ? have : bytes);
+	pocket_free(old, user);
+	return p;
+}
+
+nghttp2_mem http2_pocket_mem(struct http2_pocket *pocket)
+{
+	return (nghttp2_mem){.mem_user_data = pocket,
+			     .malloc = pocket_malloc,
+			     .free = pocket_free,
+			     .calloc = pocket_calloc,
+			     .realloc = pocket_realloc};
+}

@@ -54,64 +54,6 @@ void http2_config_default(struct http2_config *config, uint32_t sessions_max)
 	};
 }
 
-/* --- nghttp2's memory ------------------------------------------------------------------------- */
-
-static void *session_malloc(size_t bytes, void *user)
-{
-	struct http2_session *s = user;
-	struct http2_engine *e = s->engine;
-	size_t taken = 0;
-	void *p = NULL;
-
-	if (unlikely(s->memory_used + bytes > e->config.session_bytes_max)) {
-		counter_inc(&e->counters.memory_refused);
-		return NULL;
-	}
-	p = http2_memory_get_cached(&e->memory, bytes, &taken);
-	if (unlikely(p == NULL))
-		p = http2_memory_get(&e->memory, bytes, &taken);
-	s->memory_used += taken;
-	if (unlikely(p == NULL && bytes != 0))
-		counter_inc(&e->counters.memory_refused);
-	return p;
-}
-
-static void session_free(void *p, void *user)
-{
-	struct http2_session *s = user;
-
-	s->memory_used -= http2_memory_put(&s->engine->memory, p);
-}
-
-static void *session_calloc(size_t n, size_t size, void *user)
-{
-	size_t bytes;
-	void *p;
-
-	if (__builtin_mul_overflow(n, size, &bytes))
-		return NULL;
-	p = session_malloc(bytes, user);
-	if (p != NULL)
-		memset(p, 0, bytes);
-	return p;
-}
-
-static void *session_realloc(void *old, size_t bytes, void *user)
-{
-	struct http2_session *s = user;
-	size_t have = old == NULL ? 0 : http2_memory_size(&s->engine->memory, old);
-	void *p;
-
-	p = session_malloc(bytes, user);
-	if (p == NULL || old == NULL)
-		return p;
-	/* The old block's true length is not known; its room is at least that. */
-	unpoison_region(old, have);
-	memcpy(p, old, have < bytes ? have : bytes);
-	session_free(old, user);
-	return p;
-}
-
 /* --- events from nghttp2 ------------------------------------------------------------------------
  */
 
@@ -582,11 +524,7 @@ int http2_session_create(struct http2_engine *e, const struct http2_out *out, vo
 			 struct http2_session **session_out)
 {
 	struct http2_session *s = pool_get_zero(&e->sessions);
-	nghttp2_mem mem = {.mem_user_data = s,
-			   .malloc = session_malloc,
-			   .free = session_free,
-			   .calloc = session_calloc,
-			   .realloc = session_realloc};
+	nghttp2_mem mem;
 
 	*session_out = NULL;
 	if (s == NULL) {
@@ -594,6 +532,10 @@ int http2_session_create(struct http2_engine *e, const struct http2_out *out, vo
 		return -SPLIT_E_BASE_NOMEM;
 	}
 	s->engine = e;
+	s->pocket = (struct http2_pocket){.memory = &e->memory,
+					  .max = e->config.session_bytes_max,
+					  .refused = &e->counters.memory_refused};
+	mem = http2_pocket_mem(&s->pocket);
 	s->window_stream = e->config.window_stream;
 	s->window_connection = e->config.window_connection;
 	s->out = *out;
@@ -663,7 +605,7 @@ void http2_session_destroy(struct http2_session *s)
 		stream_gone(list_entry(node, struct http2_stream, link), HTTP2_CANCEL, true);
 	http2_fields_fini(s);
 	nghttp2_session_del(s->ng);
-	assert(s->memory_used == 0);
+	assert(s->pocket.used == 0);
 	pool_put(&s->engine->sessions, s);
 }
 

@@ -15,15 +15,15 @@ struct client_wire {
 	struct tcp_conn *tcp;
 	struct client_connection *conn; /* NULL: let go, what is queued still goes out */
 	struct list link;               /* worker.client_wires */
-	struct rte_mbuf *out_head, *out_tail;
+	struct outgoing out;
 	struct rte_mbuf *held, *held_last;
-	uint32_t out_bytes, out_room, out_segment, held_bytes;
+	uint32_t held_bytes;
 	bool feeding;
 };
 
 static void wire_free(struct client_wire *c)
 {
-	rte_pktmbuf_free(c->out_head);
+	outgoing_drop(&c->out);
 	rte_pktmbuf_free(c->held);
 	list_del(&c->link);
 	pool_put(&c->w->wire_pool, c);
@@ -63,7 +63,7 @@ static void on_connected(void *ctx, struct tcp_conn *tcp)
 {
 	struct client_wire *c = ctx;
 
-	c->out_segment = tcp_info(tcp).mss;
+	c->out.segment = tcp_info(tcp).mss;
 	client_stream_connected(c->conn, c->w->now_ns);
 }
 
@@ -146,75 +146,33 @@ static int io_connect(void *ctx, struct client_connection *conn, const struct cl
 static int io_reserve(void *stream, size_t wanted, uint8_t **buf_out, size_t *room_out)
 {
 	struct client_wire *c = stream;
-	struct rte_mbuf *m = c->out_tail;
-	uint32_t room = 0;
+	int r;
 
 	(void)wanted;
-	if (c->out_bytes == 0)
-		c->out_room = (uint32_t)RTE_MIN(tcp_send_room(c->tcp), (size_t)UINT32_MAX);
-	if (c->out_bytes >= c->out_room) {
-		tcp_want_writable(c->tcp);
-		return SPLIT_AGAIN;
-	}
-	if (m != NULL && m->data_len < c->out_segment)
-		room = RTE_MIN((uint32_t)rte_pktmbuf_tailroom(m), c->out_segment - m->data_len);
-	if (room == 0) {
-		m = rte_pktmbuf_alloc(c->port->pool);
-		if (m == NULL) {
-			counter_inc(&c->w->counters.out_no_mbuf);
-			tcp_want_writable(c->tcp);
-			return SPLIT_AGAIN;
-		}
-		if (c->out_tail == NULL) {
-			c->out_head = m;
-		} else {
-			c->out_tail->next = m;
-			c->out_head->nb_segs++;
-		}
-		c->out_tail = m;
-		room = RTE_MIN((uint32_t)rte_pktmbuf_tailroom(m), c->out_segment);
-	}
-	*buf_out = rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len);
-	*room_out = RTE_MIN(room, c->out_room - c->out_bytes);
-	return 0;
+	if (c->out.bytes == 0)
+		c->out.room = (uint32_t)RTE_MIN(tcp_send_room(c->tcp), (size_t)UINT32_MAX);
+	r = outgoing_lend(&c->out, c->port->pool, buf_out, room_out);
+	if (r == 0)
+		return 0;
+	if (r != SPLIT_AGAIN)
+		counter_inc(&c->w->counters.out_no_mbuf);
+	tcp_want_writable(c->tcp);
+	return SPLIT_AGAIN;
 }
 
 static void io_commit(void *stream, size_t bytes)
 {
 	struct client_wire *c = stream;
 
-	c->out_tail->data_len += (uint16_t)bytes;
-	c->out_head->pkt_len += (uint32_t)bytes;
-	c->out_bytes += (uint32_t)bytes;
-}
-
-static void out_drop(struct client_wire *c)
-{
-	rte_pktmbuf_free(c->out_head);
-	c->out_head = c->out_tail = NULL;
-	c->out_bytes = 0;
+	outgoing_commit(&c->out, bytes);
 }
 
 static void io_flush(void *stream)
 {
 	struct client_wire *c = stream;
-	int err;
 
-	if (c->out_bytes == 0) {
-		out_drop(c); /* an mbuf lent but not written */
-		return;
-	}
-	err = tcp_send(c->tcp, c->out_head);
-	if (err == -SPLIT_E_NET_FULL) {
-		tcp_want_writable(c->tcp); /* it stays, the next flush has it */
-		return;
-	}
-	if (err != 0) {
-		out_drop(c);
-		return;
-	}
-	c->out_head = c->out_tail = NULL;
-	c->out_bytes = 0;
+	/* What stays the next flush has. */
+	(void)outgoing_push(&c->out, c->tcp);
 }
 
 static void io_resume(void *stream)

@@ -8,14 +8,6 @@
 /* Bytes one connection may put out in one turn before the others have theirs. */
 #define SEND_TURN_BYTES (128u * 1024u)
 
-static void out_free(struct connection *c)
-{
-	rte_pktmbuf_free(c->out_head);
-	c->out_head = NULL;
-	c->out_tail = NULL;
-	c->out_bytes = 0;
-}
-
 /* TCP is through with it (closed, or let go): end the calls and give everything back. */
 static void connection_free(struct connection *c)
 {
@@ -26,7 +18,7 @@ static void connection_free(struct connection *c)
 	grpc_connection_destroy(c->grpc);
 	services_socket_close(w->services, c->socket);
 	connection_tls_free(c);
-	out_free(c);
+	outgoing_drop(&c->out);
 	list_del(&c->due);
 	list_del(&c->link);
 	pool_put(&w->connection_pool, c);
@@ -51,44 +43,23 @@ void connection_abort(struct connection *c)
 int connection_out_reserve(void *ctx, size_t wanted, uint8_t **buf_out, size_t *room_out)
 {
 	struct connection *c = ctx;
-	struct rte_mbuf *m = c->out_tail;
-	uint32_t left, room = 0;
+	int r = outgoing_lend(&c->out, c->port->pool, buf_out, room_out);
 
 	(void)wanted;
-	if (c->out_bytes >= c->out_room)
-		return SPLIT_AGAIN;
-	left = c->out_room - c->out_bytes;
-	/* One mbuf never holds more than one segment carries, so that segments need no pieces. */
-	if (m != NULL && m->data_len < c->out_segment)
-		room = RTE_MIN((uint32_t)rte_pktmbuf_tailroom(m), c->out_segment - m->data_len);
-	if (room == 0) {
-		m = rte_pktmbuf_alloc(c->port->pool);
-		if (m == NULL) {
-			counter_inc(&c->w->counters.out_no_mbuf);
-			c->out_starved = true;
-			return SPLIT_AGAIN;
-		}
-		if (c->out_tail == NULL) {
-			c->out_head = m;
-		} else {
-			c->out_tail->next = m;
-			c->out_head->nb_segs++;
-		}
-		c->out_tail = m;
-		room = RTE_MIN((uint32_t)rte_pktmbuf_tailroom(m), c->out_segment);
+	if (likely(r == 0))
+		return 0;
+	if (r != SPLIT_AGAIN) {
+		counter_inc(&c->w->counters.out_no_mbuf);
+		c->out_starved = true;
 	}
-	*buf_out = rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len);
-	*room_out = RTE_MIN(room, left);
-	return 0;
+	return SPLIT_AGAIN;
 }
 
 void connection_out_commit(void *ctx, size_t bytes)
 {
 	struct connection *c = ctx;
 
-	c->out_tail->data_len += (uint16_t)bytes;
-	c->out_head->pkt_len += (uint32_t)bytes;
-	c->out_bytes += (uint32_t)bytes;
+	outgoing_commit(&c->out, bytes);
 }
 
 static void out_wanted(void *ctx)
@@ -98,24 +69,14 @@ static void out_wanted(void *ctx)
 
 bool connection_out_push(struct connection *c)
 {
-	int err;
+	uint32_t bytes = c->out.bytes;
 
-	if (c->out_bytes == 0) {
-		out_free(c); /* an mbuf lent but not written */
-		return true;
-	}
-	stage_enter(c->w, WORKER_STAGE_send);
-	err = tcp_send(c->tcp, c->out_head);
-	if (err == -SPLIT_E_NET_FULL) {
-		tcp_want_writable(c->tcp);
+	if (bytes != 0)
+		stage_enter(c->w, WORKER_STAGE_send);
+	if (!outgoing_push(&c->out, c->tcp))
 		return false;
-	}
-	if (err != 0)
-		out_free(c);
-	reader_took(c, c->out_bytes);
-	c->out_head = NULL;
-	c->out_tail = NULL;
-	c->out_bytes = 0;
+	if (bytes != 0)
+		reader_took(c, bytes);
 	return true;
 }
 
@@ -155,7 +116,7 @@ static void connection_send(struct connection *c)
 			connection_close(c);
 		return;
 	}
-	for (uint32_t sent = 0; r == SPLIT_AGAIN && sent < SEND_TURN_BYTES; sent += c->out_room) {
+	for (uint32_t sent = 0; r == SPLIT_AGAIN && sent < SEND_TURN_BYTES; sent += c->out.room) {
 		size_t room = connection_send_room(c);
 
 		if (room == 0) {
@@ -164,9 +125,9 @@ static void connection_send(struct connection *c)
 			return;
 		}
 		c->out_starved = false;
-		c->out_room = (uint32_t)RTE_MIN(room, (size_t)SEND_TURN_BYTES / 2);
+		c->out.room = (uint32_t)RTE_MIN(room, (size_t)SEND_TURN_BYTES / 2);
 		stage_enter(w, WORKER_STAGE_http2);
-		r = grpc_connection_send(c->grpc, c->out_room);
+		r = grpc_connection_send(c->grpc, c->out.room);
 		if (c->tls != NULL)
 			r = connection_tls_seal(c, r);
 		if (r < 0)
@@ -174,7 +135,7 @@ static void connection_send(struct connection *c)
 		if (!connection_out_push(c) || c->out_starved)
 			break;
 	}
-	if (c->out_bytes != 0)
+	if (c->out.bytes != 0)
 		return; /* `writable` follows */
 	if (c->out_starved) {
 		connection_due(c); /* next turn */
@@ -296,7 +257,7 @@ static int on_accept(void *listen_ctx, struct tcp_conn *tcp, void **conn_ctx_out
 	list_init(&c->shares);
 	wheel_timer_init(&c->idle, connection_idle);
 	tcp_peer(tcp, &c->peer);
-	c->out_segment = tcp_info(tcp).mss;
+	c->out.segment = tcp_info(tcp).mss;
 	reader_begins(c);
 	err = l->tls != NULL ? connection_tls_begin(c, l->tls) : connection_serve(c);
 	if (err != 0) {

@@ -28,7 +28,7 @@ int connection_tls_begin(struct connection *c, struct tls_context *context)
 	struct worker *w = c->w;
 	int err;
 
-	err = tls_session_create(w->tls, context, &out, c, source_of(c), c->out_segment, w->now_ns,
+	err = tls_session_create(w->tls, context, &out, c, source_of(c), c->out.segment, w->now_ns,
 				 &c->tls);
 	if (err == 0)
 		wheel_arm(&w->wheel, &c->idle, w->now_ns + c->listener->tls.handshake_timeout_ns);
@@ -105,7 +105,7 @@ void connection_tls_received(struct connection *c, struct rte_mbuf *chain)
 	uint32_t bytes = chain->pkt_len;
 
 	/* An alert may be the answer. */
-	c->out_room = RTE_MAX(c->out_room, c->out_bytes + 2 * TLS_RECORD_OVERHEAD);
+	c->out.room = RTE_MAX(c->out.room, c->out.bytes + 2 * TLS_RECORD_OVERHEAD);
 	if (c->held == NULL)
 		c->held = chain;
 	else
@@ -155,8 +155,8 @@ bool connection_tls_flush(struct connection *c)
 	int r;
 
 	c->out_starved = false;
-	c->out_room = (uint32_t)RTE_MIN(connection_send_room(c), (size_t)UINT32_MAX);
-	if (tls_session_want_send(c->tls) && c->out_room == 0) {
+	c->out.room = (uint32_t)RTE_MIN(connection_send_room(c), (size_t)UINT32_MAX);
+	if (tls_session_want_send(c->tls) && c->out.room == 0) {
 		tcp_want_writable(c->tcp);
 		return false;
 	}
@@ -198,11 +198,11 @@ int connection_plain_reserve(void *ctx, size_t wanted, uint8_t **buf_out, size_t
 	(void)wanted;
 	if (c->plain_used >= record && plain_seal(c) != 0)
 		return SPLIT_AGAIN;
-	taken = c->out_bytes + c->plain_used + TLS_RECORD_OVERHEAD;
-	if (tls_session_want_send(c->tls) || taken >= c->out_room)
+	taken = c->out.bytes + c->plain_used + TLS_RECORD_OVERHEAD;
+	if (tls_session_want_send(c->tls) || taken >= c->out.room)
 		return SPLIT_AGAIN;
 	*buf_out = tls_engine_scratch(c->w->tls) + c->plain_used;
-	*room_out = RTE_MIN(record - c->plain_used, c->out_room - taken);
+	*room_out = RTE_MIN(record - c->plain_used, c->out.room - taken);
 	return 0;
 }
 
@@ -232,7 +232,7 @@ bool connection_tls_shutdown(struct connection *c)
 		tcp_want_writable(c->tcp);
 		return false;
 	}
-	c->out_room = (uint32_t)RTE_MIN(room, (size_t)UINT32_MAX);
+	c->out.room = (uint32_t)RTE_MIN(room, (size_t)UINT32_MAX);
 	if (tls_session_shutdown(c->tls) == SPLIT_AGAIN) {
 		connection_due(c);
 		return false;

@@ -77,7 +77,7 @@
 	X(calls_refused, "calls refused: limit of calls")                                          \
 	X(calls_denied, "calls refused: the service does not allow the client (services[].allow)") \
 	X(calls_elsewhere, "calls refused: not an authority of the listener or the service")       \
-	X(host_waits, "calls that waited for a host to attach (wait_for_host, or wait-for-ready)")                    \
+	X(host_waits, "calls that waited for a host to attach (wait_for_host, or wait-for-ready)") \
 	X(host_waits_over, "of these, calls whose time was over")                                  \
 	X(calls_answered, "calls whose host gave a status")                                        \
 	X(calls_unavailable, "calls ended because no host, or not any more")                       \
@@ -193,6 +193,14 @@ struct worker_listener {
 	struct tls_context *tls; /* a reference; NULL: plain */
 };
 
+/* Bytes on their way into a TCP connection, in mbufs: see outgoing_lend. */
+struct outgoing {
+	struct rte_mbuf *head, *tail;
+	uint32_t bytes;
+	uint32_t room; /* what TCP takes in this send */
+	uint32_t segment;
+};
+
 struct connection {
 	struct worker *w;
 	bool nested; /* none of the network: stands for a host that calls out (struct attached) */
@@ -211,10 +219,7 @@ struct connection {
 	uint64_t number;    /* among the worker's connections */
 	struct wheel_timer idle;
 	struct net_addr peer;
-	struct rte_mbuf *out_head, *out_tail;
-	uint32_t out_bytes;
-	uint32_t out_room; /* what TCP takes in this send */
-	uint32_t out_segment;
+	struct outgoing out;
 	uint32_t bytes_seen;    /* up to the length of a preface */
 	uint64_t progress_ns;   /* when bytes last went out to TCP, or when there were none to go */
 	uint64_t pace_ns;       /* when worker.reader_step bytes had gone since then (readers.c) */
@@ -512,7 +517,7 @@ struct worker {
 	struct siphash_key random_key;
 	uint64_t random_count;
 
-	struct client *client;    /* NULL: no channel to servers */
+	struct client *client; /* NULL: no channel to servers */
 	_Atomic uint64_t channels_failing;
 	struct list client_wires; /* its byte streams */
 	struct pool wire_pool;

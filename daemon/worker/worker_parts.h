@@ -5,6 +5,73 @@
 
 #include "daemon/worker/worker_internal.h"
 
+/* ---- bytes on their way into a TCP connection ------------------------------------------------ */
+
+static inline void outgoing_drop(struct outgoing *o)
+{
+	rte_pktmbuf_free(o->head);
+	o->head = NULL;
+	o->tail = NULL;
+	o->bytes = 0;
+}
+
+/* Room behind what was written, within o->room. 0, SPLIT_AGAIN: that is used up, or
+ * -SPLIT_E_BASE_NOMEM: no mbuf. One mbuf never holds more than one segment carries, so that
+ * segments need no pieces. */
+static inline int outgoing_lend(struct outgoing *o, struct rte_mempool *pool, uint8_t **buf_out,
+				size_t *room_out)
+{
+	struct rte_mbuf *m = o->tail;
+	uint32_t room = 0;
+
+	if (o->bytes >= o->room)
+		return SPLIT_AGAIN;
+	if (m != NULL && m->data_len < o->segment)
+		room = RTE_MIN((uint32_t)rte_pktmbuf_tailroom(m), o->segment - m->data_len);
+	if (room == 0) {
+		m = rte_pktmbuf_alloc(pool);
+		if (m == NULL)
+			return -SPLIT_E_BASE_NOMEM;
+		if (o->tail == NULL) {
+			o->head = m;
+		} else {
+			o->tail->next = m;
+			o->head->nb_segs++;
+		}
+		o->tail = m;
+		room = RTE_MIN((uint32_t)rte_pktmbuf_tailroom(m), o->segment);
+	}
+	*buf_out = rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len);
+	*room_out = RTE_MIN(room, o->room - o->bytes);
+	return 0;
+}
+
+/* The first `bytes` of the room lent last were written. */
+static inline void outgoing_commit(struct outgoing *o, size_t bytes)
+{
+	o->tail->data_len += (uint16_t)bytes;
+	o->head->pkt_len += (uint32_t)bytes;
+	o->bytes += (uint32_t)bytes;
+}
+
+/* Hand it to TCP. False: it has no room for it now, `writable` follows. What TCP does not want any
+ * more is dropped. */
+static inline bool outgoing_push(struct outgoing *o, struct tcp_conn *tcp)
+{
+	int err = o->bytes != 0 ? tcp_send(tcp, o->head) : -SPLIT_E_BASE_INVALID;
+
+	if (err == -SPLIT_E_NET_FULL) {
+		tcp_want_writable(tcp);
+		return false;
+	}
+	if (err != 0) /* or an mbuf lent but not written */
+		rte_pktmbuf_free(o->head);
+	o->head = NULL;
+	o->tail = NULL;
+	o->bytes = 0;
+	return true;
+}
+
 /* ---- connection.c --------------------------------------------------------------------------- */
 
 extern const struct tcp_events connection_tcp_events;
@@ -19,7 +86,7 @@ static inline void connection_due(struct connection *c)
 int connection_serve(struct connection *c) SPLIT_MUST_USE;
 /* Plain bytes from the client. */
 void connection_received(struct connection *c, const uint8_t *bytes, size_t n);
-/* Room for bytes on the wire, in mbufs and within c->out_room (http2.h, struct http2_out). */
+/* Room for bytes on the wire, in mbufs and within c->out.room (http2.h, struct http2_out). */
 int connection_out_reserve(void *ctx, size_t wanted, uint8_t **buf_out, size_t *room_out);
 void connection_out_commit(void *ctx, size_t bytes);
 /* Hand what was written to TCP. False when TCP has no room for it now: `writable` follows. */

@@ -112,9 +112,6 @@ elif what == "cancel":
     print("cancelled", flush=True)
     sys.stdin.readline()
 
-elif what == "try":
-    status(lambda: unary(pb.EchoMessage(payload=b"x"), timeout=10))
-
 elif what == "ok":
     assert unary(pb.EchoMessage(payload=b"back again"), **wait).payload == b"back again"
 

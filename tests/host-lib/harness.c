@@ -580,6 +580,7 @@ static struct hcall *out_open(struct harness *h, unsigned d, struct endpoint_por
 	out->out = out->open = true;
 	out->parent = c->parent;
 	out->deadline_ns = c->deadline_ns;
+	out->waits = c->waits;
 	out->half_closed = (c->flags & SLOT_END_STREAM) != 0;
 	endpoint_out_accept(port, c->call_id, out);
 	if (c->has_message)

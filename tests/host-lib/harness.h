@@ -34,6 +34,7 @@ struct hcall {
 	bool out, half_closed;
 	unsigned abandons;
 	uint64_t parent, deadline_ns;
+	bool waits;
 	/* Each message, as it comes; set after harness_send. */
 	void (*on_message)(struct hcall *call);
 	void *user;

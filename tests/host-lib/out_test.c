@@ -255,6 +255,44 @@ START_TEST(stub_of_protoc_c)
 }
 END_TEST
 
+static void ask_patiently(struct split_call *c)
+{
+	struct split_out_options options = SPLIT_OUT_OPTIONS_INIT;
+	Split__Test__Item item = item_of(42);
+
+	(void)c;
+	options.flags = SPLIT_OUT_WAIT_FOR_READY | SPLIT_OUT_DETACHED;
+	ck_assert_int_eq(split_out_start(unary_stub, &item.base, &options, &events, NULL, NULL), 0);
+	options.flags = 0x80;
+	ck_assert_int_eq(split_out_start(unary_stub, &item.base, &options, &events, NULL, NULL),
+			 SPLIT_E_ARGUMENT);
+	split_call_answer(c, &item.base);
+}
+
+/* Whether it waits for somebody who can answer: by the call, by the channel for stubs. */
+START_TEST(waits)
+{
+	Split__Test__Item answer = item_of(43);
+
+	begin(ask_by_stub, 0, NULL, 0);
+	ck_assert(!out_wait(1)->waits);
+	ck_assert_int_eq(harness_out_end(&h, &outs[0], &answer.base, 0, NULL, NULL, 0), 0);
+	harness_wait(&h, &call);
+	split_channel_wait_for_ready(channel, true);
+	begin(ask_by_stub, 0, NULL, 0);
+	ck_assert(out_wait(2)->waits);
+	ck_assert_int_eq(harness_out_end(&h, &outs[1], &answer.base, 0, NULL, NULL, 0), 0);
+	harness_wait(&h, &call);
+	split_channel_wait_for_ready(channel, false);
+	begin(ask_patiently, 0, NULL, 0);
+	ck_assert(out_wait(3)->waits);
+	ck_assert_int_eq(harness_out_end(&h, &outs[2], &answer.base, 0, NULL, NULL, 0), 0);
+	done_wait(3);
+	harness_wait(&h, &call);
+	harness_wait_released(&h);
+}
+END_TEST
+
 START_TEST(stub_fails)
 {
 	static const struct metadata_item trailers[] = {{"x-why", "because", 5, 7}};
@@ -522,6 +560,7 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, stub_of_protoc_c);
+	tcase_add_test(t, waits);
 	tcase_add_test(t, stub_fails);
 	tcase_add_test(t, answer_then_status);
 	tcase_add_test(t, stream_both_ways);

@@ -55,6 +55,7 @@ static struct slot *call_slot(uint64_t id)
 	s->home = 1;
 	s->info = 77;
 	s->deadline_ns = 1234567;
+	s->out_flags = SLOT_OUT_WAITS;
 	s->out_code = 0xc0de;
 	s->out_data = 0xda7a;
 	s->inline_bytes = 16;
@@ -100,6 +101,7 @@ START_TEST(whole_way)
 	ck_assert_uint_eq(got.c[0].home, 1);
 	ck_assert_uint_eq(got.c[0].parent, 77);
 	ck_assert_uint_eq(got.c[0].deadline_ns, 1234567);
+	ck_assert(got.c[0].waits);
 	ck_assert(got.c[0].has_message);
 	ck_assert_ptr_null(got.c[0].user);
 	ck_assert_uint_eq(got.area[0][15], 0x5a);
