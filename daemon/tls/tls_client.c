@@ -160,23 +160,13 @@ int tls_context_create_client(const struct tls_client_config *cfg, struct tls_co
 			      struct tls_error *error)
 {
 	struct tls_context *ctx;
-	int err = library_ready();
+	int err = context_new(TLS_client_method(), error, &ctx);
 
-	error->text[0] = '\0';
 	if (err != 0)
 		return err;
-	ctx = calloc(1, sizeof(*ctx));
-	if (ctx == NULL)
-		return -SPLIT_E_BASE_NOMEM;
-	atomic_init(&ctx->refs, 1);
 	ctx->client = true;
-	ERR_clear_error();
-	ctx->ssl = SSL_CTX_new(TLS_client_method());
-	if (ctx->ssl == NULL || SSL_CTX_set_ex_data(ctx->ssl, context_index, ctx) != 1)
-		err = -SPLIT_E_BASE_NOMEM;
-	if (err == 0)
-		err = context_rules(ctx->ssl, cfg->ciphers, cfg->ciphersuites, cfg->groups,
-				    cfg->min_version, error);
+	err = context_rules(ctx->ssl, cfg->ciphers, cfg->ciphersuites, cfg->groups,
+			    cfg->min_version, error);
 	if (err == 0)
 		err = authorities_set(ctx->ssl, cfg, error);
 	if (err == 0)

@@ -373,8 +373,7 @@ int context_alpn(struct tls_context *ctx, const char *alpn)
 	return 0;
 }
 
-int tls_context_create(const struct tls_context_config *cfg, struct tls_tickets *tickets,
-		       struct tls_context **out, struct tls_error *error)
+int context_new(const SSL_METHOD *method, struct tls_error *error, struct tls_context **out)
 {
 	struct tls_context *ctx;
 	int err = library_ready();
@@ -387,13 +386,26 @@ int tls_context_create(const struct tls_context_config *cfg, struct tls_tickets 
 		return -SPLIT_E_BASE_NOMEM;
 	atomic_init(&ctx->refs, 1);
 	ERR_clear_error();
+	ctx->ssl = SSL_CTX_new(method);
+	if (ctx->ssl == NULL || SSL_CTX_set_ex_data(ctx->ssl, context_index, ctx) != 1) {
+		tls_context_put(ctx);
+		return -SPLIT_E_BASE_NOMEM;
+	}
+	*out = ctx;
+	return 0;
+}
+
+int tls_context_create(const struct tls_context_config *cfg, struct tls_tickets *tickets,
+		       struct tls_context **out, struct tls_error *error)
+{
+	struct tls_context *ctx;
+	int err = context_new(TLS_server_method(), error, &ctx);
+
+	if (err != 0)
+		return err;
 	ctx->tickets = cfg->ticket_seconds != 0 ? tickets : NULL;
-	ctx->ssl = SSL_CTX_new(TLS_server_method());
-	if (ctx->ssl == NULL || SSL_CTX_set_ex_data(ctx->ssl, context_index, ctx) != 1)
-		err = -SPLIT_E_BASE_NOMEM;
-	if (err == 0)
-		err = context_rules(ctx->ssl, cfg->ciphers, cfg->ciphersuites, cfg->groups,
-				    cfg->min_version, error);
+	err = context_rules(ctx->ssl, cfg->ciphers, cfg->ciphersuites, cfg->groups,
+			    cfg->min_version, error);
 	if (err == 0)
 		err = certificates_set(ctx, cfg, error);
 	if (err == 0)

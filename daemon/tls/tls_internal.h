@@ -68,7 +68,10 @@ void client_opened(struct tls_session *s);
 /* Of the session; of the engine. */
 void client_tickets_put(struct tls_session *s);
 void client_tickets_fini(struct tls_engine *e);
-/* tls_context.c: versions, ciphers and the like. */
+/* tls_context.c: one with nothing in it but its SSL_CTX; 0 or -SPLIT_E_BASE_NOMEM. */
+int context_new(const SSL_METHOD *method, struct tls_error *error,
+		struct tls_context **out) SPLIT_MUST_USE;
+/* Versions, ciphers and the like. */
 int context_rules(SSL_CTX *ssl, const char *ciphers, const char *suites, const char *groups,
 		  enum tls_version min_version, struct tls_error *error) SPLIT_MUST_USE;
 int context_wrong(struct tls_error *error, const char *fmt, ...)
