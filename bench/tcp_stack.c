@@ -11,6 +11,7 @@
 #include "base/random.h"
 #include "bench/served.h"
 #include "bench/tcp.h"
+#include "config/config.h"
 #include "daemon/net/net.h"
 #include "daemon/port/port.h"
 
@@ -348,6 +349,9 @@ int tcp_stack_server(struct tcp_place *place, unsigned index, const char *name,
 	config.addresses[0].prefix_len = 24;
 	config.tcp.connections_max = place->connections_max;
 	config.tcp.backlog_max = 4096;
+	/* As a worker that polls has it: daemon/worker/setup.c. */
+	if (info.flags & PORT_TX_SYSCALL)
+		config.tx_hold_ns = place->config->ports[index].tx_hold_ns;
 	err = net_addr_parse(TCP_OUR_ADDRESS, &config.addresses[0].addr);
 	if (err == 0) {
 		s->base.idle_bytes = idle_bytes(&config, &net_ops);

@@ -122,11 +122,12 @@ struct config_port {
 	uint32_t tx_queues;
 	uint32_t rx_descriptors;
 	uint32_t tx_descriptors;
-	uint32_t mbufs;     /* of each pool: a worker's for sending, and its queue's */
-	uint64_t mbuf_room; /* data room of one mbuf, headroom included */
-	int checksum;       /* enum config_checksum */
-	int tso;            /* enum config_tso */
-	bool gro;           /* received segments are joined */
+	uint32_t mbufs;      /* of each pool: a worker's for sending, and its queue's */
+	uint64_t mbuf_room;  /* data room of one mbuf, headroom included */
+	int checksum;        /* enum config_checksum */
+	int tso;             /* enum config_tso */
+	bool gro;            /* received segments are joined */
+	uint64_t tx_hold_ns; /* frames may wait so long for others; 0: never */
 	bool promiscuous;
 	uint64_t link_timeout_ns; /* start waits so long for the link; 0: does not wait */
 	struct config_address addresses[CONFIG_ADDRESSES_MAX]; /* with prefix */
@@ -184,6 +185,7 @@ struct config_tcp {
 	uint64_t rto_max_ns;
 	uint64_t rto_initial_ns;
 	uint64_t delayed_ack_ns;
+	uint64_t pacing_rtt_min_ns; /* 0: nothing is paced */
 	bool nagle;
 	bool timestamps;
 	bool window_scaling;

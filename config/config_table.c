@@ -135,6 +135,12 @@ static const struct field port_fields[] = {
 	BOOL("gro", gro, "false",
 	     "TCP segments that follow each other in a burst of received packets are joined into "
 	     "one."),
+	DURATION("tx_hold", tx_hold_ns, "30us", 0, MS,
+		 "Where each burst sent costs a system call (TAP, AF_PACKET, AF_XDP), with "
+		 "`idle.mode` "
+		 "`poll`: how long frames may wait for others to leave with, while more requests "
+		 "are "
+		 "expected within that time. 0: never."),
 	BOOL("promiscuous", promiscuous, "false", "Receive frames for other MAC addresses too."),
 	DURATION("link_timeout", link_timeout_ns, "5s", 0, 300 * SEC,
 		 "Start waits so long for the link to come up, then goes on without. 0 does not "
@@ -264,6 +270,10 @@ static const struct field tcp_fields[] = {
 		 "How long an acknowledgement may wait for company (RFC 1122 s4.2.3.2: at most 500 "
 		 "ms). "
 		 "0: never waits."),
+	DURATION("pacing_rtt_min", pacing_rtt_min_ns, "5ms", 0, 10 * SEC,
+		 "Connections whose shortest round trip is at least this are paced: what their "
+		 "windows "
+		 "let go leaves spread over the round trip. 0: none."),
 	BOOL("nagle", nagle, "false", "Hold small segments back while data is unacknowledged."),
 	BOOL("timestamps", timestamps, "true", "Offer and accept timestamps (RFC 7323)."),
 	BOOL("window_scaling", window_scaling, "true",

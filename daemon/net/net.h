@@ -119,6 +119,8 @@ struct tcp_config {
 	uint64_t keepalive_interval_ns;
 	uint64_t rto_min_ns, rto_max_ns, rto_initial_ns; /* RFC 6298 */
 	uint64_t delayed_ack_ns;
+	/* Connections whose shortest round trip is at least this are paced. 0: none. */
+	uint64_t pacing_rtt_min_ns;
 	bool nagle; /* RFC 9293 s3.7.4; off by default */
 	bool timestamps, window_scaling, sack;
 	bool syn_cookies; /* RFC 4987 s3.6 */
@@ -148,6 +150,10 @@ struct net_config {
 	uint32_t arp_pending_max;  /* packets that wait for one address */
 	uint64_t arp_reachable_ns; /* an entry is asked again after this */
 	uint32_t icmp_per_second;  /* answers and errors sent, token bucket */
+	/* Where each burst sent costs a system call: net_flush() may leave its work to a later one
+	 * for so long, while more frames are expected within it; net_flush_pending() is true
+	 * meanwhile. For workers that poll. 0: never. */
+	uint64_t tx_hold_ns;
 	struct tcp_config tcp;
 };
 
@@ -348,6 +354,7 @@ const char *tcp_state_name(enum tcp_state state);
 	X(rx_bytes, "bytes received")                                                              \
 	X(tx_frames, "frames sent")                                                                \
 	X(tx_bytes, "bytes sent")                                                                  \
+	X(tx_holds, "times that frames waited for others to leave with them")                      \
 	X(tx_drop_full, "frames dropped: the device took none and the queue was full")             \
 	X(tx_drop_nomem, "frames not built for want of an mbuf")                                   \
 	X(rx_drop_eth_short, "frame shorter than its Ethernet header")                             \
@@ -454,6 +461,7 @@ const char *tcp_state_name(enum tcp_state state);
 	X(tcp_dsack_received, "duplicates that the peer reported")                                 \
 	X(tcp_rack_losses, "times that RACK found something lost")                                 \
 	X(tcp_loss_probes, "tail loss probes sent")                                                \
+	X(tcp_paced, "times that the rest of a window waited for its pace")                        \
 	X(tcp_flights_blind, "flights repaired without SACK: nothing left to note them in")        \
 	X(tcp_ecn_marks_received, "segments that a router marked")                                 \
 	X(tcp_ecn_reductions, "windows reduced because the peer saw marks")

@@ -307,6 +307,12 @@ struct net_stack {
 	/* ICMP, UDP, IPv4 */
 	uint64_t icmp_tokens_ns;
 	uint16_t ip_id;
+
+	/* With config.tx_hold_ns. */
+	uint64_t rx_last_ns, rx_gap_ns; /* the last frame, and the mean time between two */
+	uint64_t hold_since_ns;         /* 0: nothing is held */
+	uint32_t hold_frames;           /* received since one was sent */
+
 	struct net_udp_port udp_ports[NET_UDP_PORTS_MAX];
 };
 
@@ -691,6 +697,8 @@ bool tcp_sent_room(const struct tcp_conn *c, uint32_t seq);
 void tcp_sent_note(struct tcp_conn *c, uint32_t start, uint32_t end);
 void tcp_sent_acked(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t una);
 void tcp_sent_lose_all(struct tcp_conn *c);
+/* From "all at sent_tick" to a record that says the same. False if nothing can be lent. */
+bool tcp_flight_borrow(struct tcp_conn *c);
 /* All is acknowledged, or forgotten: what was lent goes back. */
 void tcp_flight_end(struct tcp_conn *c);
 /* The first bytes below `below` that are lost. */
@@ -715,6 +723,12 @@ void tcp_prr_ack(struct tcp_conn *c, uint32_t delivered);
 uint64_t tcp_pto_ns(const struct tcp_conn *c);
 void tcp_tlp_send(struct tcp_conn *c);
 void tcp_tlp_ack(struct tcp_conn *c, uint32_t ack);
+
+/* tcp_pace.c. */
+/* New bytes that may leave now as far as pacing goes; UINT32_MAX: it does not. */
+uint32_t tcp_pace_room(const struct tcp_conn *c);
+/* Of `room` were `sent`, with a flight noted if `wants_more`: then a timer is set. */
+void tcp_pace_sent(struct tcp_conn *c, uint32_t room, uint32_t sent, bool wants_more);
 
 /* tcp_data.c: the receiver's side. */
 void tcp_in_data(struct tcp_conn *c, struct tcp_segment *seg);
@@ -773,6 +787,8 @@ void tcp_life_update(struct tcp_conn *c);
 uint64_t tcp_rto_backed_off(const struct tcp_conn *c);
 void tcp_rto_persist(struct tcp_conn *c); /* probe a closed window */
 void tcp_ack_arm(struct tcp_conn *c);
+/* More may be sent at `at_ns`; with c->flight there. */
+void tcp_pace_arm(struct tcp_conn *c, uint64_t at_ns);
 /* What was reordered may be lost in `wait_ns`. */
 void tcp_reo_arm(struct tcp_conn *c, uint64_t wait_ns);
 

@@ -81,6 +81,8 @@ struct tcp_flight {
 	uint32_t rack_end, rack_fack;
 	uint32_t reo_round; /* D-SACKs below it belong to one round trip */
 	uint64_t rack_xmit_ns, rack_rtt_ns;
+	uint64_t pace_ns;     /* when what was sent is through, at the rate of tcp_pace.c */
+	uint64_t pace_due_ns; /* the timer's fourth deadline: more may go. TCP_NEVER: none waits */
 	uint32_t prr_delivered, prr_out, prr_flight;
 	bool fack;        /* rack_fack means something */
 	bool dsack_round; /* reo_round does */
@@ -230,7 +232,8 @@ struct tcp_conn {
 	uint16_t receive_mss; /* largest segment seen, for the delayed ACK */
 	uint16_t peer_mss;    /* what the peer takes, without options: RFC 9293 s3.7.1 */
 
-	/* Line 3: the timer, and what it is for: tcp_timer.c. TCP_NEVER: not wanted. */
+	/* Line 3: the timer, and what it is for (pacing too): tcp_timer.c. TCP_NEVER: not wanted.
+	 */
 	struct wheel_timer timer;
 	uint64_t rto_due_ns;  /* retransmission, SYN, probes, persist */
 	uint64_t ack_due_ns;  /* delayed ACK */

@@ -568,7 +568,7 @@ bool tcp_override_send(struct tcp_conn *c)
 
 /* ---- output --------------------------------------------------------------------------------- */
 
-enum stop { STOP_DONE, STOP_WINDOW, STOP_CWND, STOP_NAGLE, STOP_DEVICE };
+enum stop { STOP_DONE, STOP_WINDOW, STOP_CWND, STOP_NAGLE, STOP_DEVICE, STOP_PACE };
 
 /* Whether `len` of `available` bytes may go as one segment. RFC 9293 s3.8.6.2.1. */
 static bool segment_worth(const struct tcp_conn *c, uint32_t len, uint32_t available, uint32_t mss)
@@ -626,8 +626,9 @@ static uint32_t segment_bulk(const struct tcp_conn *c, uint32_t mss, uint32_t by
 	return bytes - bytes % mss;
 }
 
-/* Send from snd_nxt on, as far as both windows go. `inflight` counts against cwnd. */
-static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
+/* Send from snd_nxt on, as far as both windows and `room`, what pacing lets go, reach. `inflight`
+ * counts against cwnd. */
+static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight, uint32_t room)
 {
 	uint32_t cwnd = c->cwnd;
 
@@ -651,20 +652,38 @@ static enum stop output_new(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
 			return STOP_WINDOW;
 		if (inflight + len > cwnd)
 			return STOP_CWND;
+		if (unlikely(len > room))
+			return STOP_PACE;
 		if (nagle_holds(c, len, mss))
 			return STOP_NAGLE;
 		if (net_tx_full(c->stack))
 			return STOP_DEVICE;
 		if (len == mss)
 			len = segment_bulk(c, mss,
-					   RTE_MIN(RTE_MIN(available, window), cwnd - inflight));
+					   RTE_MIN(RTE_MIN(available, window),
+						   RTE_MIN(cwnd - inflight, room)));
 		sent = tcp_segment_send(c, c->snd_nxt, len);
 		if (sent == 0)
 			return STOP_DEVICE;
 		c->snd_nxt += sent;
 		inflight += sent;
+		room -= room != UINT32_MAX ? RTE_MIN(sent, room) : 0;
 	}
 	return STOP_DONE;
+}
+
+/* Send new bytes, as pacing lets them. */
+static enum stop output_paced(struct tcp_conn *c, uint32_t mss, uint32_t inflight)
+{
+	uint32_t room = tcp_pace_room(c), was = c->snd_nxt;
+	enum stop stop = output_new(c, mss, inflight, room);
+
+	if (likely(room == UINT32_MAX && c->flight == NULL))
+		return stop;
+	if (stop == STOP_PACE && !tcp_flight_borrow(c))
+		return output_new(c, mss, inflight + (c->snd_nxt - was), UINT32_MAX);
+	tcp_pace_sent(c, room, c->snd_nxt - was, stop == STOP_PACE);
+	return stop;
 }
 
 static void output_data(struct tcp_conn *c)
@@ -686,8 +705,9 @@ static void output_data(struct tcp_conn *c)
 		inflight = c->snd_nxt - c->snd_una;
 	}
 	if (stop == STOP_DONE)
-		stop = output_new(c, mss, inflight);
-	if (stop == STOP_CWND)
+		stop = output_paced(c, mss, inflight);
+	/* What waits for its pace uses the window, if there is enough of it. */
+	if (stop == STOP_CWND || (stop == STOP_PACE && c->snd_end - c->snd_una > c->cwnd))
 		c->flags |= TCPF_CWND_LIMITED;
 	if (stop == STOP_DEVICE)
 		tcp_mark_dirty(c);

@@ -65,8 +65,7 @@ static void record_free(struct tcp_conn *c, struct tcp_sent *r)
 		pool_put(&c->stack->sent_pool, r);
 }
 
-/* From "all at sent_tick" to a record that says the same. False if nothing can be lent. */
-static bool flight_borrow(struct tcp_conn *c)
+bool tcp_flight_borrow(struct tcp_conn *c)
 {
 	struct net_stack *s = c->stack;
 	struct tcp_flight *f = c->flight;
@@ -82,6 +81,7 @@ static bool flight_borrow(struct tcp_conn *c)
 		return false;
 	}
 	list_init(&f->sent);
+	f->pace_due_ns = TCP_NEVER;
 	f->again = (struct tcp_cursor){c->sq_head, c->sq_seq};
 	c->flight = f;
 	if (c->snd_una != c->snd_max) {
@@ -184,7 +184,7 @@ void tcp_sent_note(struct tcp_conn *c, uint32_t start, uint32_t end)
 			c->sent_tick = tick;
 			return;
 		}
-		if (!flight_borrow(c))
+		if (!tcp_flight_borrow(c))
 			return;
 	}
 	if (seq_lt(start, c->snd_max)) {
@@ -212,7 +212,7 @@ void tcp_sent_lose_all(struct tcp_conn *c)
 	struct tcp_flight *f;
 	struct tcp_sent *r;
 
-	if (!tcp_scored(c) || c->snd_una == c->snd_max || !flight_borrow(c))
+	if (!tcp_scored(c) || c->snd_una == c->snd_max || !tcp_flight_borrow(c))
 		return;
 	f = c->flight;
 	r = first(f);
@@ -288,7 +288,7 @@ bool tcp_sack_update(struct tcp_conn *c, const struct tcp_segment *seg)
 		}
 		if (seq_ge(b.start, b.end) || seq_gt(b.end, c->snd_max) || seq_le(b.start, una))
 			continue;
-		if (!flight_borrow(c))
+		if (!tcp_flight_borrow(c))
 			return false;
 		news |= block_take(c, seg, b.start, b.end);
 	}

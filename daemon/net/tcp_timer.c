@@ -1,4 +1,4 @@
-/* TCP's timers. Each connection has one on the stack's wheel, for three deadlines:
+/* TCP's timers. Each connection has one on the stack's wheel, for four deadlines:
  *
  * - rto_due_ns: retransmission (RFC 6298), of a SYN too; before it, with TCPF_PTO, a loss probe,
  * with TCPF_REO, what may have been reordered (RFC 8985); with TCPF_PERSIST set, probing of a
@@ -6,6 +6,8 @@
  * into a closed window.
  * - ack_due_ns: the delayed ACK (RFC 9293 s3.8.6.3). Runs if and only if ack_due > 0.
  * - life_due_ns: how long a state may last (handshake, orphans), else keepalive.
+ *
+ * - flight->pace_due_ns, while a flight is paced (tcp_pace.c): more of it may leave.
  *
  * The timer is armed by the time a deadline is set, for the earliest or for an earlier time still:
  * a deadline that moves away (each ACK moves one) leaves it where it is, and it is set right when
@@ -43,6 +45,8 @@ static uint64_t earliest(const struct tcp_conn *c)
 {
 	uint64_t due_ns = c->rto_due_ns < c->ack_due_ns ? c->rto_due_ns : c->ack_due_ns;
 
+	if (unlikely(c->flight != NULL && c->flight->pace_due_ns < due_ns))
+		due_ns = c->flight->pace_due_ns;
 	return due_ns < c->life_due_ns ? due_ns : c->life_due_ns;
 }
 
@@ -83,6 +87,11 @@ static void retransmission_arm(struct tcp_conn *c)
 	}
 	c->flags |= TCPF_PTO;
 	due_set(c, &c->rto_due_ns, c->stack->now_ns + pto_ns);
+}
+
+void tcp_pace_arm(struct tcp_conn *c, uint64_t at_ns)
+{
+	due_set(c, &c->flight->pace_due_ns, at_ns);
 }
 
 void tcp_reo_arm(struct tcp_conn *c, uint64_t wait_ns)
@@ -320,6 +329,8 @@ static void timer_fire(struct wheel_timer *t, uint64_t now_ns)
 
 	if (due_take(&c->ack_due_ns, now_ns))
 		ack_fire(c);
+	if (c->flight != NULL && due_take(&c->flight->pace_due_ns, now_ns))
+		tcp_mark_dirty(c);
 	if (due_take(&c->rto_due_ns, now_ns))
 		rto_fire(c);
 	if ((c->flags & TCPF_DEAD) == 0 && due_take(&c->life_due_ns, now_ns))

@@ -112,8 +112,9 @@ void port_set_steer(struct port_set *set, port_steer_fn steer);
 	(1u << 6) /* large TCP segments (RTE_MBUF_F_TX_TCP_SEG, l2_len, l3_len, l4_len,            \
 		   * tso_segsz, at most PORT_CUT_MAX of these) are cut, by device or here */
 #define PORT_RX_NO_CKSUM                                                                           \
-	(1u << 7) /* config says: don't verify (kernel peers' partial checksums)                   \
-		   */
+	(1u << 7)                 /* config says: don't verify (kernel peers' partial checksums)   \
+				   */
+#define PORT_TX_SYSCALL (1u << 8) /* each burst sent is a system call (TAP, AF_PACKET, AF_XDP) */
 
 struct port_info {
 	const char *name;   /* from the config */

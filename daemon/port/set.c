@@ -446,6 +446,9 @@ static int dev_create(struct port_dev *dev, const struct config *cfg, const stru
 		result = dev_scatter(cp, dev, &info, &conf, err);
 	if (result != 0)
 		return result;
+	if (driver_is(dev, "net_tap") || driver_is(dev, "net_af_packet") ||
+	    driver_is(dev, "net_af_xdp"))
+		dev->flags |= PORT_TX_SYSCALL;
 	dev_other_offloads(dev, &info, &conf);
 	dev->queues = calloc(cfg->workers_n, sizeof(struct port_queue *));
 	if (dev->queues == NULL)

@@ -65,6 +65,7 @@ static void tcp_config_fill(const struct config_tcp *c, struct tcp_config *t)
 	t->rto_max_ns = c->rto_max_ns;
 	t->rto_initial_ns = c->rto_initial_ns;
 	t->delayed_ack_ns = c->delayed_ack_ns;
+	t->pacing_rtt_min_ns = c->pacing_rtt_min_ns;
 	t->nagle = c->nagle;
 	t->timestamps = c->timestamps;
 	t->window_scaling = c->window_scaling;
@@ -192,6 +193,9 @@ static int port_setup(struct worker *w, unsigned index)
 	net.tcp.ooo_mbufs_max = RTE_MIN(net.tcp.ooo_mbufs_max, ooo_max);
 	/* A quarter of the pool is for headers, and for what is on its way to the device. */
 	net.tcp.send_mbufs_max = cfg->mbufs / 4 * 3;
+	/* A worker that may sleep does not stay awake for this. */
+	if ((info.flags & PORT_TX_SYSCALL) != 0 && w->cfg->idle.mode == CONFIG_IDLE_POLL)
+		net.tx_hold_ns = cfg->tx_hold_ns;
 	copy_bytes_fill(p, &info, &net);
 	return net_stack_create(&net, &ops, w->now_ns, &p->net);
 }

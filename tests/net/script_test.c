@@ -703,6 +703,7 @@ static void line_config(struct words *w)
 		TCP_KEY(keepalive_interval_ns, RIG_MS),
 		TCP_KEY(rto_min_ns, RIG_MS),
 		TCP_KEY(delayed_ack_ns, RIG_MS),
+		TCP_KEY(pacing_rtt_min_ns, RIG_MS),
 		TCP_KEY(nagle, 1),
 		TCP_KEY(timestamps, 1),
 		TCP_KEY(window_scaling, 1),

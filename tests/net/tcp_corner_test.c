@@ -564,10 +564,79 @@ START_TEST(test_send_queues_are_shared)
 }
 END_TEST
 
+/* ---- frames that wait for others ------------------------------------------------------------ */
+
+#define HOLD_NS (30 * UINT64_C(1000))
+
+/* One byte from `port`, `us` later; whether the answer left at once. */
+static bool hold_ask(uint16_t port, uint32_t seq, uint32_t ack, unsigned us)
+{
+	static struct rig_segment s;
+
+	memset(&s, 0, sizeof(s));
+	s.src_port = port;
+	s.dst_port = RIG_PORT;
+	s.seq = seq;
+	s.ack = ack;
+	s.flags = ACK | PSH;
+	s.window = 60000;
+	s.len = 1;
+	rig_wait(&r, us * UINT64_C(1000));
+	rig_send(&r, &s);
+	/* What a busy layer above does with a request. */
+	ck_assert_int_eq(tcp_send(r.app.conn, rig_chain(&r, 1, 1)), 0);
+	rig_flush(&r);
+	return frames_drop() > 0;
+}
+
+START_TEST(test_frames_wait_for_others)
+{
+	uint64_t begin_ns;
+	unsigned waited = 0;
+
+	struct tcp_conn *first;
+
+	start();
+	first = r.app.conn;
+	r.stack->config.tx_hold_ns = HOLD_NS;
+	/* The only connection: nobody else can ask meanwhile, so nothing waits. */
+	for (uint32_t i = 0; i < 50; i++)
+		ck_assert(hold_ask(RIG_PEER_PORT, r.peer_seq + i, r.peer_ack + i, 5));
+	r.stack->config.tx_hold_ns = 0;
+	for (uint16_t port = 7000; port < 7004; port++)
+		accept_from(port);
+	r.app.conn = first;
+	r.stack->config.tx_hold_ns = HOLD_NS;
+	/* With others, and requests 5 us apart, an answer waits, but not past the bound. */
+	for (uint32_t i = 50; i < 100; i++) {
+		if (hold_ask(RIG_PEER_PORT, r.peer_seq + i, r.peer_ack + 50, 5))
+			continue;
+		waited++;
+		ck_assert(net_flush_pending(r.stack));
+	}
+	ck_assert_uint_gt(waited, 25);
+	ck_assert_uint_gt(COUNTER(tx_holds), 0);
+	begin_ns = r.now_ns;
+	while (net_flush_pending(r.stack)) {
+		rig_wait(&r, 1000);
+		rig_flush(&r);
+	}
+	ck_assert_uint_le(r.now_ns - begin_ns, HOLD_NS + 1000);
+	frames_drop();
+	/* Requests that come seldom wait for nothing. */
+	waited = 0;
+	for (uint32_t i = 100; i < 150; i++)
+		waited += hold_ask(RIG_PEER_PORT, r.peer_seq + i, r.peer_ack + 100, 100) ? 0 : 1;
+	ck_assert_uint_lt(waited, 10); /* until the mean has grown */
+	stop();
+}
+END_TEST
+
 RIG_MAIN("tcp_corner", test_closed_window_old_data_is_acked, test_small_window_is_used,
 	 test_user_timeout_after_closed_window, test_old_ack_moves_no_window,
 	 test_simultaneous_open_window, test_old_acks_are_answered_in_measure,
 	 test_syn_without_timestamps_is_challenged, test_backoff_stays_until_a_sample,
 	 test_rto_after_a_lost_syn, test_timestamps_after_24_days,
 	 test_time_wait_reused_within_a_tick, test_nothing_follows_fin, test_connections_max_holds,
-	 test_out_of_order_room_is_shared, test_slow_device_is_shared, test_send_queues_are_shared)
+	 test_out_of_order_room_is_shared, test_slow_device_is_shared, test_send_queues_are_shared,
+	 test_frames_wait_for_others)

@@ -71,6 +71,7 @@ static const char *timers_wrong(const struct tcp_conn *c)
 	bool rto = tcp_rto_armed(c), dirty = (c->flags & TCPF_DIRTY) != 0;
 	bool life = c->life_due_ns != TCP_NEVER, ack = c->ack_due_ns != TCP_NEVER;
 	bool armed = wheel_timer_armed(&c->timer);
+	uint64_t pace_ns = c->flight != NULL ? c->flight->pace_due_ns : TCP_NEVER;
 	bool opening = c->state <= TCP_SYN_RECEIVED;
 
 	if ((opening || (c->flags & TCPF_ORPHAN) != 0) && !life)
@@ -87,11 +88,13 @@ static const char *timers_wrong(const struct tcp_conn *c)
 		return "an ACK timer for nothing";
 	if (!dirty && (c->flags & TCPF_ACK_NOW) != 0)
 		return "an ACK that is due was not sent";
-	if (!dirty && armed != (rto || ack || life))
+	if (pace_ns != TCP_NEVER && !tcp_send_pending(c))
+		return "a pace for nothing";
+	if (!dirty && armed != (rto || ack || life || pace_ns != TCP_NEVER))
 		return armed ? "a timer runs for nothing" : "a deadline without a timer";
 	if (armed &&
 	    (c->timer.deadline_ns > c->rto_due_ns || c->timer.deadline_ns > c->ack_due_ns ||
-	     c->timer.deadline_ns > c->life_due_ns))
+	     c->timer.deadline_ns > c->life_due_ns || c->timer.deadline_ns > pace_ns))
 		return "the timer comes too late";
 	return NULL;
 }

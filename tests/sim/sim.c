@@ -375,6 +375,8 @@ static bool stack_draw(struct sim *sim, int side)
 	if (sim->cookies)
 		c.tcp.backlog_max = 1;
 	c.tcp.source_half_open_max = sim->cookies ? (uint32_t)sim_between(sim, 0, 8) : 0;
+	/* By the seed itself, so that what is drawn for older seeds stays as it was. */
+	c.tcp.pacing_rtt_min_ns = (sim->seed + (uint64_t)side) % 3 != 0 ? MS : 0;
 	if (sim_chance(sim, 0.3))
 		c.flags |= NET_FORCE_SLOW; /* the fast path's generic twin */
 	return net_stack_create(&c, &ops, sim->now_ns, &sim->stacks[side]) == 0;

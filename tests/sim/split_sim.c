@@ -1,7 +1,8 @@
 /* split-sim --seed N | --seeds A-B: run the network simulator; exits 1 if any seed failed. Counters
  * that moved are shown, so that one sees what the seeds reached.
  * --seconds N: seeds from a number that the clock gives, as many as fit.
- * --connections N: so many at once, held and asked (crowd.h). */
+ * --connections N: so many at once, held and asked (crowd.h).
+ * --shallow: what pacing does for a link with a short queue (shallow.h). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 
 #include "base/clock.h"
 #include "tests/sim/crowd.h"
+#include "tests/sim/shallow.h"
 #include "tests/sim/sim.h"
 
 struct seeds {
@@ -44,14 +46,15 @@ int main(int argc, char **argv)
 		"1",         "--no-telemetry", "--log-level=error"};
 	uint64_t passed = 0, failed = 0;
 	uint32_t connections = 0;
+	bool shallow = argc == 2 && strcmp(argv[1], "--shallow") == 0;
 	struct seeds seeds = {0};
 	struct sim *sim;
 
 	if (argc == 3 && strcmp(argv[1], "--connections") == 0) {
 		connections = (uint32_t)strtoul(argv[2], NULL, 10);
-	} else if (!seeds_parse(argc, argv, &seeds)) {
+	} else if (!shallow && !seeds_parse(argc, argv, &seeds)) {
 		fprintf(stderr, "usage: split-sim --seed N | --seeds A-B | --seconds N | "
-				"--connections N\n");
+				"--connections N | --shallow\n");
 		return 2;
 	}
 	sim = calloc(1, sizeof(*sim));
@@ -62,6 +65,10 @@ int main(int argc, char **argv)
 	if (connections != 0) {
 		free(sim);
 		return crowd_run(connections, 1) ? 0 : 1;
+	}
+	if (shallow) {
+		free(sim);
+		return shallow_run() ? 0 : 1;
 	}
 	if (!sim_init()) {
 		fprintf(stderr, "split-sim: cannot start EAL\n");
