@@ -98,6 +98,7 @@ struct config_idle {
 	int mode; /* enum config_idle_mode */
 	uint64_t spin_ns;
 	uint64_t sleep_max_ns;
+	uint64_t quiet_sleep_max_ns; /* after a long pause */
 };
 
 enum config_checksum {

@@ -61,6 +61,10 @@ static const struct field idle_fields[] = {
 		 "An idle worker polls for so long before it sleeps."),
 	DURATION("sleep_max", sleep_max_ns, "100us", US, 100 * MS,
 		 "Longest sleep where the port gives no file descriptor to wait on."),
+	DURATION(
+		"quiet_sleep_max", quiet_sleep_max_ns, "2ms", US, 100 * MS,
+		"The same once nothing has come for long: at most a sixty-fourth of that pause, up "
+		"to this (no less than `sleep_max`)."),
 };
 TABLE(idle, "Idle", "What a worker does when there is nothing to do.");
 #undef STRUCT

@@ -4,7 +4,8 @@
  * Before it sleeps it arms every endpoint (shepherd's park protocol, mirrored): from then on a
  * completion makes the eventfd readable. Where each port's descriptor announces its frames the
  * worker sleeps until the next timer; a device without one is looked at after each step, so
- * idle.sleep_max bounds what sleep adds to the latency of a frame.
+ * idle.sleep_max bounds what sleep adds to the latency of a frame, and a sixty-fourth of the pause
+ * before it where that is more (up to idle.quiet_sleep_max).
  *
  * Where a host's worker has this very core it can answer only while this worker sleeps: then there
  * is no spinning, and the kernel is asked not to let a wake-up interrupt the host (SCHED_BATCH), or
@@ -201,6 +202,18 @@ void worker_idle_over(struct worker *w)
 	w->gap_ns = (w->gap_ns * (GAP_WEIGHT - 1) + gap) / GAP_WEIGHT;
 }
 
+/* A device without a descriptor is looked at now and then. After a pause nobody notices a small
+ * part of it more, and a worker that has nothing to do for long takes close to no CPU. */
+#define QUIET_PART 64
+
+static uint64_t sleep_max(const struct worker *w)
+{
+	const struct config_idle *cfg = &w->cfg->idle;
+	uint64_t quiet = (w->now_ns - w->traffic_ns) / QUIET_PART;
+
+	return RTE_MAX(cfg->sleep_max_ns, RTE_MIN(quiet, cfg->quiet_sleep_max_ns));
+}
+
 /* Whether to look again at once. Who shares a core with a host never does: the host can answer only
  * while we sleep. In `poll` mode that takes more than the host's word. */
 static bool look_on(struct worker *w)
@@ -212,7 +225,6 @@ static bool look_on(struct worker *w)
 
 void worker_idle(struct worker *w)
 {
-	const struct config_idle *cfg = &w->cfg->idle;
 	uint64_t next, ns;
 
 	if (look_on(w)) {
@@ -229,5 +241,5 @@ void worker_idle(struct worker *w)
 		return;
 	sleep_for(w, ns);
 	disarm(w);
-	w->idle_sleep_ns = RTE_MIN(w->idle_sleep_ns * 2, cfg->sleep_max_ns);
+	w->idle_sleep_ns = RTE_MIN(w->idle_sleep_ns * 2, sleep_max(w));
 }

@@ -74,6 +74,8 @@ static unsigned ports_poll(struct worker *w)
 		if (got != 0)
 			net_rx(p->net, pkts, got, w->now_ns);
 		n += got;
+		if (got != 0)
+			w->traffic_ns = w->now_ns;
 		n += net_timers_run(p->net, w->now_ns);
 	}
 	return n;
@@ -95,6 +97,8 @@ static unsigned endpoints_poll(struct worker *w)
 			continue;
 		}
 		n += (unsigned)got;
+		if (got != 0)
+			w->traffic_ns = w->now_ns;
 		attached_look(ep);
 		n += attached_retry(ep);
 		n += attached_publish(ep);
@@ -247,7 +251,7 @@ int worker_run(void *worker)
 
 	/* Sleeps of a few microseconds shall not be rounded up to 50. */
 	(void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
-	w->now_ns = clock_ns();
+	w->now_ns = w->traffic_ns = clock_ns();
 	while (!w->stop) {
 		stage_turn_begin(w);
 		w->busy = turn(w) != 0;

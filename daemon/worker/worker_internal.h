@@ -562,6 +562,7 @@ struct worker {
 	int epoll_fd;
 	uint64_t idle_since_ns;
 	uint64_t idle_sleep_ns;
+	uint64_t traffic_ns; /* when a frame or a host's word last came */
 	bool ports_announce; /* each port has a descriptor that tells of every frame */
 	bool core_shared;    /* with a host's worker, as of the last empty turn */
 	int core;            /* its own */

@@ -213,6 +213,7 @@ START_TEST(defaults)
 	ck_assert_int_eq(cfg->workers[1].numa_node, CONFIG_NONE);
 	ck_assert_int_eq(cfg->idle.mode, CONFIG_IDLE_ADAPTIVE);
 	ck_assert_uint_eq(cfg->idle.sleep_max_ns, 100000);
+	ck_assert_uint_eq(cfg->idle.quiet_sleep_max_ns, 2000000);
 	ck_assert_uint_eq(cfg->ports[0].mtu, 1500);
 	ck_assert_uint_eq(cfg->ports[0].rx_queues, 1);
 	ck_assert_uint_eq(cfg->ports[0].queue_workers_n, 1);
