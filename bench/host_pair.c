@@ -277,7 +277,7 @@ static int chunk_get(void *ctx, size_t min, size_t want, struct linear_chunk *ou
 	return 0;
 }
 
-int host_pair_submit(struct host_pair *p)
+int host_pair_submit(struct host_pair *p, unsigned lane)
 {
 	struct endpoint_blocks blocks = {0};
 	struct endpoint_request r = {.kind = TO_HOST_REQUEST,
@@ -288,7 +288,7 @@ int host_pair_submit(struct host_pair *p)
 	struct linear_target target = {
 		.delta = endpoint_delta(p->port), .chunk_get = chunk_get, .ctx = &area};
 	uint64_t now_ns;
-	int err = endpoint_inline_area(p->port, 0, &area);
+	int err = endpoint_inline_area(p->port, lane, &area);
 
 	if (err == 0)
 		err = decode_start(p->job, p->input, p->wire, p->wire_n, &target, NULL);
@@ -302,7 +302,7 @@ int host_pair_submit(struct host_pair *p)
 	r.inline_bytes = (uint8_t)decode_chunk_used(p->job);
 	now_ns = clock_ns();
 	p->published_at = clock_cycles();
-	err = endpoint_submit(p->port, 0, &r, now_ns);
+	err = endpoint_submit(p->port, lane, &r, now_ns);
 	if (err != 0)
 		endpoint_call_close(p->port, r.call_id, clock_ns());
 	else

@@ -49,8 +49,8 @@ struct host_pair_options {
 int host_pair_open(struct host_pair *p, const struct host_pair_options *options) SPLIT_MUST_USE;
 void host_pair_close(struct host_pair *p);
 
-/* One call on the lane of worker 0: opened, decoded into its slot; not rung. */
-int host_pair_submit(struct host_pair *p) SPLIT_MUST_USE;
+/* One call on the lane of this worker: opened, decoded into its slot; not rung. */
+int host_pair_submit(struct host_pair *p, unsigned lane) SPLIT_MUST_USE;
 /* Rings. */
 void host_pair_flush(struct host_pair *p);
 /* Take answers; negative when the host is broken. */

@@ -26,10 +26,11 @@ TCP = {
 }
 SHAPES = {
     "codec": {**HEAD, "variant": str, "results": [{"message": str, "bytes": int, "op": str, "engine": str, "ns": NUMBER}], "geomean": dict},
-    "ring": {**HEAD, "line_rtt_ns": NUMBER, "lane_rtt_ns": NUMBER, "lane_rtt_lines": NUMBER, "lane_msgs_per_s": NUMBER,
+    "ring": {**HEAD, "line_rtt_ns": NUMBER, "lane_rtt_ns": NUMBER, "lane_rtt_lines": NUMBER, "lane_msgs_per_s": NUMBER, "line_msgs_per_s": NUMBER,
              "by_size": [{"bytes": int, **RATES}], "peers": {"unix_socket": RATES, "pipe_eventfd": RATES, "rte_ring": RATES}},
     "dispatch": {**HEAD, "polling_ns": NUMBER, "parked_ns": NUMBER, "wakes": int, "parks": int, "parked_calls": int,
-                 "polling_calls": int, "syscalls_per_call": {"polling": NUMBER, "parked": NUMBER},
+                 "polling_calls": int, "syscalls_per_call": {"polling": NUMBER, "parked": NUMBER, "mixed": NUMBER}, "mixed_ns": NUMBER, "mixed_p99_ns": NUMBER,
+                 "mixed_calls": int, "mixed_polling": int, "mixed_wakes": int, "wake_ns": NUMBER,
                  "host_cycles_per_call": {"batched": NUMBER, "single": NUMBER}, "idle_cpu_host": NUMBER,
                  "idle_cpu_daemon": NUMBER, "pool_workers": int, "cycles_hz": int},
     "host": {**HEAD, "host_cycles_per_call": {"batched": NUMBER, "single": NUMBER},
