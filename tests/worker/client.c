@@ -326,11 +326,6 @@ void rpc_start(struct rpc *r, struct client *c, const char *path, const void *by
 	ck_assert_int_gt(r->stream, 0);
 }
 
-static uint8_t pattern(size_t i)
-{
-	return (uint8_t)(i * 7 + (i >> 8));
-}
-
 static size_t varint_put(uint8_t *p, uint64_t v)
 {
 	size_t n = 0;
@@ -341,24 +336,35 @@ static size_t varint_put(uint8_t *p, uint64_t v)
 	return n;
 }
 
-void rpc_echo(struct rpc *r, struct client *c, size_t len, uint32_t reply_bytes)
+size_t echo_frame(uint8_t *to, size_t len, uint32_t reply_bytes, uint32_t replies)
 {
-	uint8_t *wire = malloc(len + 32);
 	size_t n = 5;
 
 	if (len != 0) {
-		wire[n++] = 0x0a;
-		n += varint_put(wire + n, len);
+		to[n++] = 0x0a;
+		n += varint_put(to + n, len);
 		for (size_t i = 0; i < len; i++)
-			wire[n + i] = pattern(i);
+			to[n + i] = pattern(i);
 		n += len;
 	}
 	if (reply_bytes != 0) {
-		wire[n++] = 0x10;
-		n += varint_put(wire + n, reply_bytes);
+		to[n++] = 0x10;
+		n += varint_put(to + n, reply_bytes);
 	}
-	wire[0] = 0;
-	be32_store(wire + 1, (uint32_t)(n - 5));
+	if (replies != 0) {
+		to[n++] = 0x20;
+		n += varint_put(to + n, replies);
+	}
+	to[0] = 0;
+	be32_store(to + 1, (uint32_t)(n - 5));
+	return n;
+}
+
+void rpc_echo(struct rpc *r, struct client *c, size_t len, uint32_t reply_bytes)
+{
+	uint8_t *wire = malloc(len + 32);
+	size_t n = echo_frame(wire, len, reply_bytes, 0);
+
 	rpc_start(r, c, ECHO_PATH, wire, n, NULL, 0);
 	free(wire);
 }

@@ -58,11 +58,26 @@ enum host_mode {
 	HOST_FORGET,      /* takes a call and never says anything */
 };
 
-#define HOST_HELD_MAX 1024
+#define HOST_HELD_MAX    1024
+#define HOST_STREAMS_MAX 64
+#define HOST_OWED_MAX    256
 
 struct held {
 	struct slot slot;
 	_Alignas(16) uint8_t message[SLOT_INLINE_BYTES]; /* an inline one's struct */
+};
+
+/* A streaming call of a fake host (host_stream.c). */
+struct fake_stream {
+	uint64_t id; /* 0: none */
+	struct host_lane *lane;
+	enum attach_kind kind;
+	bool half; /* the client has sent all */
+	uint64_t bytes;
+	uint32_t out, window; /* answers with splitd; how many may be */
+	uint32_t withheld;    /* credit, in HOST_HOLD */
+	unsigned owed_first, owed_n;
+	uint32_t owed[HOST_OWED_MAX]; /* answers to come */
 };
 
 struct fake_host {
@@ -77,7 +92,14 @@ struct fake_host {
 	int fd;
 	unsigned workers;
 	_Atomic int mode;
-	atomic_int deaf_worker; /* takes nothing, as one in a long handler; -1: none */
+	atomic_int deaf_worker;     /* takes nothing, as one in a long handler; -1: none */
+	atomic_uint parked;         /* by bit: takes nothing and says that it sleeps */
+	atomic_uint absent;         /* by bit: takes nothing and says that it looks */
+	atomic_uint requests_of[8]; /* by worker */
+	atomic_bool overrun;        /* answers past the window */
+	atomic_uint stream_messages, stream_ends, bad_bytes;
+	uint64_t on_cpu[8]; /* what the scheduler says, by worker */
+	struct fake_stream streams[HOST_STREAMS_MAX];
 	atomic_bool stop, running;
 	atomic_uint requests, cancels, releases, inlined, metadata_entries;
 	_Atomic uint64_t deadline_ns;
@@ -132,6 +154,13 @@ struct header {
 /* Begin a call: DATA is `len` bytes at `bytes` (framing included), copied. */
 void rpc_start(struct rpc *r, struct client *c, const char *path, const void *bytes, size_t len,
 	       const struct header *extra, size_t extra_n);
+/* Byte i of each payload that a client sends. */
+static inline uint8_t pattern(size_t i)
+{
+	return (uint8_t)(i * 7 + (i >> 8));
+}
+/* One EchoMessage with its prefix at `to` (len + 32 bytes); returns its bytes. */
+size_t echo_frame(uint8_t *to, size_t len, uint32_t reply_bytes, uint32_t replies);
 /* Begin Echo/Unary with a payload of `len` bytes of a pattern; asks for reply_bytes if not 0. */
 void rpc_echo(struct rpc *r, struct client *c, size_t len, uint32_t reply_bytes);
 /* Let more of the request go. */

@@ -28,4 +28,13 @@ void clients_send(void);
 void clients_close(void);
 void hosts_remove(void);
 
+/* host_stream.c: the streaming half of a fake host; its thread. */
+struct host_lane;
+struct slot;
+/* False: the slot is not about a stream. */
+bool host_stream_take(struct fake_host *h, struct host_lane *lane, const struct slot *slot);
+void host_streams_run(struct fake_host *h);
+/* The request was taken back, or there is no place for it. */
+void host_refuse(struct fake_host *h, struct host_lane *lane, const struct slot *slot);
+
 #endif

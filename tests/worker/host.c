@@ -121,8 +121,12 @@ static void take_request(struct fake_host *h, struct host_lane *lane, const stru
 	struct held *held = &h->held[(h->held_first + h->held_n) % HOST_HELD_MAX];
 	bool claimed = host_lane_claim(lane, slot);
 
-	if (claimed)
+	if (claimed) {
 		request_note(h, slot);
+		atomic_fetch_add(&h->requests_of[lane - attachment_lane(h->attachment, 0, 0)], 1);
+	} else {
+		host_refuse(h, lane, slot);
+	}
 	held->slot = *slot;
 	if (slot->flags & SLOT_INLINE)
 		inline_move(held, slot);
@@ -139,6 +143,10 @@ static bool take(struct fake_host *h, struct host_lane *lane)
 
 	if (slot == NULL)
 		return false;
+	if (host_stream_take(h, lane, slot)) {
+		host_lane_advance(lane);
+		return true;
+	}
 	if (slot->kind == TO_HOST_REQUEST) {
 		take_request(h, lane, slot);
 		return true;
@@ -165,25 +173,39 @@ static void held_answer(struct fake_host *h, struct host_lane *lane)
 
 static void schema_make(struct attach_hello *hello, struct schema_blob *blob, unsigned workers)
 {
-	static struct attach_method method = {
-		.service = "split.examples.Echo",
-		.method = "Unary",
-		.kind = ATTACH_UNARY,
-		.code = 1,
-		.data = 2,
+	static const struct {
+		const char *name;
+		enum attach_kind kind;
+	} rpcs[] = {
+		{"Unary", ATTACH_UNARY},
+		{"Client", ATTACH_CLIENT_STREAM},
+		{"Server", ATTACH_SERVER_STREAM},
+		{"Bidi", ATTACH_BIDI},
 	};
+	static struct attach_method methods[ARRAY_LEN(rpcs)];
 	struct schema_builder *b;
+	uint32_t message;
 
 	ck_assert_int_eq(schema_builder_create(&b), 0);
-	ck_assert_int_eq(schema_builder_add(b, &ECHO_DESCRIPTOR, &method.input_schema), 0);
-	method.output_schema = method.input_schema;
+	ck_assert_int_eq(schema_builder_add(b, &ECHO_DESCRIPTOR, &message), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(rpcs); i++)
+		methods[i] = (struct attach_method){
+			.service = "split.examples.Echo",
+			.method = rpcs[i].name,
+			.kind = rpcs[i].kind,
+			.code = 1,
+			.data = 2,
+			.input_schema = message,
+			.output_schema = message,
+			.read_ahead = 4,
+		};
 	ck_assert_int_eq(schema_builder_finish(b, blob), 0);
 	schema_builder_destroy(b);
 	*hello = (struct attach_hello){
 		.name = "echo",
 		.workers = workers,
-		.methods = &method,
-		.methods_n = 1,
+		.methods = methods,
+		.methods_n = ARRAY_LEN(methods),
 		.schema = blob->bytes,
 		.schema_bytes = blob->len,
 	};
@@ -225,11 +247,16 @@ static void *host_main(void *arg)
 		for (unsigned i = 0; i < h->workers; i++) {
 			struct host_lane *lane = attachment_lane(h->attachment, 0, i);
 			bool deaf = atomic_load(&h->deaf_worker) == (int)i;
+			bool parked = (atomic_load(&h->parked) >> i & 1) != 0;
 
-			host_state_set(h->attachment, i, deaf ? HOST_RUNNING : HOST_POLLING);
-			if (deaf)
+			host_state_set(h->attachment, i,
+				       parked ? HOST_PARKED
+				       : deaf ? HOST_RUNNING
+					      : HOST_POLLING);
+			if (deaf || parked || (atomic_load(&h->absent) >> i & 1) != 0)
 				continue;
 			took |= take(h, lane);
+			host_streams_run(h);
 			if (h->held_n != 0 && atomic_load(&h->mode) != HOST_HOLD)
 				held_answer(h, lane);
 		}
@@ -297,6 +324,7 @@ struct fake_host *host_attach(enum host_mode mode, void (*edit)(struct endpoint_
 		.schema = h->schema,
 		.methods = attach_server_request(h->server)->methods,
 		.methods_n = attach_server_request(h->server)->methods_n,
+		.on_cpu = h->on_cpu,
 	};
 	ck_assert_uint_le(h->shared.methods_n, ARRAY_LEN(h->services));
 	for (size_t i = 0; i < h->shared.methods_n; i++)
