@@ -4,7 +4,8 @@
  * SETTINGS are in the input too), then pieces, each a
  * byte of length and so many bytes of the server's; a length of 0 is followed by a byte that says
  * what else happens: a call is begun, cancelled, sent to, given room, time goes by, the connection
- * ends. Calls run from the start on, so that streams 1, 3, 5, 7 are open. */
+ * ends, the channel is configured anew. Calls run from the start on, so that streams 1, 3, 5, 7 are
+ * open. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -192,6 +193,21 @@ static void turn(void)
 	}
 }
 
+static const struct client_address addresses[2] = {{4, {198, 18, 0, 1}, 1, 1},
+						   {4, {198, 18, 0, 2}, 1, 1}};
+static struct client_channel_config channel;
+
+/* 1: health checks; 2: retries; 4: another address; 8: the channel is not there. */
+static void configure(uint8_t bits)
+{
+	channel.health_service = bits & 1 ? "f.F" : NULL;
+	channel.retry.attempts_max = bits & 2 ? 3 : 1;
+	channel.addresses = &addresses[bits >> 2 & 1];
+	channel.unused = (bits & 8) != 0;
+	channel.addresses_n = channel.unused ? 0 : 1;
+	must(client_channel_configure(client, 0, &channel, now_ns) == 0);
+}
+
 static void happen(uint8_t what)
 {
 	struct call *c = &calls[(what >> 4) % CALLS];
@@ -231,7 +247,9 @@ static void happen(uint8_t what)
 			client_stream_eof(wires[wires_n - 1], now_ns);
 		break;
 	default:
-		if (c->client != NULL && !c->over)
+		if ((what & 8) != 0)
+			configure(what >> 4);
+		else if (c->client != NULL && !c->over)
 			client_call_end(c->client);
 		break;
 	}
@@ -239,7 +257,6 @@ static void happen(uint8_t what)
 
 static void world_make(uint8_t flags)
 {
-	static const struct client_address address = {4, {198, 18, 0, 1}, 1, 1};
 	static const struct client_transport transport = {
 		.connect = on_connect,
 		.reserve = on_reserve,
@@ -249,7 +266,6 @@ static void world_make(uint8_t flags)
 		.close = on_close,
 		.random = on_random,
 	};
-	struct client_channel_config channel;
 	struct client_config config;
 
 	memset(calls, 0, sizeof(calls));
@@ -262,7 +278,7 @@ static void world_make(uint8_t flags)
 	client_config_default(&config);
 	channel.name = "fuzz";
 	channel.authority = "fuzz:1";
-	channel.addresses = &address;
+	channel.addresses = addresses;
 	channel.addresses_n = 1;
 	channel.message_bytes_max = 65536;
 	channel.keepalive_ns = CLOCK_NS_PER_SEC;
