@@ -93,7 +93,9 @@ static const struct field channel_fields[] = {
 	 .help = "Names of the hosts that may open it."},
 	INT("calls_max", calls_max, "1024", 1, 65536,
 	    "Calls over it at once, of each daemon worker; further ones end with "
-	    "RESOURCE_EXHAUSTED."),
+	    "RESOURCE_EXHAUSTED. Memory for them is taken at start: a reload does not raise what "
+	    "all "
+	    "channels have together."),
 	DURATION("deadline_max", deadline_max_ns, "0", 0, 24 * HOUR,
 		 "Cap on the deadline of its calls, also of those that bring none. 0: none."),
 	BOOL("wait_for_ready", wait_for_ready, "false",

@@ -322,9 +322,9 @@ static struct call *out_new(struct attached *ep, const struct endpoint_completio
 	bool many_requests = grpc_kind_many_requests(m->kind);
 	bool many_replies = grpc_kind_many_replies(m->kind);
 	uint32_t *calls = &w->channel_calls[m->channel];
-	struct call *call = *calls < method_channel(w->cfg, m)->calls_max
-				    ? call_new(w, &ep->as_reader, NULL)
-				    : NULL;
+	bool room = *calls < method_channel(w->cfg, m)->calls_max &&
+		    counter_get(&w->counters.gauge_outs) < w->outs_max;
+	struct call *call = room ? call_new(w, &ep->as_reader, NULL) : NULL;
 
 	if (call == NULL)
 		return NULL;

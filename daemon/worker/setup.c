@@ -417,21 +417,22 @@ static int balance_setup(struct worker *w)
 
 /* ---- pools ---------------------------------------------------------------------------------- */
 
-/* Calls out at once, of all channels. Each is two calls, its callee and itself. */
+/* Calls out at once, of all channels, those that a reload brings too. */
+#define OUTS_MIN 64
 static uint32_t outs_max(const struct config *cfg)
 {
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < cfg->channels_n; i++)
 		n += cfg->channels[i].calls_max;
-	return n;
+	return RTE_MAX(n, (uint32_t)OUTS_MIN);
 }
 
 /* Each call has its first window of messages and a status; what streams have beyond that is counted
  * (windows_grown). So the pool is never empty, whatever hosts say. */
 static uint32_t replies_max(struct worker *w)
 {
-	uint32_t calls = w->cfg->grpc.calls_max + 2 * outs_max(w->cfg);
+	uint32_t calls = w->cfg->grpc.calls_max + 2 * w->outs_max;
 
 	w->windows_grown_max = RTE_MAX(calls, (uint32_t)SHEPHERD_STREAM_WINDOW_MAX);
 	return calls * (SHEPHERD_STREAM_WINDOW + 1) + w->windows_grown_max;
@@ -440,12 +441,15 @@ static uint32_t replies_max(struct worker *w)
 static int pools_setup(struct worker *w)
 {
 	const struct config *cfg = w->cfg;
-	/* A call may outlive its client by the time it takes to tell the host. */
-	uint32_t calls = cfg->grpc.calls_max * 2 + outs_max(cfg) * 3;
+	/* A call may outlive its client by the time it takes to tell the host. A call out is two,
+	 * its callee and itself. */
+	uint32_t outs = outs_max(cfg);
+	uint32_t calls = cfg->grpc.calls_max * 2 + outs * 3;
 	uint64_t answer = align_up(cfg->grpc.send_message_bytes_max, PAGE_LARGE_BYTES);
 	uint64_t encode = RTE_MAX(ENCODE_BYTES_MIN, answer * ENCODE_ANSWERS_MIN);
 	int err;
 
+	w->outs_max = outs;
 	w->conn_pages_max = encode / 4;
 	w->pages_spare = encode / 4;
 	w->channel_calls = calloc(CONFIG_CHANNELS_MAX, sizeof(*w->channel_calls));

@@ -548,6 +548,7 @@ struct worker {
 	struct list reply_wait;  /* struct reply by wait: for pages or an encode job */
 	struct list nested_due;  /* struct call by nested.due */
 	uint32_t *channel_calls; /* calls out now, by channel */
+	uint32_t outs_max;       /* of all channels: what the pools were made for */
 	struct list endpoints;
 	unsigned endpoints_n, endpoints_max;
 	uint32_t routes_max; /* each endpoint's share is its hosts[].methods_max */
