@@ -31,10 +31,10 @@
  * They are not even counted: a unit is an element unless charge() says that it is not.
  */
 #include "linearize/decode_ops.h"
-#include "linearize/fast_internal.h"
+#include "linearize/fast_copy.h"
 
 #define SLOP        DECODE_SLOP
-#define SHORT_BYTES 32 /* what is moved at once */
+#define SHORT_BYTES COPY_SHORT
 
 static_assert(SLOP >= 2 + 5 + SHORT_BYTES && SLOP >= 2 + 10, "a short field fits");
 
@@ -79,13 +79,13 @@ ALWAYS_INLINE uint64_t align8_up(uintptr_t at)
 
 /* --- The registers of the engine -------------------------------------------------------------- */
 
-/* `at`: on the wire, past the tag of `e`; or where the next field begins, where no field is at
- * hand. `mem`: the message. `free`: the unused part of the chunk. With more parameters the ops
- * would have to save registers. */
+/* `at`: on the wire, the last byte of the tag of `e`; or where the next field begins, where no
+ * field is at hand. `frame`: the message, whose struct is `mem`. `free`: the unused part of the
+ * chunk. With more parameters the ops would have to save registers. */
 #define PARAMETERS                                                                                 \
-	struct decode_state *s, const uint8_t *at, uint8_t *mem, uint8_t *free,                    \
-		const struct fast_field *e
-#define ARGUMENTS s, at, mem, free, e
+	struct decode_state *s, const uint8_t *at, struct decode_frame *frame, uint8_t *free,      \
+		const struct fast_field *e, uint8_t *mem
+#define ARGUMENTS s, at, frame, free, e, mem
 
 typedef void fast_op(PARAMETERS);
 
@@ -109,12 +109,6 @@ ALWAYS_INLINE void charge(struct decode_state *s, int64_t units)
 	s->elements -= (uint64_t)units;
 }
 
-ALWAYS_INLINE void end_set(struct decode_state *s, const uint8_t *end)
-{
-	s->end = end;
-	s->stop = end < s->safe ? end : s->safe;
-}
-
 /* Where in memory the receiver's `address` is. */
 ALWAYS_INLINE uint8_t *memory_at(const struct decode_state *s, uint64_t address)
 {
@@ -131,41 +125,44 @@ ALWAYS_INLINE uint64_t address_of(const struct decode_state *s, const uint8_t *m
 /* The engine stops; the next field begins at `at`. */
 NOINLINE void leave(PARAMETERS)
 {
-	(void)mem, (void)e;
+	(void)e, (void)mem;
 	s->p = at;
+	s->frame = frame;
 	s->free = free;
 }
 
 /* The field at hand is not for this engine: stop before it. */
 NOINLINE void give_up(PARAMETERS)
 {
-	leave(s, at - (e->tag < 0x80 ? 1 : 2), mem, free, e);
+	leave(s, at - (e->tag >= 0x80), frame, free, e, mem);
 }
 
 static void boundary(PARAMETERS);
 
-/* A field whose tag has two bytes, or more: those are not for this engine. */
-NOINLINE void long_tag(PARAMETERS)
+/* A field whose tag has not one byte and the form that the schema says. Of two bytes it may be one
+ * for this engine. */
+NOINLINE void other_tag(PARAMETERS)
 {
 	uint32_t tag = (at[0] & 0x7fu) | (uint32_t)at[1] << 7;
 
-	/* Nor those that need not be so long. */
-	if (unlikely(at[1] >= 0x80 || tag < 0x80 || tag >> 3 >= s->frame->m->fast_count)) {
+	/* Nor is it one when it need not be so long. */
+	if (unlikely(at[0] < 0x80 || at[1] >= 0x80 || tag < 0x80 ||
+		     tag >> 3 >= frame->m->fast_count)) {
 		leave(ARGUMENTS);
 		return;
 	}
-	e = &s->table[tag >> 3];
+	e = &frame->table[tag >> 3];
 	if (unlikely(e->tag != tag)) {
 		leave(ARGUMENTS);
 		return;
 	}
-	at += 2;
+	at++;
 	ops[e->op](ARGUMENTS);
 }
 
 /* On with the field at `at`. */
-ALWAYS_INLINE void next_field(struct decode_state *s, const uint8_t *at, uint8_t *mem,
-			      uint8_t *free)
+ALWAYS_INLINE void next_field(struct decode_state *s, const uint8_t *at, struct decode_frame *frame,
+			      uint8_t *free, uint8_t *mem)
 {
 	const struct fast_field *e = NULL;
 	uint32_t tag;
@@ -176,33 +173,31 @@ ALWAYS_INLINE void next_field(struct decode_state *s, const uint8_t *at, uint8_t
 		return;
 	}
 #endif
-	if (unlikely(at >= s->stop)) {
+	if (unlikely(at >= frame->stop)) {
 		boundary(ARGUMENTS);
 		return;
 	}
+	/* Each table has the numbers of one byte, and none of those has a tag like the first byte
+	 * of a longer one. */
 	tag = *at;
-	if (unlikely(tag >= 0x80)) {
-		long_tag(ARGUMENTS);
-		return;
-	}
-	e = &s->table[tag >> 3];
+	e = (const struct fast_field *)(const void *)((const uint8_t *)frame->table +
+						      (tag & 0x78) * (sizeof(*e) / 8));
 	if (unlikely(e->tag != tag)) {
-		leave(ARGUMENTS);
+		other_tag(ARGUMENTS);
 		return;
 	}
-	at++;
 	ops[e->op](ARGUMENTS);
 }
 
 /* A unit is spent; on with the field at `at`. The budget is one less than it is outside. */
-ALWAYS_INLINE void field_done(struct decode_state *s, const uint8_t *at, uint8_t *mem,
-			      uint8_t *free)
+ALWAYS_INLINE void field_done(struct decode_state *s, const uint8_t *at, struct decode_frame *frame,
+			      uint8_t *free, uint8_t *mem)
 {
 	if (unlikely(--s->budget < 0)) {
-		leave(s, at, mem, free, NULL);
+		leave(s, at, frame, free, NULL, mem);
 		return;
 	}
-	next_field(s, at, mem, free);
+	next_field(s, at, frame, free, mem);
 }
 
 /* --- The end of the wire ------------------------------------------------------------------------
@@ -214,7 +209,7 @@ static void wire_shift(struct decode_state *s, const struct decode_frame *last, 
 	struct decode_frame *f;
 
 	for (f = s->frames; f <= last; f++)
-		f->end = (const uint8_t *)((uintptr_t)f->end + (uintptr_t)by);
+		f->stop = f->end = (const uint8_t *)((uintptr_t)f->end + (uintptr_t)by);
 	s->shift += by;
 }
 
@@ -224,15 +219,15 @@ NOINLINE const uint8_t *tail_enter(struct decode_state *s, const uint8_t *p,
 				   const struct decode_frame *last)
 {
 	const uint8_t *end = s->frames[0].end;
-	uint8_t *to = s->tail;
+	uint8_t *to = s->tail + SLOP - (end - p);
 
 	/* What lies behind must be nobody else's bytes: it may get into the chunk. */
 	memset(s->tail + SLOP, 0, sizeof(s->tail) - SLOP);
 	if (likely(end - s->wire >= SLOP)) {
-		memcpy(to, end - SLOP, SLOP);
-		to += SLOP - (end - p);
+		memcpy(s->tail, end - SLOP, 16);
+		memcpy(s->tail + 16, end - SLOP + 16, 16);
+		memcpy(s->tail + 32, end - SLOP + 32, 16);
 	} else {
-		to += SLOP - (end - p);
 		memcpy(to, p, (size_t)(end - p));
 	}
 	wire_shift(s, last, (ptrdiff_t)((uintptr_t)to - (uintptr_t)p));
@@ -240,42 +235,39 @@ NOINLINE const uint8_t *tail_enter(struct decode_state *s, const uint8_t *p,
 	return to;
 }
 
+static_assert(SLOP == 3 * 16, "the tail is moved in three");
+
 /* --- Ends of messages ------------------------------------------------------------------------- */
 
 /* The message below the outermost ends at `at`. */
 ALWAYS_INLINE void message_end(PARAMETERS)
 {
-	const struct decode_frame *frame = --s->frame;
-
-	(void)e;
-	mem = frame->mem;
-	s->table = frame->m->fast;
-	end_set(s, frame->end);
+	(void)e, (void)mem;
 	s->elements--;
-	field_done(s, at, mem, free);
+	frame--;
+	field_done(s, at, frame, free, frame->mem);
 }
 
 NOINLINE void message_end_required(PARAMETERS)
 {
-	decode_required_judge(s, s->frame);
+	decode_required_judge(s, frame);
 	message_end(ARGUMENTS);
 }
 
 NOINLINE void tail_begin(PARAMETERS)
 {
 	(void)e;
-	at = tail_enter(s, at, s->frame);
-	end_set(s, s->frame->end);
-	next_field(s, at, mem, free);
+	at = tail_enter(s, at, frame);
+	next_field(s, at, frame, free, mem);
 }
 
 /* No field that may be read without care begins at `at`. */
 NOINLINE void boundary(PARAMETERS)
 {
-	if (likely(at == s->end)) {
-		if (s->frame == s->frames)
+	if (likely(at == frame->end)) {
+		if (frame == s->frames)
 			leave(ARGUMENTS);
-		else if (unlikely(s->frame->m->required_at))
+		else if (unlikely(frame->m->required_at))
 			message_end_required(ARGUMENTS);
 		else
 			message_end(ARGUMENTS);
@@ -287,32 +279,6 @@ NOINLINE void boundary(PARAMETERS)
 }
 
 /* --- Strings ---------------------------------------------------------------------------------- */
-
-/* Move 32 bytes; are the first `n` of them (at most 32) ASCII? */
-ALWAYS_INLINE bool copy32_ascii(uint8_t *to, const uint8_t *from, unsigned n)
-{
-#if defined(__SSE2__) /* two halves: wider ones would cost a VZEROUPPER at each end */
-	__m128i low = _mm_loadu_si128((const __m128i *)(const void *)from);
-	__m128i high = _mm_loadu_si128((const __m128i *)(const void *)(from + 16));
-	uint64_t mask = (uint64_t)(unsigned)_mm_movemask_epi8(low) |
-			(uint64_t)(unsigned)_mm_movemask_epi8(high) << 16;
-
-	_mm_storeu_si128((__m128i *)(void *)to, low);
-	_mm_storeu_si128((__m128i *)(void *)(to + 16), high);
-	return !(mask & (((uint64_t)1 << n) - 1));
-#else
-	uint64_t w[4], over = 0;
-	unsigned i;
-
-	memcpy(w, from, sizeof(w));
-	memcpy(to, w, sizeof(w));
-	for (i = 0; i < n / 8; i++)
-		over |= w[i];
-	if (n % 8)
-		over |= w[n / 8] << (64 - n % 8 * 8);
-	return !(over & HIGH_BITS);
-#endif
-}
 
 NOINLINE bool utf8_whole(const uint8_t *p, uint64_t len)
 {
@@ -347,47 +313,6 @@ static uint8_t *content_alias(struct decode_state *s, enum fast_kind kind, const
 	return nul + sizeof(struct alias_nul);
 }
 
-/* Move `n` bytes (33 to MIDDLE_BYTES) by 32, where source and target have room for a whole number
- * of those; are they ASCII? */
-ALWAYS_INLINE bool copy_middle(uint8_t *to, const uint8_t *from, uint64_t n)
-{
-	bool ascii = true;
-	uint64_t i;
-
-	for (i = 0; i + 32 <= n; i += 32)
-		ascii &= copy32_ascii(to + i, from + i, 32);
-	return copy32_ascii(to + i, from + i, (unsigned)(n - i)) & ascii;
-}
-
-#define MIDDLE_BYTES 255
-
-/* Move `n` bytes, 128 at a time as long as they are ASCII. Returns how many; the rest is not moved.
- */
-static uint64_t copy_ascii(uint8_t *to, const uint8_t *from, uint64_t n)
-{
-	uint64_t i = 0;
-
-#ifdef __AVX2__
-	for (; n - i >= 128; i += 128) {
-		const __m256i *in = (const __m256i *)(const void *)(from + i);
-		__m256i *out = (__m256i *)(void *)(to + i);
-		__m256i a = _mm256_loadu_si256(in), b = _mm256_loadu_si256(in + 1);
-		__m256i c = _mm256_loadu_si256(in + 2), d = _mm256_loadu_si256(in + 3);
-		__m256i all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
-
-		if (_mm256_movemask_epi8(all) != 0)
-			break;
-		_mm256_storeu_si256(out, a);
-		_mm256_storeu_si256(out + 1, b);
-		_mm256_storeu_si256(out + 2, c);
-		_mm256_storeu_si256(out + 3, d);
-	}
-#else
-	(void)to, (void)from, (void)n;
-#endif
-	return i;
-}
-
 /* Content of any length, or near the chunk's end: `len` bytes at `from`, and a NUL after all but
  * bytes. `*address_out` is the receiver's. Returns the new end of what is used, or NULL when it is
  * unusual and nothing was done. Charges for the copy. */
@@ -401,7 +326,7 @@ static uint8_t *content_long(struct decode_state *s, enum fast_kind kind, const 
 		return content_alias(s, kind, from, len, free, s->limit, address_out);
 	if (s->budget < cost + 2 || need > room)
 		return NULL;
-	if (len <= MIDDLE_BYTES && room >= len + 33 && (uint64_t)(s->readable - from) >= len + 32) {
+	if (len <= COPY_MIDDLE && room >= len + 33 && (uint64_t)(s->readable - from) >= len + 32) {
 		if (!copy_middle(free, from, len) && kind == KIND_TEXT && !utf8_whole(from, len))
 			return NULL;
 	} else {
@@ -460,14 +385,6 @@ static int64_t run_count(const uint8_t *p, const uint8_t *end, const struct fast
 	uint8_t first = (uint8_t)(e->tag < 0x80 ? e->tag : e->tag | 0x80);
 	int64_t run = 0;
 
-	/* Mostly: a tag and a length of one byte each. */
-	if (wire == WIRE_LEN && tag_bytes == 1) {
-		while (end - p >= 2 && p[0] == first && p[1] < 0x80 && p[1] <= end - p - 2 &&
-		       run < most) {
-			p += 2 + p[1];
-			run++;
-		}
-	}
 	while (p < end && *p == first) {
 		if (tag_bytes == 2 && (end - p < 2 || p[1] != e->tag >> 7))
 			break;
@@ -487,16 +404,12 @@ static int64_t run_count(const uint8_t *p, const uint8_t *end, const struct fast
 	return run;
 }
 
-/* The array of the repeated field `e` is full or not there. There not: count the run that begins
- * here and make an array that fits. Charges as decode.c does: this try and one for each element. */
-NOINLINE void array_begin(PARAMETERS)
+/* A run of `run` begins at the field at hand, which is that many elements of an array that is not
+ * there yet. Charges as decode.c does: this try and one for each element. */
+ALWAYS_INLINE void array_go_on(int64_t run, PARAMETERS)
 {
-	int64_t run = 0;
-	uint8_t *past;
+	uint8_t *past = array_new(s, mem, e, (uint64_t)run, free);
 
-	if (load64(mem + e->offset) == 0)
-		run = run_count(at - (e->tag < 0x80 ? 1 : 2), s->end, e, s->budget - 3);
-	past = run > 0 ? array_new(s, mem, e, (uint64_t)run, free) : NULL;
 	if (unlikely(!past)) {
 		give_up(ARGUMENTS);
 		return;
@@ -504,6 +417,43 @@ NOINLINE void array_begin(PARAMETERS)
 	charge(s, run + 1);
 	free = past;
 	ops[e->op](ARGUMENTS);
+}
+
+/* Any run. */
+NOINLINE void array_begin_any(PARAMETERS)
+{
+	int64_t run = 0;
+
+	if (load64(mem + e->offset) == 0)
+		run = run_count(at - (e->tag >= 0x80), frame->end, e, s->budget - 3);
+	if (unlikely(run <= 0)) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	array_go_on(run, ARGUMENTS);
+}
+
+/* The array of the repeated field `e` is full or not there. There not: count the run that begins
+ * here and make an array that fits. Mostly it is one of short strings or messages, whose tag and
+ * length have a byte each. */
+NOINLINE void array_begin(PARAMETERS)
+{
+	const uint8_t *p = at, *end = frame->end;
+	int64_t run = 0;
+
+	if (likely((e->tag & ~0x78u) == WIRE_LEN && load64(mem + e->offset) == 0)) {
+		while (end - p >= 2 && *p == e->tag && p[1] < 0x80 && p[1] <= end - p - 2) {
+			p += 2 + p[1];
+			run++;
+		}
+		/* The same tag again is something else; so may a long one be. */
+		if (likely((p == end || (*p < 0x80 && *p != e->tag)) && run > 0 &&
+			   run <= s->budget - 3)) {
+			array_go_on(run, ARGUMENTS);
+			return;
+		}
+	}
+	array_begin_any(ARGUMENTS);
 }
 
 /* --- Packed ----------------------------------------------------------------------------------- */
@@ -572,10 +522,11 @@ static_assert((int)KIND_V32 == VARINT_32 && (int)KIND_V64 == VARINT_64 &&
 	      "kinds of varints agree");
 
 /* A length, of at most 4 bytes, that fits into what is left. */
-ALWAYS_INLINE bool length_read(const struct decode_state *s, const uint8_t *at, struct varint *r)
+ALWAYS_INLINE bool length_read(const struct decode_frame *frame, const uint8_t *at,
+			       struct varint *r)
 {
-	*r = varint_careful(at, at + 4);
-	return r->next && (ptrdiff_t)r->v <= s->end - r->next;
+	*r = varint_careful(at + 1, at + 5);
+	return r->next && (ptrdiff_t)r->v <= frame->end - r->next;
 }
 
 NOINLINE void op_packed(PARAMETERS)
@@ -583,11 +534,11 @@ NOINLINE void op_packed(PARAMETERS)
 	struct varint r;
 	uint8_t *past = free;
 
-	if (likely(*at < 0x80))
-		r = (struct varint){at + 1, *at};
+	if (likely(at[1] < 0x80))
+		r = (struct varint){at + 2, at[1]};
 	else
-		r = varint_careful(at, at + 4);
-	if (unlikely(!r.next || (ptrdiff_t)r.v > s->end - r.next)) {
+		r = varint_careful(at + 1, at + 5);
+	if (unlikely(!r.next || (ptrdiff_t)r.v > frame->end - r.next)) {
 		give_up(ARGUMENTS);
 		return;
 	}
@@ -605,7 +556,7 @@ NOINLINE void op_packed(PARAMETERS)
 		leave(ARGUMENTS);
 		return;
 	}
-	next_field(s, at, mem, free);
+	next_field(s, at, frame, free, mem);
 }
 
 /* Of one element. */
@@ -679,39 +630,44 @@ ALWAYS_INLINE void slot_note(enum fast_card card, uint8_t *mem, const struct fas
 
 /* --- Fields ----------------------------------------------------------------------------------- */
 
+/* Does a varint with this `next` end past `end`, or not at all? NULL - 1 is past every end. */
+ALWAYS_INLINE bool is_past(const uint8_t *next, const uint8_t *end)
+{
+	return (uintptr_t)next - 1 >= (uintptr_t)end;
+}
+
 ALWAYS_INLINE void scalar_op(enum fast_kind kind, enum fast_card card, PARAMETERS)
 {
+	uint8_t *slot;
 	struct varint r;
 	uint64_t count = 0;
-	uint8_t *slot;
 
 	if (kind == KIND_F32)
-		r = (struct varint){at + 4, load32(at)};
+		r = (struct varint){at + 5, load32(at + 1)};
 	else if (kind == KIND_F64)
-		r = (struct varint){at + 8, load64(at)};
+		r = (struct varint){at + 9, load64(at + 1)};
 	else
-		r = varint_near(at);
-	/* One comparison for both: NULL - 1 is past every end. */
-	if (unlikely((uintptr_t)r.next - 1 >= (uintptr_t)s->end)) {
+		r = varint_near(at + 1);
+	if (unlikely(is_past(r.next, frame->end))) {
 		give_up(ARGUMENTS);
 		return;
 	}
 	PLACE_OR_RETURN(slot_of(s, kind, card, mem, e, &slot, &count));
 	value_store(kind, slot, varint_convert(kind, r.v));
 	slot_note(card, mem, e, count);
-	field_done(s, r.next, mem, free);
+	field_done(s, r.next, frame, free, mem);
 }
 
 /* A closed enum. Most have all numbers from their first one on; `slow` looks for the others. */
 ALWAYS_INLINE void enum_op(fast_op *slow, bool careful, enum fast_card card, PARAMETERS)
 {
 	const struct schema_enum *en = e->sub.enumeration;
-	const struct varint r = varint_near(at);
-	uint64_t count = 0;
+	const struct varint r = varint_near(at + 1);
 	uint8_t *slot;
+	uint64_t count = 0;
 	uint32_t i;
 
-	if (unlikely((uintptr_t)r.next - 1 >= (uintptr_t)s->end)) {
+	if (unlikely(is_past(r.next, frame->end))) {
 		give_up(ARGUMENTS);
 		return;
 	}
@@ -730,7 +686,7 @@ ALWAYS_INLINE void enum_op(fast_op *slow, bool careful, enum fast_card card, PAR
 	PLACE_OR_RETURN(slot_of(s, KIND_ENUM, card, mem, e, &slot, &count));
 	value_store(KIND_ENUM, slot, r.v);
 	slot_note(card, mem, e, count);
-	field_done(s, r.next, mem, free);
+	field_done(s, r.next, frame, free, mem);
 }
 
 ALWAYS_INLINE void content_store(enum fast_kind kind, uint8_t *slot, uint64_t len, uint64_t address)
@@ -746,11 +702,11 @@ ALWAYS_INLINE void content_store(enum fast_kind kind, uint8_t *slot, uint64_t le
 /* Content that is not short, or near the end of the chunk, or not ASCII. */
 ALWAYS_INLINE void content_slow(enum fast_kind kind, enum fast_card card, PARAMETERS)
 {
-	uint64_t count = 0, address;
 	uint8_t *slot, *past;
+	uint64_t count = 0, address;
 	struct varint r;
 
-	if (unlikely(!length_read(s, at, &r))) {
+	if (unlikely(!length_read(frame, at, &r))) {
 		give_up(ARGUMENTS);
 		return;
 	}
@@ -762,21 +718,21 @@ ALWAYS_INLINE void content_slow(enum fast_kind kind, enum fast_card card, PARAME
 	}
 	content_store(kind, slot, r.v, address);
 	slot_note(card, mem, e, count);
-	field_done(s, r.next + r.v, mem, past);
+	field_done(s, r.next + r.v, frame, past, mem);
 }
 
 ALWAYS_INLINE void content_op(fast_op *slow, enum fast_kind kind, enum fast_card card, PARAMETERS)
 {
-	uint64_t count = 0, address, len = *at;
-	const uint8_t *from = at + 1;
+	uint64_t count = 0, address, len = at[1];
+	const uint8_t *from = at + 2, *past = from + len;
 	uint8_t *slot;
 	bool ascii;
 
-	if (unlikely(len > SHORT_BYTES || s->limit - free <= SHORT_BYTES)) {
+	if (unlikely(len > SHORT_BYTES || free >= s->limit_short)) {
 		slow(ARGUMENTS);
 		return;
 	}
-	if (unlikely(from + len > s->end)) {
+	if (unlikely(past > frame->end)) {
 		give_up(ARGUMENTS);
 		return;
 	}
@@ -792,52 +748,49 @@ ALWAYS_INLINE void content_op(fast_op *slow, enum fast_kind kind, enum fast_card
 	free += len + (kind != KIND_BYTES);
 	content_store(kind, slot, len, address);
 	slot_note(card, mem, e, count);
-	field_done(s, from + len, mem, free);
+	field_done(s, past, frame, free, mem);
 }
 
 /* A fresh struct of a plain type; up to FAST_IMAGE_SLACK bytes more are written. */
 ALWAYS_INLINE void message_clear(uint8_t *mem, const struct schema_message *m)
 {
 	const uint8_t *from = m->image;
-	uint32_t i = 0;
+	uint32_t i;
 
-	do {
-		memcpy(mem + i, from + i, 32);
-		memcpy(mem + i + 32, from + i + 32, 32);
-		i += 64;
-	} while (unlikely(i < m->struct_bytes));
+	copy64(mem, from);
+	for (i = 64; unlikely(i < m->struct_bytes); i += 64)
+		copy64(mem + i, from + i);
 }
 
 static_assert(FAST_IMAGE_SLACK >= 64, "images are read 64 bytes at a time");
 
 /* Go on inside the fresh message at `mem`, whose bytes are [at, end). */
 ALWAYS_INLINE void message_enter(struct decode_state *s, const uint8_t *at, const uint8_t *end,
-				 uint8_t *mem, const struct schema_message *m)
+				 struct decode_frame *frame, uint8_t *mem,
+				 const struct schema_message *m)
 {
-	struct decode_frame *frame = ++s->frame;
-
+	frame++;
 	frame->m = m;
 	frame->mem = mem;
 	frame->end = end;
-	end_set(s, end);
-	s->table = m->fast;
-	field_done(s, at, mem, mem + m->alloc_bytes);
+	frame->stop = likely(end <= s->safe) ? end : s->safe;
+	frame->table = m->fast;
+	field_done(s, at, frame, mem + m->alloc_bytes, mem);
 }
 
 /* `careful`: near the end of the chunk, with a length of more than two bytes, or of a type that
  * is not plain. */
 ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, PARAMETERS)
 {
-	const enum fast_kind kind = KIND_MESSAGE;
 	const struct schema_message *m = e->sub.message;
-	uint64_t count = 0, len = at[0];
-	const uint8_t *from = at + 1;
 	uint8_t *slot, *fresh = (uint8_t *)align8_up((uintptr_t)free);
+	const uint8_t *from = at + 2, *end;
+	uint64_t count = 0, len = at[1];
 
 	if (careful) {
 		struct varint r;
 
-		if (!length_read(s, at, &r) || s->limit - fresh < (ptrdiff_t)m->alloc_bytes) {
+		if (!length_read(frame, at, &r) || s->limit - fresh < (ptrdiff_t)m->alloc_bytes) {
 			give_up(ARGUMENTS);
 			return;
 		}
@@ -845,20 +798,21 @@ ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, 
 		len = r.v;
 	} else {
 		if (len >= 0x80) {
-			len = (len & 0x7f) | (uint64_t)at[1] << 7;
-			from = at + 2;
+			/* A third byte makes it longer than any of two. */
+			len += ((uint64_t)at[2] << 7) - 0x80;
+			from++;
 		}
-		/* A third byte makes it longer than any of two. */
-		if (unlikely(len >= 1u << 14 || s->limit - fresh < (ptrdiff_t)m->fast_room)) {
+		if (unlikely(len >= 1u << 14 || fresh + m->fast_room > s->limit)) {
 			slow(ARGUMENTS);
 			return;
 		}
 	}
-	if (unlikely((ptrdiff_t)len > s->end - from || s->frame == s->frame_last)) {
+	end = from + len;
+	if (unlikely(end > frame->end || frame == s->frame_last)) {
 		give_up(ARGUMENTS);
 		return;
 	}
-	PLACE_OR_RETURN(slot_of(s, kind, card, mem, e, &slot, &count));
+	PLACE_OR_RETURN(slot_of(s, KIND_MESSAGE, card, mem, e, &slot, &count));
 	if (card != REPEATED && unlikely(load64(slot) != 0)) {
 		give_up(ARGUMENTS);
 		return;
@@ -872,7 +826,7 @@ ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, 
 	} else {
 		message_clear(fresh, m);
 	}
-	message_enter(s, from, from + len, fresh, m);
+	message_enter(s, from, end, frame, fresh, m);
 }
 
 /* --- Functions of each kind and cardinality ------------------------------------------------------
@@ -950,15 +904,17 @@ static fast_op *const ops[OPS] = {
 void FAST_NAME(decode_fast)(struct decode_state *s)
 {
 	const uint8_t *wire_end = s->frames[0].end;
+	struct decode_frame *frame;
 
 	if ((uint64_t)(wire_end - s->p) > s->limits.elements_max - s->elements)
 		return;
 	s->budget--;
 	s->elements += (uint64_t)s->budget;
-	s->table = s->frame->m->fast;
 	s->limit = s->bump.end;
 	if ((uint64_t)(s->limit - s->bump.free) > s->bump.most - s->bump.used)
 		s->limit = s->bump.free + (s->bump.most - s->bump.used);
+	s->limit_short =
+		s->limit - s->bump.free > SHORT_BYTES ? s->limit - SHORT_BYTES : s->bump.free;
 	s->shift = 0;
 #ifdef HOPS_MAX
 	s->hops = 0;
@@ -966,8 +922,11 @@ void FAST_NAME(decode_fast)(struct decode_state *s)
 	s->safe = wire_end - s->p > SLOP ? wire_end - SLOP : s->p;
 	s->readable = wire_end;
 	s->frame_last = s->frames + s->limits.depth_max;
-	end_set(s, s->frame->end);
-	next_field(s, s->p, s->frame->mem, s->bump.free);
+	for (frame = s->frames; frame <= s->frame; frame++) {
+		frame->stop = frame->end < s->safe ? frame->end : s->safe;
+		frame->table = frame->m->fast;
+	}
+	next_field(s, s->p, s->frame, s->bump.free, s->frame->mem);
 	if (s->shift) {
 		s->p = (const uint8_t *)((uintptr_t)s->p - (uintptr_t)s->shift);
 		wire_shift(s, s->frame, -s->shift);

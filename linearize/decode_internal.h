@@ -23,6 +23,9 @@ struct decode_frame {
 	const struct schema_message *m;
 	uint8_t *mem;
 	const uint8_t *end;
+	/* The fast engine's, while it runs. */
+	const uint8_t *stop; /* fields that begin before it may be read without care */
+	const struct fast_field *table;
 };
 
 /* Where an array lives: its count, its pointer (receiver's address) and its element size. */
@@ -41,16 +44,14 @@ struct decode_state {
 	uint64_t elements;
 
 	/* The fast engine's, while it runs. */
-	const uint8_t *stop;             /* fields that begin before it may be read without care */
-	const uint8_t *end;              /* of the message at hand */
 	uint8_t *limit;                  /* of the chunk */
+	uint8_t *limit_short;            /* a short string that begins before it has room */
 	struct decode_frame *frame_last; /* deepest that limits allow */
-	const uint8_t *safe;             /* `stop` for all messages */
+	const uint8_t *safe;             /* no frame's `stop` lies behind it */
 	const uint8_t *readable;         /* where bytes that may be read end */
 	ptrdiff_t shift; /* how far from the wire its end is: in `tail`; 0: it is not */
 	uint8_t *free;
-	const struct fast_field *table; /* of the message at hand */
-	const uint8_t *wire;            /* its first byte */
+	const uint8_t *wire; /* its first byte */
 	uint32_t hops;
 
 	enum decode_phase phase;

@@ -807,7 +807,7 @@ START_TEST(test_concatenation)
 	int i;
 
 	random_seed(&r, 11);
-	for (i = 0; i < 500; i++) {
+	for (i = 0; i < 200; i++) {
 		struct wire a, b, joined = {0}, twice = {0};
 		const Unit3__All *outer;
 		const void *plain;
@@ -843,7 +843,7 @@ int main(void)
 	int failed;
 
 	tcase_add_checked_fixture(c, setup, teardown);
-	tcase_set_timeout(c, 60);
+	tcase_set_timeout(c, 300);
 	tcase_add_test(c, test_scalars);
 	tcase_add_test(c, test_empty_input);
 	tcase_add_test(c, test_defaults);

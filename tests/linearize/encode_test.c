@@ -454,7 +454,7 @@ int main(void)
 	int failed;
 
 	tcase_add_checked_fixture(c, setup, teardown);
-	tcase_set_timeout(c, 60);
+	tcase_set_timeout(c, 300);
 	tcase_add_test(c, test_presence);
 	tcase_add_test(c, test_defaults);
 	tcase_add_test(c, test_unknown_groups);

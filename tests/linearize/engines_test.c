@@ -223,7 +223,7 @@ int main(void)
 	int failed;
 
 	tcase_add_checked_fixture(c, setup, teardown);
-	tcase_set_timeout(c, 120);
+	tcase_set_timeout(c, 300);
 	tcase_add_test(c, test_switch);
 	tcase_add_test(c, test_truncations);
 	tcase_add_test(c, test_varints);

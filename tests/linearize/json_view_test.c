@@ -153,7 +153,7 @@ int main(void)
 	SRunner *runner;
 	int failed;
 
-	tcase_set_timeout(c, 60);
+	tcase_set_timeout(c, 300);
 	tcase_add_loop_test(c, test_damaged, 0, 2);
 	tcase_add_test(c, test_limits);
 	tcase_add_test(c, test_not_utf8);

@@ -485,7 +485,7 @@ int main(void)
 	int failed;
 
 	tcase_add_checked_fixture(c, setup, teardown);
-	tcase_set_timeout(c, 60);
+	tcase_set_timeout(c, 300);
 	tcase_add_test(c, test_graph);
 	tcase_add_test(c, test_syntax);
 	tcase_add_test(c, test_info);
