@@ -600,7 +600,7 @@ int encode_start(struct encode_job *j, const struct schema_message *m,
 	linear_limits_resolve(&s->limits, limits);
 	s->frame_last = s->frames + s->limits.depth_max;
 	s->inner_peer = source->peer_base + ENCODE_MARGIN;
-	s->inner_mem = source->mem + ENCODE_MARGIN;
+	s->inner_mem = (uintptr_t)source->mem + ENCODE_MARGIN;
 	/* An empty string that lies there is one that must be looked for everywhere. */
 	s->inner = source->bytes >= 2 * ENCODE_MARGIN && source->bytes < SOURCE_WHOLE_MAX &&
 				   m->empty_string - source->peer_base >= source->bytes

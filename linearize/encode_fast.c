@@ -228,7 +228,8 @@ ALWAYS_INLINE bool is_inner(const struct encode_state *s, uint64_t address, cons
 {
 	uint64_t at = address - s->inner_peer;
 
-	*from = s->inner_mem + at;
+	/* As a number: outside it is no pointer into anything. */
+	*from = (const uint8_t *)(s->inner_mem + at);
 	return likely(at < s->inner);
 }
 

@@ -37,7 +37,7 @@ struct encode_state {
 	/* Places in the source that have ENCODE_MARGIN bytes on both sides: how many there are, the
 	 * peer's address of the first and where it is here. */
 	uint64_t inner, inner_peer;
-	const uint8_t *inner_mem;
+	uintptr_t inner_mem;
 	uint64_t written_base;           /* bytes written, plus `head` */
 	struct encode_frame *frame_last; /* deepest that limits allow */
 	uint8_t *floor;                  /* no byte before it may be written */
