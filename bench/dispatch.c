@@ -30,7 +30,7 @@
 /* Mixed: how long a worker looks, and the mean of the pauses between calls (exponential): some are
  * shorter than a look, some longer. */
 #define MIXED_SPIN_NS  (50 * CLOCK_NS_PER_US)
-#define MIXED_PAUSE_NS (60 * CLOCK_NS_PER_US)
+#define MIXED_PAUSE_NS (30 * CLOCK_NS_PER_US)
 
 /* One run. */
 struct dispatch {

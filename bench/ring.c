@@ -19,6 +19,7 @@
 #define RING_SLOTS 256
 /* A burst between doorbells, one way; what a busy daemon worker does in a poll. */
 #define RING_BURST 32
+#define RING_AHEAD 3 /* lines asked for ahead */
 
 static const uint64_t sizes_default[] = {0, 64, 112, 1024, 16384};
 
@@ -241,7 +242,9 @@ static unsigned lane_batch(struct lane_host *h, struct host_lane *lane, uint64_t
 	unsigned n = 0;
 
 	while (n < RING_BURST && (slot = host_lane_peek(lane)) != NULL) {
-		host_lane_prefetch(lane, 2);
+		/* Only where more lies ready: a line that the daemon is about to write is its. */
+		if (n != 0)
+			host_lane_prefetch(lane, RING_AHEAD);
 		if (slot->flags & SLOT_HAS_MESSAGE)
 			h->sum += message_touch(slot);
 		if (h->answers)

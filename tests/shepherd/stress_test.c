@@ -3,7 +3,10 @@
  *
  * Two processes, two host workers and a foreign thread against one daemon worker that also sleeps:
  * every request is handed over once, every answer comes back once with the right bytes, all blocks
- * and tokens go home, and nobody sleeps through work. Small rings, so that everything runs full. */
+ * and tokens go home, and nobody sleeps through work. Small rings, so that everything runs full.
+ *
+ * Now and then a request is taken back: then it never runs, or is refused, or is answered, and only
+ * one of these. */
 #include "tests/shepherd/harness.h"
 
 #include <check.h>
@@ -32,7 +35,7 @@ struct host {
 	struct attachment *a;
 	pthread_mutex_t lock; /* arena and foreign lane */
 	struct arena *arena;
-	uint64_t handled;
+	uint64_t handled, refused;
 	int failed;
 };
 
@@ -119,6 +122,25 @@ static void handle(struct host *h, struct host_lane *lane, const struct slot *s,
 	}
 }
 
+/* Taken back: say that it was not begun. */
+static void refuse(struct host *h, struct host_lane *lane, const struct slot *in)
+{
+	struct slot *s;
+
+	while ((s = host_lane_reserve(lane, false)) == NULL)
+		if (!attachment_alive(h->a))
+			return;
+	s->kind = TO_DAEMON_REFUSE;
+	s->call_id = in->call_id;
+	if (in->flags & SLOT_HAS_TOKEN) {
+		s->flags |= SLOT_RELEASE_REQUEST;
+		s->release = in->info;
+	}
+	host_lane_commit(lane, s);
+	host_lane_ring(lane);
+	__atomic_fetch_add(&h->refused, 1, __ATOMIC_RELAXED);
+}
+
 struct host_thread {
 	struct host *host;
 	unsigned index;
@@ -148,10 +170,12 @@ static void *host_worker_run(void *arg)
 		if (s->kind == TO_HOST_RELEASE) {
 			released(h, lane, s);
 		} else if (s->kind == TO_HOST_REQUEST) {
-			if (!host_lane_claim(lane, s))
-				h->failed = 4;
-			handle(h, lane, s, n++);
-			__atomic_fetch_add(&h->handled, 1, __ATOMIC_RELAXED);
+			if (host_lane_claim(lane, s)) {
+				handle(h, lane, s, n++);
+				__atomic_fetch_add(&h->handled, 1, __ATOMIC_RELAXED);
+			} else {
+				refuse(h, lane, s);
+			}
 		} else {
 			h->failed = 3;
 		}
@@ -178,7 +202,9 @@ static int host_run(struct attachment *a, void *arg)
 	arena_destroy(h.arena);
 	if (h.failed != 0)
 		return h.failed;
-	return h.handled == CALLS ? 0 : 12;
+	if (a->geometry.revocable && h.refused == 0)
+		return 13; /* nothing was ever taken back: that was not tried */
+	return h.handled + h.refused == CALLS ? 0 : 12;
 }
 
 /* ---- the daemon worker */
@@ -192,8 +218,11 @@ struct daemon {
 	struct pair p;
 	struct random rnd;
 	uint64_t expected[IN_FLIGHT]; /* by user index; 0: free */
+	uint64_t call_id[IN_FLIGHT];
+	bool has_blocks[IN_FLIGHT];
 	unsigned in_flight;
-	uint64_t opened, answered;
+	uint64_t opened, answered, refused;
+	uint64_t revoked, revoked_blocks;
 	struct held held[BLOCKS]; /* tokens given back late and out of order */
 	unsigned held_n;
 };
@@ -204,6 +233,13 @@ static void completion(void *ctx, struct endpoint_port *port, const struct endpo
 	uint64_t *slot = c->user;
 	uint64_t words[2];
 
+	if (c->kind == TO_DAEMON_REFUSE) {
+		*slot = 0;
+		d->refused++;
+		d->in_flight--;
+		endpoint_call_close(port, c->call_id, now());
+		return;
+	}
 	memcpy(words, c->window.mem + (c->msg - c->window.peer_base), sizeof(words));
 	if (c->kind != TO_DAEMON_MESSAGE || !(c->flags & SLOT_HAS_STATUS) || words[0] != *slot ||
 	    words[1] != ~*slot)
@@ -247,6 +283,8 @@ static bool open_one(struct daemon *d)
 	r.msg = (uint64_t)((int64_t)(uintptr_t)c.mem + endpoint_delta(port));
 	if (endpoint_submit(port, lane, &r, now()) < 0)
 		goto no_room;
+	d->call_id[i] = r.call_id;
+	d->has_blocks[i] = !inlined;
 	d->opened++;
 	d->in_flight++;
 	return true;
@@ -255,6 +293,22 @@ no_room:
 	endpoint_blocks_put(port, &blocks);
 	endpoint_call_close(port, r.call_id, now());
 	return false;
+}
+
+/* Try to take one of those back that are out. */
+static void revoke_one(struct daemon *d)
+{
+	unsigned i = (unsigned)random_below(&d->rnd, IN_FLIGHT);
+	struct endpoint_blocks blocks;
+
+	if (d->expected[i] == 0 || endpoint_revoke(d->p.port, d->call_id[i], now(), &blocks) != 0)
+		return;
+	ck_assert_uint_eq(blocks.head != 0, d->has_blocks[i]);
+	endpoint_blocks_put(d->p.port, &blocks);
+	d->expected[i] = 0;
+	d->in_flight--;
+	d->revoked++;
+	d->revoked_blocks += d->has_blocks[i];
 }
 
 /* ---- both ends over one mapping */
@@ -322,6 +376,7 @@ static void config_stress(struct endpoint_config *config, uint32_t slots)
 	config->request_slots = config->completion_slots = config->foreign_slots = slots;
 	config->calls_max = IN_FLIGHT;
 	config->tokens_max = BLOCKS + 8;
+	config->revocable = true;
 	d = (struct daemon){0};
 	random_seed(&d.rnd, 7 + slots);
 }
@@ -334,9 +389,12 @@ static void daemon_run(void)
 	unsigned idle = 0;
 
 	ck_assert_int_eq(epoll_ctl(ep, EPOLL_CTL_ADD, endpoint_eventfd(d.p.port), &ev), 0);
-	while (d.answered < CALLS) {
+	/* Each that was taken back is refused by the host all the same, which is stale then. */
+	while (d.answered + d.refused + d.revoked < CALLS || d.p.counters.stale_calls < d.revoked) {
 		while (d.opened < CALLS && d.in_flight < IN_FLIGHT && open_one(&d))
 			;
+		if (random_below(&d.rnd, 4) == 0)
+			revoke_one(&d);
 		rc = endpoint_poll(d.p.port, 16, &events, &d, now());
 		if (rc < 0)
 			ck_abort_msg("%s", endpoint_cause(d.p.port));
@@ -357,9 +415,12 @@ static void daemon_run(void)
 	endpoint_flush(d.p.port, now());
 	ck_assert_uint_eq(endpoint_bytes_used(d.p.port), 0);
 	ck_assert_uint_eq(endpoint_calls_open(d.p.port), 0);
-	ck_assert_uint_eq(d.p.counters.stale_calls, 0);
-	ck_assert_uint_eq(d.p.counters.stale_releases, 0);
+	ck_assert_uint_eq(d.p.counters.stale_calls, d.revoked);
+	ck_assert_uint_eq(d.p.counters.stale_releases, d.revoked_blocks);
+	ck_assert_uint_eq(d.p.counters.revoked, d.revoked);
 	ck_assert_uint_eq(d.p.counters.requests_out, CALLS);
+	printf("taken back %llu, refused %llu, ", (unsigned long long)d.revoked,
+	       (unsigned long long)d.refused);
 	printf("wakes %llu (saved %llu), sleeps %llu (refused %llu), ring full %llu\n",
 	       (unsigned long long)d.p.counters.wakes, (unsigned long long)d.p.counters.wakes_saved,
 	       (unsigned long long)d.p.counters.sleeps,
