@@ -39,6 +39,40 @@ int config_machine_get(struct config_machine *out)
 	return 0;
 }
 
+static enum config_side side_of(int method, int service, unsigned option)
+{
+	if (method != CONFIG_SIDE_DEFAULT)
+		return (enum config_side)method;
+	if (service != CONFIG_SIDE_DEFAULT)
+		return (enum config_side)service;
+	return option == CONFIG_SIDE_HOST ? CONFIG_SIDE_HOST : CONFIG_SIDE_DAEMON;
+}
+
+static const struct config_method *method_find(const struct config_service *service,
+					       const char *method)
+{
+	for (uint32_t i = 0; i < service->methods_n; i++)
+		if (strcmp(service->methods[i].name, method) == 0)
+			return &service->methods[i];
+	return NULL;
+}
+
+enum config_side config_decode_side(const struct config_service *service, const char *method,
+				    unsigned option)
+{
+	const struct config_method *m = method_find(service, method);
+
+	return side_of(m != NULL ? m->decode : CONFIG_SIDE_DEFAULT, service->decode, option);
+}
+
+enum config_side config_encode_side(const struct config_service *service, const char *method,
+				    unsigned option)
+{
+	const struct config_method *m = method_find(service, method);
+
+	return side_of(m != NULL ? m->encode : CONFIG_SIDE_DEFAULT, service->encode, option);
+}
+
 void config_free(struct config *cfg)
 {
 	if (cfg == NULL)
@@ -54,6 +88,7 @@ void config_free(struct config *cfg)
 	for (uint32_t i = 0; i < cfg->services_n; i++) {
 		free(cfg->services[i].allow);
 		free(cfg->services[i].authorities);
+		free(cfg->services[i].methods);
 	}
 	free(cfg->eal.devices);
 	free(cfg->eal.args);

@@ -40,6 +40,7 @@
 #define CONFIG_HOST_UIDS_MAX    32
 #define CONFIG_HOST_WORKERS_MAX 64
 #define CONFIG_SERVICES_MAX     256
+#define CONFIG_METHODS_MAX      256 /* services[].methods */
 #define CONFIG_CHANNELS_MAX     64
 #define CONFIG_EAL_ITEMS_MAX    64
 #define CONFIG_CERTIFICATES_MAX 64 /* of one listener */
@@ -50,6 +51,7 @@
 
 #define CONFIG_NAME_MAX    63  /* ports, listeners, hosts */
 #define CONFIG_SERVICE_MAX 255 /* package.Service */
+#define CONFIG_METHOD_MAX  127
 #define CONFIG_ITEM_MAX    255 /* EAL devices and arguments, device names */
 #define CONFIG_PATH_MAX    107 /* sun_path */
 #define CONFIG_FILE_MAX    1023
@@ -424,6 +426,18 @@ struct config_service_limits {
 	uint64_t queue_timeout_ns;
 };
 
+/* On which side of the segments a message is decoded, or encoded. */
+enum config_side {
+	CONFIG_SIDE_DEFAULT, /* as the next one says who is asked */
+	CONFIG_SIDE_DAEMON,
+	CONFIG_SIDE_HOST,
+};
+
+struct config_method {
+	char name[CONFIG_METHOD_MAX + 1];
+	int decode, encode; /* enum config_side; default: the service's */
+};
+
 struct config_service {
 	char name[CONFIG_SERVICE_MAX + 1];
 	uint32_t hosts[CONFIG_HOSTS_MAX]; /* indices into config->hosts: who may serve it */
@@ -440,7 +454,10 @@ struct config_service {
 	struct config_item *authorities; /* of calls that are for it; none: any */
 	uint32_t authorities_n;
 	char manifest[CONFIG_MANIFEST_MAX + 1]; /* a file; "": none */
-	bool gone;                              /* a reload has taken it away */
+	int decode, encode; /* enum config_side; default: as the method's own options say */
+	struct config_method *methods;
+	uint32_t methods_n;
+	bool gone; /* a reload has taken it away */
 };
 
 /* TLS of a channel; ca "": none. */
@@ -627,6 +644,13 @@ int config_service_find(const struct config *cfg, const char *name);
  * listener offers it. */
 bool config_service_has_host(const struct config_service *service, uint32_t host);
 bool config_service_has_worker(const struct config_service *service, uint32_t worker);
+/* The side on which the requests (decode) or answers (encode) of a method are decoded or encoded,
+ * where its own option says `option` (split.Placement): what is said of the method, else of the
+ * service, else the option, else the daemon's. Never CONFIG_SIDE_DEFAULT. */
+enum config_side config_decode_side(const struct config_service *service, const char *method,
+				    unsigned option);
+enum config_side config_encode_side(const struct config_service *service, const char *method,
+				    unsigned option);
 bool config_listener_has_service(const struct config_listener *listener, uint32_t service);
 
 /* Whether a request's :authority (`len` bytes, host and perhaps port) is one of `items`: a host in

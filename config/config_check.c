@@ -731,6 +731,14 @@ static void check_service(const struct check *c, uint32_t index)
 	check_balance(c, &s->balance, s->hosts_n, "hosts", node);
 	service_limits_default(c->cfg, &s->limits, doc_member(node, "limits"));
 	check_service_sizes(c, s, node);
+	for (uint32_t i = 0; i < s->methods_n; i++)
+		for (uint32_t j = 0; j < i; j++)
+			if (strcmp(s->methods[i].name, s->methods[j].name) == 0)
+				config_sink_node(
+					c->sink, doc_element(doc_member(node, "methods"), i),
+					"is of the same method as methods[%u], expected one "
+					"entry for each",
+					j);
 	if (s->allow_n > 0 && !clients_known(c->cfg, index))
 		config_sink_node(c->sink, doc_member(node, "allow"),
 				 "lets nobody in: no listener that offers the service knows its "

@@ -342,6 +342,8 @@ static int services_align(const struct config *running, struct config *fresh, ui
 		s->hosts_n = s->workers_n = 0;
 		s->allow = s->authorities = NULL; /* the old one's */
 		s->allow_n = s->authorities_n = 0;
+		s->methods = NULL;
+		s->methods_n = 0;
 	}
 	return err;
 }

@@ -738,6 +738,18 @@ TABLE(limits, "Limits", "What differs from grpc and linearize for one service.")
 #undef STRUCT
 
 /* ---- services ------------------------------------------------------------------------------- */
+static const char *const sides[] = {"default", "daemon", "host", NULL};
+#define STRUCT struct config_method
+static const struct field method_fields[] = {
+	NAME(FORMAT_NAME, "The method's name, without its service."),
+	ENUM("decode", decode, "default", sides,
+	     "Who decodes its requests. default: as services[].decode says."),
+	ENUM("encode", encode, "default", sides,
+	     "Who encodes its answers. default: as services[].encode says."),
+};
+TABLE(method, "Method", "What differs for one method of a service.");
+#undef STRUCT
+
 #define STRUCT struct config_service
 static const struct field service_fields[] = {
 	NAME(FORMAT_SERVICE, "Full name as in the path of a call: package.Service."),
@@ -801,6 +813,23 @@ static const struct field service_fields[] = {
 	       "--include_imports). Hosts whose methods are not these are refused; the options "
 	       "count "
 	       "beside those that a host brings."),
+	ENUM("decode", decode, "default", sides,
+	     "Who decodes requests: the daemon into the host's memory, or the host, which then "
+	     "gets "
+	     "their wire bytes. default: as a method's option split.method.decode says, else the "
+	     "daemon."),
+	ENUM("encode", encode, "default", sides,
+	     "Who encodes answers. default: as a method's option split.method.encode says, else "
+	     "the "
+	     "daemon."),
+	{.key = "methods",
+	 .type = FIELD_OBJECTS,
+	 AT(methods),
+	 .count_offset = offsetof(STRUCT, methods_n),
+	 .items_min = 1,
+	 .items_max = CONFIG_METHODS_MAX,
+	 .sub = &method_table,
+	 .help = "Methods for which something differs."},
 };
 TABLE(service, "Service", "A gRPC service and who serves it.");
 #undef STRUCT

@@ -171,9 +171,89 @@ int ctl_gather_endpoints(struct ctl_client *c, json_t **out)
 	return 0;
 }
 
+/* More methods than any process may serve. */
+#define METHODS_MAX 65536
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text != NULL ? text : "";
+}
+
+/* One process's counters of a method to those of the others. */
+static void method_add(json_t *methods, json_t *method)
+{
+	static const char *const counts[] = {"decoded", "handed_over", "encoded", "taken_over"};
+	json_t *known;
+	size_t i;
+
+	json_array_foreach(methods, i, known)
+	{
+		if (strcmp(text_of(known, "service"), text_of(method, "service")) != 0 ||
+		    strcmp(text_of(known, "method"), text_of(method, "method")) != 0)
+			continue;
+		for (size_t k = 0; k < sizeof(counts) / sizeof(counts[0]); k++) {
+			json_int_t sum = json_integer_value(json_object_get(known, counts[k])) +
+					 json_integer_value(json_object_get(method, counts[k]));
+
+			json_object_set_new(known, counts[k], json_integer(sum));
+		}
+		return;
+	}
+	json_array_append(methods, method);
+}
+
+/* The methods of all that is attached, each once. Hosts that go meanwhile are no error. */
+static json_t *methods_gather(struct ctl_client *c)
+{
+	json_t *methods = json_array(), *ids, *id, *method;
+	char request[96];
+	size_t i;
+
+	if (ctl_ask(c, "/splitd/endpoints", &ids) != 0)
+		return methods;
+	json_array_foreach(ids, i, id)
+	{
+		if (!json_is_integer(id) || json_integer_value(id) < 0)
+			continue;
+		for (size_t k = 0; k < METHODS_MAX; k++) {
+			snprintf(request, sizeof(request),
+				 "/splitd/method,%" JSON_INTEGER_FORMAT ",%zu",
+				 json_integer_value(id), k);
+			if (ctl_ask(c, request, &method) != 0)
+				break;
+			if (text_of(method, "decode")[0] != '\0')
+				method_add(methods, method);
+			json_decref(method);
+		}
+	}
+	json_decref(ids);
+	return methods;
+}
+
+/* To each service its methods. */
+static void methods_place(json_t *services, const json_t *methods)
+{
+	json_t *service, *method;
+	size_t i, k;
+
+	json_array_foreach(services, i, service)
+	{
+		json_t *own = json_array();
+
+		json_array_foreach(methods, k, method)
+		{
+			if (strcmp(text_of(service, "name"), text_of(method, "service")) == 0)
+				json_array_append(own, method);
+		}
+		json_object_set_new(service, "methods", own);
+	}
+}
+
 int ctl_gather_services(struct ctl_client *c, json_t **out)
 {
-	json_t *names, *service;
+	json_t *names, *service, *methods;
 	int result = ctl_ask(c, "/splitd/services", &names);
 
 	*out = NULL;
@@ -189,8 +269,12 @@ int ctl_gather_services(struct ctl_client *c, json_t **out)
 	if (result != 0) {
 		json_decref(*out);
 		*out = NULL;
+		return result;
 	}
-	return result;
+	methods = methods_gather(c);
+	methods_place(*out, methods);
+	json_decref(methods);
+	return 0;
 }
 
 int ctl_gather_ports(struct ctl_client *c, json_t **out)

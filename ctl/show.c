@@ -130,7 +130,27 @@ void ctl_show_services(FILE *to, const json_t *services)
 		{"failed", "failed", 8},
 	};
 
+	static const struct column sides[] = {
+		{"method", "method", -32},          {"decode", "decode", -6},
+		{"encode", "encode", -6},           {"decoded", "decoded", 12},
+		{"handed over", "handed_over", 12}, {"encoded", "encoded", 12},
+		{"taken over", "taken_over", 12},
+	};
+	const json_t *service;
+	size_t i;
+
 	rows_print(to, services, columns, sizeof(columns) / sizeof(columns[0]));
+	json_array_foreach(services, i, service)
+	{
+		const json_t *methods = json_object_get(service, "methods");
+
+		if (json_array_size(methods) == 0)
+			continue;
+		fputc('\n', to);
+		cell_print(to, json_object_get(service, "name"), 0);
+		fputc('\n', to);
+		rows_print(to, methods, sides, sizeof(sides) / sizeof(sides[0]));
+	}
 }
 
 void ctl_show_ports(FILE *to, const json_t *ports)

@@ -6,6 +6,7 @@
  * that go with one slot are one chain, whose address is the slot's token. Whatever happens here,
  * the call ends with exactly one slot with a status, unless nobody is there to take it.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -21,7 +22,7 @@ static const char detail_name[] = "grpc-status-details-bin";
 
 /* ------------------------------------------------------------------ memory of a reply */
 
-static struct room_cache *own_cache(const struct session *s)
+struct room_cache *answer_cache(const struct session *s)
 {
 	struct worker *w = worker_self;
 
@@ -54,7 +55,7 @@ static void blocks_free(struct split_call *call)
 {
 	if (call->blocks == NULL)
 		return;
-	room_put(&call->session->room, own_cache(call->session), call->blocks);
+	room_put(&call->session->room, answer_cache(call->session), call->blocks);
 	call->blocks = NULL;
 	call->bump = call->bump_end = NULL;
 }
@@ -73,7 +74,7 @@ void answer_parts_free(struct split_call *call)
 /* One more block on the call's chain, nothing of it in use. */
 static struct block *block_add(struct split_call *call, size_t bytes)
 {
-	struct block *b = room_get(&call->session->room, own_cache(call->session), bytes);
+	struct block *b = room_get(&call->session->room, answer_cache(call->session), bytes);
 
 	if (b == NULL)
 		return NULL;
@@ -133,7 +134,7 @@ void split_call_in_place(struct split_call *call)
 }
 
 /* Block for a part of a reply that needs `min` and would like `want`: now, else wait. */
-static struct block *block_wait(struct split_call *call, size_t min, size_t want, int *rc)
+struct block *answer_block_wait(struct split_call *call, size_t min, size_t want, int *rc)
 {
 	struct room *room = &call->session->room;
 	size_t fair = min > BLOCK_FURTHER ? min : BLOCK_FURTHER;
@@ -182,7 +183,7 @@ static int chunk_block(void *ctx, size_t min, size_t want, struct linear_chunk *
 		unpoison_region(out->mem, out->bytes);
 		return 0;
 	}
-	b = block_wait(call, min, want, &rc);
+	b = answer_block_wait(call, min, want, &rc);
 	if (b == NULL)
 		return rc;
 	out->mem = (uint8_t *)(b + 1);
@@ -210,13 +211,16 @@ static int chunk_slot(void *ctx, size_t min, size_t want, struct linear_chunk *o
 struct answer {
 	uint8_t kind;
 	uint8_t flags;
+	uint8_t form;
+	uint8_t wire_bytes; /* of wire_inline */
 	uint32_t status;
 	uint64_t msg;
 	uint64_t metadata;
 	uint64_t text;
 	uint32_t text_bytes;
-	uint32_t msg_bytes;      /* what it takes of the segment */
-	const char *text_inline; /* small enough to go in the slot; `text` is 0 then */
+	uint32_t msg_bytes;         /* what it takes of the segment */
+	const uint8_t *wire_inline; /* an encoded message that goes in the slot */
+	const char *text_inline;    /* small enough to go in the slot; `text` is 0 then */
 };
 
 static void slot_fill_call(struct slot *slot, const struct split_call *call)
@@ -235,6 +239,7 @@ static void slot_fill(struct slot *slot, struct split_call *call, const struct a
 {
 	slot->kind = a->kind;
 	slot->flags = a->flags;
+	slot->form = a->form;
 	if (call->compress && (a->flags & SLOT_HAS_MESSAGE) != 0)
 		slot->flags |= SLOT_COMPRESSED;
 	slot->call_id = call->call_id;
@@ -250,6 +255,10 @@ static void slot_fill(struct slot *slot, struct split_call *call, const struct a
 		slot->metadata = a->metadata;
 		slot->text = a->text;
 		slot->text_bytes = a->text_bytes;
+	}
+	if (unlikely(a->wire_inline != NULL)) {
+		memcpy(slot->inline_area, a->wire_inline, a->wire_bytes);
+		slot->inline_bytes = a->wire_bytes;
 	}
 	if (a->text_inline != NULL) {
 		memcpy(slot->inline_area, a->text_inline, a->text_bytes);
@@ -330,7 +339,7 @@ static void *block_memory(struct split_call *call, size_t bytes, int *rc)
 		unpoison_region(p, size);
 		return p;
 	}
-	b = block_wait(call, size, size, rc);
+	b = answer_block_wait(call, size, size, rc);
 	return b == NULL ? NULL : b + 1;
 }
 
@@ -355,7 +364,10 @@ static int metadata_put(struct split_call *call, const struct metadata_list *lis
 
 static int answer_status(struct split_call *call, unsigned status, const char *text, bool *kept_out)
 {
-	struct answer a = {.kind = TO_DAEMON_STATUS, .flags = SLOT_END_STREAM, .status = status};
+	struct answer a = {.kind = TO_DAEMON_STATUS,
+			   .flags = SLOT_END_STREAM,
+			   .form = call->wired && call->in.undecoded ? SLOT_FORM_UNDECODED : 0,
+			   .status = status};
 	size_t len = text == NULL ? 0 : strlen(text);
 	char *copy;
 	int rc = metadata_put(call, &call->trailing, &a.metadata);
@@ -500,6 +512,67 @@ static int reply_blocks(struct split_call *call, const ProtobufCMessage *reply, 
 	return rc == 0 ? answer_send(call, &a, kept_out) : rc;
 }
 
+/* The encoded message into `a`: inside the slot, or in a block of the call's. */
+static int wire_place(struct split_call *call, const ProtobufCMessage *reply,
+		      uint8_t small[WIRE_SMALL_BYTES], struct answer *a)
+{
+	const uint8_t *at = small;
+	uint32_t bytes = 0;
+	int rc = wire_encode(call, reply, small, &at, &bytes);
+	void *copy;
+
+	if (rc != 0)
+		return rc;
+	if (bytes <= SLOT_INLINE_BYTES) {
+		memmove(small, at, bytes);
+		blocks_free(call);
+		a->flags |= SLOT_INLINE;
+		a->wire_inline = small;
+		a->wire_bytes = (uint8_t)bytes;
+		STAT(call->host, replies_inline);
+		return 0;
+	}
+	if (call->blocks == NULL) {
+		copy = block_memory(call, bytes, &rc);
+		if (copy == NULL)
+			return rc;
+		at = memcpy(copy, at, bytes);
+	}
+	a->msg = (uint64_t)(uintptr_t)at;
+	a->msg_bytes = bytes;
+	return 0;
+}
+
+/* What it was built of in the call's own memory has done its part. */
+static int reply_wire(struct split_call *call, const ProtobufCMessage *reply, uint8_t end,
+		      bool *kept_out)
+{
+	struct answer a = {
+		.kind = TO_DAEMON_MESSAGE, .flags = end | SLOT_HAS_MESSAGE, .form = SLOT_FORM_WIRE};
+	struct block *built = call->blocks;
+	uint8_t *bump = call->bump, *bump_end = call->bump_end;
+	uint8_t small[WIRE_SMALL_BYTES];
+	int rc;
+
+	call->blocks = NULL;
+	call->bump = call->bump_end = NULL;
+	rc = wire_place(call, reply, small, &a);
+	if (rc == 0 && end != 0)
+		rc = metadata_put(call, &call->trailing, &a.metadata);
+	if (rc == 0)
+		rc = answer_send(call, &a, kept_out);
+	if (rc == 0) {
+		if (built != NULL)
+			room_put(&call->session->room, answer_cache(call->session), built);
+		return 0;
+	}
+	blocks_free(call);
+	call->blocks = built;
+	call->bump = bump;
+	call->bump_end = bump_end;
+	return rc;
+}
+
 /* What was added to the chain since `mark` goes back; the bump is what it was. */
 static void blocks_unwind(struct split_call *call, struct block *mark, uint8_t *bump, uint8_t *end)
 {
@@ -509,7 +582,7 @@ static void blocks_unwind(struct split_call *call, struct block *mark, uint8_t *
 		while (last->next != mark)
 			last = last->next;
 		last->next = NULL;
-		room_put(&call->session->room, own_cache(call->session), call->blocks);
+		room_put(&call->session->room, answer_cache(call->session), call->blocks);
 		call->blocks = mark;
 	}
 	call->bump = bump;
@@ -529,6 +602,10 @@ int answer_message(struct split_call *call, const ProtobufCMessage *message)
 		return rc;
 	if (message->descriptor != call->method->output)
 		return -SPLIT_E_HOST_SCHEMA;
+	if (call->answers_wire) {
+		rc = reply_wire(call, message, 0, &kept);
+		goto out;
+	}
 	if (call->blocks == NULL) {
 		rc = reply_inline(call, message, 0, &kept);
 		if (rc != -SPLIT_E_HOST_SLOT)
@@ -574,6 +651,8 @@ static int answer_reply(struct split_call *call, const ProtobufCMessage *reply, 
 
 	if (reply->descriptor != call->method->output)
 		return -SPLIT_E_HOST_SCHEMA;
+	if (call->answers_wire)
+		return reply_wire(call, reply, REPLY_LAST, kept_out);
 	if (call->blocks == NULL && call->trailing.count == 0)
 		rc = reply_inline(call, reply, REPLY_LAST, kept_out);
 	if (rc == -SPLIT_E_HOST_SLOT)
@@ -680,6 +759,19 @@ bool answer_usual(struct worker *w, struct split_call *call, const ProtobufCMess
 	STAT_OWN(w, replies_inline);
 	STAT_OWN(w, answers);
 	return true;
+}
+
+void answer_undecoded(struct split_call *call, int rc)
+{
+	bool kept = false;
+
+	if (!call->wired)
+		call->in = (struct wire_in){0};
+	call->wired = true;
+	call->in.undecoded = true;
+	(void)answer_status_set(call, (unsigned)linearize_map_status(rc), error_text(rc));
+	(void)answer_claimed(call, NULL, &kept);
+	assert(!kept); /* no handler runs */
 }
 
 /* ------------------------------------------------------------------ what a handler says */

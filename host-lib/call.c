@@ -84,6 +84,7 @@ void call_table_fini(struct call_table *t)
 		struct split_call *chunk = atomic_load(&t->chunks[i / HOST_CALL_CHUNK]);
 
 		answer_parts_free(&chunk[i % HOST_CALL_CHUNK]);
+		wire_free(NULL, &chunk[i % HOST_CALL_CHUNK].in);
 		free(chunk[i % HOST_CALL_CHUNK].stream);
 		free(chunk[i % HOST_CALL_CHUNK].out);
 	}
@@ -253,6 +254,8 @@ void call_free(struct split_call *call)
 		call->method->raw.closed(call, call->method->raw.data);
 	if (call->parts)
 		answer_parts_free(call);
+	if (unlikely(call->wired))
+		wire_free(home, &call->in);
 	/* The count is the last: the session may go once it is complete. */
 	if (likely(home == worker_self && home->ring_mine)) {
 		call->next = home->free;

@@ -100,6 +100,8 @@ static void host_free(struct split_host *host)
 	if (host->stop_fd >= 0)
 		(void)close(host->stop_fd);
 	pthread_mutex_destroy(&host->stats_lock);
+	wire_schema_fini(host);
+	pthread_mutex_destroy(&host->schema_lock);
 	free(host->cores);
 	free(host->path);
 	free(host->name);
@@ -125,6 +127,7 @@ struct split_host *split_host_attach(const char *path, const char *name,
 		return NULL;
 	memset(host, 0, sizeof(*host));
 	(void)pthread_mutex_init(&host->stats_lock, NULL);
+	(void)pthread_mutex_init(&host->schema_lock, NULL);
 	host->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	host->path = strdup(path);
 	host->name = strdup(name);
@@ -575,7 +578,9 @@ int split_host_run(struct split_host *host, unsigned n_workers)
 	host->yield_signal = worker_yield_signal(&host->options);
 	rc = hello_make(host, n_workers, &hello);
 	if (rc == 0) {
+		wire_schema_set(host, &hello);
 		rc = serve(host, &hello);
+		wire_schema_forget(host);
 		hello_free(&hello);
 	}
 	/* Every thread of ours is gone before the caller may free anything. */

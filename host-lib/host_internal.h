@@ -8,6 +8,7 @@
  *   answer.c    replies: flatten, status, metadata
  *   stream.c    streams: what comes for a call after its request, its window, its credit
  *   room.c      memory in the to-daemon segment
+ *   wire.c      messages that come, or go, as their wire bytes
  *   relocate.c  a small message out of its slot
  *   typed.c     what generated code stands on
  *   channel.c   channels, stubs, calls out: beginning them
@@ -83,7 +84,9 @@ struct split_channel {
 };
 
 struct method {
-	uint32_t index; /* in the host's table */
+	uint32_t index;                     /* in the host's table */
+	uint32_t input_index, output_index; /* in its schema, of what the attach names so */
+	_Atomic size_t wire_hint;           /* bytes that an answer takes, encoded */
 	/* One that the host calls. `input` is what comes in then, the answer, and `output` the
 	 * request. NULL: it is served. */
 	struct split_channel *channel;
@@ -157,6 +160,26 @@ void __tsan_acquire(void *address);
 /* The chain behind a token, or NULL when it names none. */
 struct block *room_of_token(const struct room *r, uint64_t token);
 
+/* ------------------------------------------------------------------ wire bytes (wire.c) */
+
+/* Memory that a message is decoded into; on the heap. */
+struct wire_part {
+	struct wire_part *next;
+	size_t bytes;
+	_Alignas(16) uint8_t mem[];
+};
+
+/* A message that came as its wire bytes. */
+struct wire_in {
+	bool wanted;    /* it is to be decoded, from `at` */
+	bool undecoded; /* it, or another message of its call, could not be */
+	uint32_t bytes;
+	uint32_t elements_max;
+	uint64_t limits; /* WIRE_LIMITS */
+	const uint8_t *at;
+	struct wire_part *parts; /* what it was decoded into */
+};
+
 /* ------------------------------------------------------------------ calls */
 
 /* split_call.word: generation << 32 | flags | references. A call is over, and its struct free, when
@@ -207,6 +230,7 @@ struct split_message {
 				*/
 	uint64_t token;
 	const ProtobufCMessage *message;
+	struct wire_in in;
 	/* of calls out */
 	const struct metadata_block *metadata;
 	const char *text;
@@ -273,8 +297,8 @@ struct split_call {
 			bool streaming;    /* a kind other than unary: `stream` is set */
 			bool initial_sent; /* its initial metadata, or a message, is out */
 			bool compress;     /* what is sent shall be */
-			bool nowait;   /* while something is sent: memory is there or it is not */
-			bool is_out;   /* a call out: `out` is set */
+			bool is_out;       /* a call out: `out` is set */
+			bool answers_wire; /* what it is answered with is encoded here */
 			bool in_place; /* promised: replies point into the call's own memory only */
 			bool parts;    /* something of it has to be freed: answer_parts_free */
 		};
@@ -290,6 +314,8 @@ struct split_call {
 			bool compressed; /* the request came compressed */
 			bool fell_back;  /* some of the reply's memory came from the heap */
 			bool peer_is_tls;
+			bool nowait; /* while something is sent: memory is there or it is not */
+			bool wired;  /* `in` counts: something came as its wire bytes */
 		};
 		uint64_t marks;
 	};
@@ -309,6 +335,7 @@ struct split_call {
 	struct split_call *cancel_next; /* calls whose cancelled callback is due */
 	struct stream *stream;          /* NULL until the struct first stands for a stream */
 	struct split_out *out;          /* NULL until it first stands for a call out */
+	struct wire_in in;              /* with `wired`: its request, where that came so */
 
 	/* the reply being built: one thread at a time */
 	struct block *blocks; /* chain; the newest first */
@@ -451,6 +478,8 @@ struct worker {
 	struct out_ids *out_ids;       /* by daemon worker */
 	struct split_out *out;         /* whose continuation runs */
 	struct room_cache cache;
+	struct wire_part *parts; /* free ones, all of one size */
+	unsigned parts_n;
 	bool ring_mine;   /* this thread holds its ring */
 	bool shares_core; /* with a daemon worker, when it last had nothing to do */
 	uint8_t state;    /* enum host_state last said */
@@ -568,6 +597,37 @@ void waiter_init(struct waiter *wt, const struct session *s);
 int waiter_step(struct waiter *wt, struct session *s) SPLIT_MUST_USE;
 void waiter_fini(struct waiter *wt, struct session *s);
 
+/* ------------------------------------------------------------------ wire bytes (wire.c) */
+
+/* The schema that the host has told splitd, for decoding and encoding here. No session is alive. */
+void wire_schema_set(struct split_host *host, const struct attach_hello *hello);
+/* `hello` goes; what was made of it stays. */
+void wire_schema_forget(struct split_host *host);
+void wire_schema_fini(struct split_host *host);
+/* Note a slot's message of SLOT_FORM_WIRE; `inline_copy`: where its inline area was copied to. */
+void wire_take(struct wire_in *in, const struct slot *slot, const void *inline_copy);
+/* Decode it, by type `m`->input. 0, or a negative code whose status is linearize_map_status's; what
+ * it was decoded into is freed by wire_free. The worker's thread. */
+int wire_decode(struct worker *w, const struct method *m, struct wire_in *in,
+		const ProtobufCMessage **out) SPLIT_MUST_USE;
+/* Any thread; `home`: the worker of the message's call. */
+void wire_free(struct worker *home, struct wire_in *in);
+void wire_parts_free(struct worker *w);
+
+#define WIRE_SMALL_BYTES 512
+/* Encode a message of the call's method->output: `*bytes_out` bytes at `*at_out`, which lie in
+ * `small` or in a block that was added to the call's chain. 0 or a negative code, blocks being the
+ * caller's in any case. */
+int wire_encode(struct split_call *call, const ProtobufCMessage *message,
+		uint8_t small[WIRE_SMALL_BYTES], const uint8_t **at_out,
+		uint32_t *bytes_out) SPLIT_MUST_USE;
+/* answer.c: the thread's own free blocks; one more block for the call, waiting for it. */
+struct room_cache *answer_cache(const struct session *s);
+struct block *answer_block_wait(struct split_call *call, size_t min, size_t want, int *rc);
+/* A message of the call could not be decoded: end it with `rc`'s status. The caller has taken it on
+ * himself to answer, and keeps his reference. The worker's thread, outside a handler. */
+void answer_undecoded(struct split_call *call, int rc);
+
 /* ------------------------------------------------------------------ streams (stream.c) */
 
 /* Make `call`'s stream state new. Ring held. */
@@ -661,6 +721,12 @@ struct split_host {
 	struct kept *kept;              /* typed.c */
 	const struct schema_file_info **infos;
 	size_t infos_n;
+
+	/* wire.c */
+	const uint8_t *schema_blob; /* what splitd was told; while it runs */
+	size_t schema_bytes;
+	pthread_mutex_t schema_lock;
+	_Atomic(struct schema *) schema; /* made of it when first needed */
 
 	unsigned registry; /* index + 1 */
 	struct call_table calls;

@@ -39,6 +39,7 @@ static void worker_fini(struct session *s, struct worker *w)
 	call_table_put(table, w->free);
 	call_table_put(table, atomic_exchange_explicit(&w->returned, NULL, memory_order_acquire));
 	events_free(w);
+	wire_parts_free(w);
 	for (unsigned d = 0; w->maps != NULL && d < s->daemon_workers; d++)
 		free(w->maps[d].of);
 	free(w->maps);

@@ -49,7 +49,9 @@
  *   - A struct split_call is valid in its callbacks, and elsewhere until `closed`.
  *   - When the client goes, the deadline passes or splitd is lost, `cancelled` is called, and the
  *     call must still be ended. A streaming method without `cancelled` leaves that to the library:
- *     its calls are over then as if failed with SPLIT_CANCELLED.
+ *     its calls are over then as if failed with SPLIT_CANCELLED. Likewise when a message cannot be
+ *     decoded, where that is left to this side; the library has ended the call already then, and
+ *     an answer is refused.
  *
  * A call. Each call is answered exactly once: by the closure that protobuf-c hands to the handler,
  * or by split_call_answer or split_call_fail. A second answer is refused (SPLIT_E_ANSWERED),
@@ -291,6 +293,9 @@ struct split_host_stats {
 	uint64_t yields_forced;   /* of these, by a signal, in the middle of a handler */
 	uint64_t outs;            /* calls out begun */
 	uint64_t outs_failed;     /* of these, ended with another status than OK */
+	uint64_t decodes;         /* messages decoded here instead of by splitd */
+	uint64_t decode_errors;   /* messages that could not be; their calls ended */
+	uint64_t encodes;         /* messages encoded here instead of by splitd */
 };
 SPLIT_API void split_host_stats_get(const struct split_host *host, struct split_host_stats *out);
 

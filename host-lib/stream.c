@@ -39,6 +39,8 @@ struct split_message *event_get(struct worker *w)
 	e->has_token = false;
 	e->compressed = false;
 	e->last = false;
+	e->in.wanted = false;
+	e->in.parts = NULL;
 	return e;
 }
 
@@ -78,6 +80,8 @@ void events_free(struct worker *w)
 /* Back to the worker it came from; any thread. */
 static void event_return(struct worker *home, struct split_message *e)
 {
+	if (unlikely(e->in.parts != NULL))
+		wire_free(home, &e->in);
 	struct split_message *top =
 		atomic_load_explicit(&home->events_returned, memory_order_relaxed);
 
@@ -132,11 +136,15 @@ bool event_take_message(struct split_message *e, const struct slot *slot, const 
 	e->compressed = (slot->flags & SLOT_COMPRESSED) != 0;
 	e->message = (const ProtobufCMessage *)(uintptr_t)slot->msg;
 	atomic_store_explicit(&e->refs, 1, memory_order_relaxed);
+	if ((slot->form & SLOT_FORM_WIRE) != 0)
+		wire_take(&e->in, slot, e->inline_area);
 	if ((slot->flags & SLOT_INLINE) == 0)
 		return true;
 	if (slot->inline_bytes > SLOT_INLINE_BYTES || slot->msg - area >= SLOT_INLINE_BYTES)
 		return false;
 	memcpy(e->inline_area, slot->inline_area, slot->inline_bytes);
+	if (e->in.wanted)
+		return true;
 	e->message = (const ProtobufCMessage *)(uintptr_t)(copy + (slot->msg - area));
 	relocate_message((ProtobufCMessage *)(uintptr_t)e->message, m->input, area,
 			 SLOT_INLINE_BYTES, (int64_t)(copy - area));
@@ -289,6 +297,33 @@ static void cancel_unheard(struct split_call *call, void *data)
 	(void)split_call_fail(call, SPLIT_CANCELLED, NULL);
 }
 
+/* Decode a message before its callback runs. False: it can't be; the call has ended, the event is
+ * gone. */
+static bool event_decode(struct worker *w, struct split_message *e)
+{
+	struct split_call *call = e->call;
+	void (*fn)(struct split_call * call, void *data) = call->method->raw.cancelled;
+	int rc = wire_decode(w, call->method, &e->in, &e->message);
+
+	if (rc == 0)
+		return true;
+	if (call_claim_answer(call, call_generation(call))) {
+		answer_undecoded(call, rc);
+		call_put(call, 1);
+	}
+	if (e->has_token)
+		request_release(w->session, e->daemon_worker, e->token);
+	event_return(w, e);
+	/* To the handler it is as if the client had gone. */
+	if (atomic_exchange_explicit(&call->cancelled, 1, memory_order_acq_rel) == 0)
+		STAT(w->host, cancels);
+	if (fn != NULL)
+		worker_run_callback(w, call, fn);
+	else
+		call_put(call, 1);
+	return false;
+}
+
 static void event_drop(struct worker *w, struct split_message *e)
 {
 	struct split_call *call = e->call;
@@ -318,6 +353,8 @@ void event_run(struct worker *w, struct split_message *e)
 	}
 	raw = &call->method->raw;
 	if (e->kind == EVENT_MESSAGE) {
+		if (unlikely(e->in.wanted) && !event_decode(w, e))
+			return;
 		STAT(w->host, messages_in);
 		call->stream->current = e;
 		worker_run_callback(w, call, message_callback);

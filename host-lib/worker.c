@@ -155,6 +155,19 @@ static inline void call_fill_inline(struct split_call *call, const struct slot *
 	}
 }
 
+/* What the slot says beyond the usual. True: its message is its wire bytes, and was taken. */
+static bool call_fill_form(struct split_call *call, const struct slot *slot)
+{
+	call->answers_wire = (slot->form & SLOT_FORM_ENCODE) != 0;
+	if ((slot->form & SLOT_FORM_WIRE) == 0)
+		return false;
+	if ((slot->flags & SLOT_INLINE) != 0)
+		memcpy(call->inline_area, slot->inline_area, slot->inline_bytes);
+	wire_take(&call->in, slot, call->inline_area);
+	call->wired = true;
+	return true;
+}
+
 static inline void call_fill(struct worker *w, struct split_call *call, const struct slot *slot,
 			     struct method *method)
 {
@@ -177,7 +190,9 @@ static inline void call_fill(struct worker *w, struct split_call *call, const st
 		call->peer.port = slot->peer_port;
 		memcpy(call->peer.address, slot->peer_address, sizeof(call->peer.address));
 	}
-	if ((slot->flags & SLOT_INLINE) != 0)
+	if (unlikely(slot->form != 0) && call_fill_form(call, slot))
+		; /* decoded before its handler runs */
+	else if ((slot->flags & SLOT_INLINE) != 0)
 		call_fill_inline(call, slot, method);
 	else
 		call->message = (const ProtobufCMessage *)(uintptr_t)slot->msg;
@@ -621,6 +636,16 @@ static void run(struct worker *w, struct split_call *call)
 		(void)answer_claimed(call, NULL, &kept);
 		call_put(call, 1);
 		return;
+	}
+	if (unlikely(call->wired)) {
+		int rc = wire_decode(w, call->method, &call->in, &call->message);
+
+		if (rc != 0) {
+			atomic_fetch_or_explicit(&call->word, CALL_ANSWERED, memory_order_acq_rel);
+			answer_undecoded(call, rc);
+			call_put(call, 1);
+			return;
+		}
 	}
 	STAT_OWN(w, calls);
 	call->begun = true;

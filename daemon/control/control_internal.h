@@ -243,10 +243,14 @@ void reload_report(struct control *control, unsigned worker);
 /* The configurations that reloads have made. After the workers are gone. */
 void reload_fini(struct control *control);
 
+/* sides.c: the counters of one process's methods, by worker; NULL: no memory. */
+struct worker_method_told *sides_make(const struct control *control, size_t methods_n);
+
 /* placement.c: what is where. Row `index`, or false past the last. Under the lock. */
 struct placement_row {
-	char what[12]; /* "control", "worker", "helper", "port", "host", "segment" */
-	char name[ATTACH_NAME_MAX + 32];
+	char what[12]; /* "control", "worker", "helper", "port", "host", "segment",
+			* "method" */
+	char name[ATTACH_NAME_MAX + 2 * 256];
 	int core;        /* -1: not pinned, or not told */
 	int node;        /* the core's, or the device's; -1: not known */
 	int memory_node; /* where its memory is; -1: not known, -2: on several */
@@ -254,11 +258,17 @@ struct placement_row {
 	char warning[160]; /* "": none */
 };
 bool placement_row(const struct control *control, size_t index, struct placement_row *out);
+/* The row of method `index`, of a process that has so many. */
+bool side_row(const struct control_host *host, size_t index, struct placement_row *row);
 /* A new host's segments: a line in the log when they are not on the node that was asked for. */
 void placement_check(const struct control_host *host);
 /* The memory node that its requests lie on, as the kernel says; else the configured one (negative:
  * none). For locality. */
 int placement_node(const struct control_host *host);
+
+/* sides.c: what telemetry says of one method of a process: "id,index". */
+struct rte_tel_data;
+int method_answer(struct control *control, const char *params, struct rte_tel_data *d);
 
 /* telemetry.c: register the commands (once in a process) and say who answers them; NULL: nobody. */
 int telemetry_open(struct control *control);

@@ -113,6 +113,7 @@ static void host_free(struct control_host *host)
 	services_catalog_destroy(host->catalog);
 	schema_destroy(host->schema);
 	free(host->shared.told);
+	free(host->shared.methods_told);
 	free(host->methods);
 	free(host->services);
 	free(host);
@@ -618,6 +619,7 @@ static void host_mapped(struct control_host *host)
 	host->config = control->p.config->hosts[host->host_index];
 	host->shared = (struct worker_endpoint){
 		.told = told,
+		.methods_told = sides_make(control, request->methods_n),
 		.endpoint = endpoint,
 		.host = &host->config,
 		.host_index = (uint32_t)host->host_index,

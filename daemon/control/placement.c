@@ -232,6 +232,21 @@ static bool among(size_t *index, size_t n)
 	return false;
 }
 
+/* Processes of one name serve the same: one stands for all. */
+static bool first_of_name(const struct control_host *host)
+{
+	list_for_each (pos, &host->control->hosts) {
+		const struct control_host *other = list_entry(pos, struct control_host, link);
+
+		if (other == host)
+			return true;
+		if (other->endpoint != NULL && other->state != HOST_REMOVING &&
+		    strcmp(other->name, host->name) == 0)
+			return false;
+	}
+	return true;
+}
+
 static bool host_rows(const struct control *control, size_t index, struct placement_row *row)
 {
 	list_for_each (pos, &control->hosts) {
@@ -247,6 +262,8 @@ static bool host_rows(const struct control *control, size_t index, struct placem
 			host_row(control, host, (unsigned)index, row);
 			return true;
 		}
+		if (among(&index, first_of_name(host) ? host->shared.methods_n : 0))
+			return side_row(host, index, row);
 	}
 	return false;
 }

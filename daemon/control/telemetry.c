@@ -462,6 +462,8 @@ static const struct {
 	{"/splitd/placement", placement_answer,
 	 "Where a thread, a queue or a segment is. Parameters: index"},
 	{"/splitd/endpoint", endpoint_answer, "An attached host. Parameters: its number"},
+	{"/splitd/method", method_answer,
+	 "Who decodes and encodes for a method of a host. Parameters: host's number,index"},
 };
 
 static int command_serve(const char *command, const char *params, struct rte_tel_data *d)

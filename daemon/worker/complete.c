@@ -273,12 +273,37 @@ static bool window_take(struct call *call, const struct endpoint_completion *c)
 	return false;
 }
 
+/* A message comes in the form that the host was asked for, or linear. False: the call was failed.
+ */
+static bool form_allowed(struct call *call, const struct endpoint_completion *c)
+{
+	if (likely((c->form & SLOT_FORM_WIRE) == 0) || call->answers_wire)
+		return true;
+	if (c->has_token)
+		endpoint_token_release(call->ep->port, c->lane, c->token);
+	counter_inc(&call->w->counters.replies_unasked);
+	call_fail(call, GRPC_INTERNAL, "the host encoded what it should not", CANCEL_SHUTDOWN);
+	return false;
+}
+
+/* The host has given a status. One that it gives because it could not decode what the client sent
+ * says nothing about the host. */
+static void status_judge(struct call *call, const struct endpoint_completion *c)
+{
+	if ((c->form & SLOT_FORM_UNDECODED) == 0 || !call->handed_over) {
+		call_judge(call, c->status);
+		return;
+	}
+	counter_inc(&call->w->counters.requests_undecoded);
+	counter_inc(&call->w->counters.decode_errors);
+}
+
 void call_reply(struct call *call, const struct endpoint_completion *c)
 {
 	struct worker *w = call->w;
 	struct reply *r;
 
-	if (c->has_message && !window_take(call, c))
+	if (c->has_message && (!form_allowed(call, c) || !window_take(call, c)))
 		return;
 	r = pool_get(&w->reply_pool);
 	if (r == NULL) {
@@ -302,6 +327,7 @@ void call_reply(struct call *call, const struct endpoint_completion *c)
 	r->has_status = c->kind == TO_DAEMON_STATUS || (c->flags & SLOT_HAS_STATUS) != 0;
 	r->has_message = c->has_message && (!r->has_status || c->status == GRPC_OK);
 	r->has_token = c->has_token;
+	r->wire = (c->form & SLOT_FORM_WIRE) != 0;
 	r->compress = (c->flags & SLOT_COMPRESSED) != 0;
 	r->ends = call->nested.out && (c->flags & SLOT_END_STREAM) != 0;
 	r->lane = c->lane;
@@ -315,7 +341,8 @@ void call_reply(struct call *call, const struct endpoint_completion *c)
 	r->window = c->window;
 	if (c->has_message && c->window.bytes <= SLOT_INLINE_BYTES) {
 		/* Inline: valid in this callback only, and the encode may have to wait. */
-		memcpy(r->copy, c->window.mem, c->window.bytes);
+		if (c->window.bytes != 0)
+			memcpy(r->copy, c->window.mem, c->window.bytes);
 		r->window.mem = r->copy;
 	}
 	list_add_tail(&call->replies, &r->link);
@@ -324,7 +351,7 @@ void call_reply(struct call *call, const struct endpoint_completion *c)
 		 * discarded when the status goes out. */
 		client_pause(call, true);
 		call->answered = true;
-		call_judge(call, c->status);
+		status_judge(call, c);
 		call_leave_host(call, 0);
 	}
 	call_replies_advance(call);

@@ -1,4 +1,5 @@
-/* From a host's linear message to the bytes of an answer, in pages of the worker's own. */
+/* From a host's linear message, or the bytes that the host has encoded, to the bytes of an answer,
+ * in pages of the worker's own. */
 #include "daemon/worker/worker_internal.h"
 
 #include <string.h>
@@ -102,6 +103,9 @@ static void chain_release(struct grpc_chain *chain)
 
 static void encode_job_put(struct reply *r)
 {
+	r->copying = false;
+	if (r->encode == NULL)
+		return;
 	pool_put(&r->w->encode_pool, r->encode);
 	r->encode = NULL;
 	r->call->ep->encoding--;
@@ -117,7 +121,7 @@ void reply_put(struct reply *r)
 		return;
 	}
 	list_del(&r->job.link);
-	if (r->encode != NULL) {
+	if (r->encode != NULL || r->copying) {
 		encode_job_put(r);
 		chunks_put(r);
 	}
@@ -130,8 +134,8 @@ void reply_put(struct reply *r)
 
 static void reply_encoded(struct reply *r)
 {
-	uint8_t *head = encode_head(r->encode);
-	uint64_t bytes = encode_bytes(r->encode);
+	uint8_t *head = r->copying ? r->last + r->room : encode_head(r->encode);
+	uint64_t bytes = r->copying ? r->msg_bytes : encode_bytes(r->encode);
 
 	if (r->iov_n != 0) {
 		struct iovec *last = &r->iov[r->iov_n - 1];
@@ -157,7 +161,13 @@ static void reply_encoded(struct reply *r)
 	r->charged = bytes;
 	r->conn->encoded_bytes += bytes;
 	r->state = REPLY_ENCODED;
-	counter_add(&r->w->counters.encode_bytes, bytes);
+	if (r->copying) {
+		counter_inc(&r->w->counters.replies_wire);
+		counter_inc(&r->call->method->told->taken_over);
+	} else {
+		counter_add(&r->w->counters.encode_bytes, bytes);
+		counter_inc(&r->call->method->told->encoded);
+	}
 }
 
 static void wait_for_pages(struct reply *r, bool at_head)
@@ -199,6 +209,70 @@ static int encode_outcome(struct reply *r, int err)
 	return SPLIT_AGAIN;
 }
 
+/* ---- what the host has encoded -------------------------------------------------------------- */
+
+/* One quantum of copying the message's bytes, the last ones first, as an encode writes them. Where
+ * they lie was checked when the slot was taken (endpoint_poll.c); what they are is not looked at,
+ * so it does not matter that the host may change them meanwhile. As encode_run. */
+static int wire_copy(struct reply *r)
+{
+	const uint8_t *from = r->window.mem + (r->msg - r->window.peer_base);
+	uint64_t quantum =
+		(uint64_t)r->call->method->encode_limits.work_quantum * LINEAR_UNIT_BYTES;
+	struct linear_chunk chunk;
+	int err;
+
+	while (r->left != 0 && quantum != 0) {
+		uint32_t n;
+
+		if (r->room == 0) {
+			err = chunk_get(r, r->left, &chunk);
+			if (err != 0)
+				return err;
+			r->room = (uint32_t)chunk.bytes;
+		}
+		n = RTE_MIN(r->left, r->room);
+		n = (uint32_t)RTE_MIN(quantum, n);
+		r->room -= n;
+		r->left -= n;
+		quantum -= n;
+		memcpy(r->last + r->room, from + r->left, n);
+	}
+	return r->left != 0 ? SPLIT_AGAIN : 0;
+}
+
+/* `ep` as in encode_go. */
+static int wire_go(struct reply *r, struct attached *ep)
+{
+	uint32_t before = r->left;
+	int err = wire_copy(r);
+
+	units_spent(r->w, (before - r->left) / LINEAR_UNIT_BYTES, ep);
+	return encode_outcome(r, err);
+}
+
+static int wire_begin(struct reply *r, struct attached *ep)
+{
+	struct linear_chunk first;
+	int err;
+
+	r->iov = r->iov_inline;
+	r->iov_n = 0;
+	r->iov_max = REPLY_IOV_INLINE;
+	r->second_large = false;
+	r->copying = true;
+	r->left = r->msg_bytes;
+	err = r->msg_bytes > r->call->method->encode_limits.wire_bytes_max
+		      ? -SPLIT_E_LINEARIZE_LIMIT_WIRE
+		      : chunk_get(r, r->left, &first);
+	if (err != 0)
+		return encode_outcome(r, err);
+	r->room = (uint32_t)first.bytes;
+	return wire_go(r, ep);
+}
+
+/* ---- encoding, and again -------------------------------------------------------------------- */
+
 /* Not now: it is begun when its turn on its endpoint's jobs comes. */
 static int encode_defer(struct reply *r)
 {
@@ -221,8 +295,11 @@ static int encode_begin(struct reply *r, struct attached *ep)
 	const struct method *method = r->call->method;
 	int err;
 
-	if (r->call->ep->encoding >= WORKER_JOBS_PER_ENDPOINT || (ep != NULL && attached_spent(ep)))
+	if ((!r->wire && r->call->ep->encoding >= WORKER_JOBS_PER_ENDPOINT) ||
+	    (ep != NULL && attached_spent(ep)))
 		return encode_defer(r);
+	if (r->wire)
+		return wire_begin(r, ep);
 	r->encode = pool_get(&w->encode_pool);
 	if (r->encode == NULL) {
 		counter_inc(&w->counters.encode_waits);
@@ -286,7 +363,9 @@ void reply_job_run(struct reply *r)
 	struct worker *w = r->w; /* a reply that is settled may be gone */
 	enum worker_stage left = stage_enter(w, WORKER_STAGE_encode);
 
-	if (r->encode == NULL)
+	if (r->copying)
+		reply_settled(r, wire_go(r, NULL));
+	else if (r->encode == NULL)
 		reply_settled(r, encode_begin(r, NULL));
 	else
 		reply_settled(r, encode_outcome(r, encode_go(w, r->encode, NULL)));

@@ -133,6 +133,7 @@ static int decode_outcome(struct call *call, int err)
 		call->root = decode_root(call->decode);
 		call->message_ready = true;
 		counter_inc(&w->counters.requests_block);
+		counter_inc(&call->method->told->decoded);
 		counter_add(&w->counters.decode_bytes, call->wire_bytes);
 		if (decode_aliased(call->decode) != 0) {
 			counter_inc(&w->counters.requests_aliased);
@@ -162,6 +163,51 @@ static uint32_t alias_min(const struct call *call)
 	return least < UINT32_MAX ? (uint32_t)least : 0;
 }
 
+/* What decode_start would say. */
+static int hand_over_check(const struct call *call)
+{
+	return call->wire_bytes > call->method->decode_limits.wire_bytes_max
+		       ? -SPLIT_E_LINEARIZE_LIMIT_WIRE
+		       : 0;
+}
+
+static void handed_over(struct call *call, const uint8_t *at)
+{
+	call->root = (uint64_t)(uintptr_t)at + (uint64_t)endpoint_delta(call->ep->port);
+	call->handed_over = true;
+	counter_inc(&call->w->counters.requests_wire);
+	counter_inc(&call->method->told->handed_over);
+}
+
+/* The host decodes it: its bytes stay in their room, or get a block. */
+static int message_hand_over(struct call *call)
+{
+	struct endpoint_port *port = call->ep->port;
+	struct shepherd_chunk chunk = {.mem = call->wire};
+	int err = hand_over_check(call);
+
+	if (err != 0)
+		return err;
+	if (call->wire == call->small) {
+		err = call_block_get(call, &call->blocks, call->wire_bytes, &chunk);
+		if (room_error(err)) {
+			endpoint_blocks_put(port, &call->blocks);
+			call->metadata_ready = false;
+			return PREPARE_NO_ROOM;
+		}
+		if (err != 0)
+			return err;
+		memcpy(chunk.mem, call->wire, call->wire_bytes);
+		units_spent(call->w, call->wire_bytes / LINEAR_UNIT_BYTES, call->ep);
+	} else {
+		room_keep(call);
+	}
+	handed_over(call, chunk.mem);
+	call->message_ready = true;
+	call_wire_put(call);
+	return 0;
+}
+
 static int message_prepare(struct call *call)
 {
 	struct worker *w = call->w;
@@ -174,6 +220,9 @@ static int message_prepare(struct call *call)
 	};
 	int err;
 
+	call->as_wire = call->method->decode_at_host;
+	if (call->as_wire)
+		return message_hand_over(call);
 	if (ep->decoding < WORKER_JOBS_PER_ENDPOINT)
 		call->decode = pool_get(&w->decode_pool);
 	if (call->decode == NULL) {
@@ -333,6 +382,24 @@ static int inline_chunk_get(void *ctx, size_t bytes_min, size_t bytes_want,
 	return 0;
 }
 
+/* Wire bytes that fit go into the slot as they are. As call_decode_inline. */
+static int hand_over_inline(struct call *call, const struct shepherd_chunk *area,
+			    uint8_t *bytes_out)
+{
+	int err = hand_over_check(call);
+
+	if (err != 0) {
+		prepare_failed(call, err);
+		return err;
+	}
+	if (call->wire_bytes > area->bytes)
+		return SPLIT_AGAIN;
+	memcpy(area->mem, call->wire, call->wire_bytes);
+	handed_over(call, area->mem);
+	*bytes_out = (uint8_t)call->wire_bytes;
+	return 0;
+}
+
 int call_decode_inline(struct call *call, unsigned lane, uint8_t *bytes_out)
 {
 	struct worker *w = call->w;
@@ -349,6 +416,9 @@ int call_decode_inline(struct call *call, unsigned lane, uint8_t *bytes_out)
 	err = endpoint_inline_area(call->ep->port, lane, &area.area);
 	if (err != 0)
 		return err;
+	call->as_wire = call->method->decode_at_host;
+	if (call->as_wire)
+		return hand_over_inline(call, &area.area, bytes_out);
 	job = pool_get(&w->decode_pool);
 	if (job == NULL)
 		return SPLIT_AGAIN;
@@ -361,6 +431,7 @@ int call_decode_inline(struct call *call, unsigned lane, uint8_t *bytes_out)
 		call->root = decode_root(job);
 		*bytes_out = (uint8_t)decode_chunk_used(job);
 		counter_inc(&w->counters.requests_small);
+		counter_inc(&call->method->told->decoded);
 		counter_add(&w->counters.decode_bytes, call->wire_bytes);
 	} else if (area.overflowed) {
 		err = SPLIT_AGAIN;

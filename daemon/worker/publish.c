@@ -25,6 +25,13 @@ int message_fill(struct call *call, unsigned lane, struct endpoint_request *rq)
 				return err < 0 ? err : PUBLISH_WAITS;
 		}
 	}
+	if (call->as_wire) {
+		const struct linear_limits *limits = &call->method->decode_limits;
+
+		rq->form |= SLOT_FORM_WIRE;
+		rq->limits = WIRE_LIMITS(limits->linear_bytes_max, limits->depth_max);
+		rq->elements_max = (uint32_t)limits->elements_max;
+	}
 	rq->msg = call->root;
 	if (call->compressed)
 		rq->flags |= SLOT_COMPRESSED;
@@ -39,6 +46,8 @@ static void request_fill(struct call *call, struct endpoint_request *rq)
 	uint64_t deadline_ns = client_deadline_ns(call);
 
 	rq->kind = TO_HOST_REQUEST;
+	if (call->method->encode_at_host)
+		rq->form |= SLOT_FORM_ENCODE;
 	rq->deadline_ns = deadline_ns == UINT64_MAX ? 0 : deadline_ns;
 	rq->metadata = call->metadata;
 	rq->trace = call->trace;
@@ -93,7 +102,8 @@ static int request_publish(struct call *call, unsigned lane)
 		return err;
 	attached_charge(call->ep, UNITS_PUBLISH);
 	call->published = true;
-	call->inlined = rq.inline_bytes != 0;
+	call->inlined = !call->message_ready;
+	call->answers_wire = (rq.form & SLOT_FORM_ENCODE) != 0;
 	call->lane = lane;
 	call->half_close_out = (rq.flags & SLOT_END_STREAM) != 0;
 	if (!stream) {

@@ -67,6 +67,13 @@ void method_configure(struct attached *ep, const struct config *cfg, size_t inde
 	m->read_ahead = am->read_ahead != 0 ? am->read_ahead : 1;
 	m->index = (uint32_t)index;
 	m->failures = cfg->services[service].balance.ejection.statuses;
+	m->decode_at_host = config_decode_side(&cfg->services[service], am->method,
+					       am->options.decode) == CONFIG_SIDE_HOST;
+	m->encode_at_host = config_encode_side(&cfg->services[service], am->method,
+					       am->options.encode) == CONFIG_SIDE_HOST;
+	m->told = ep->we->methods_told != NULL
+			  ? &ep->we->methods_told[ep->w->params.index * ep->we->methods_n + index]
+			  : &m->own;
 	limits_fill(cfg, &cfg->services[service].limits, m);
 	options_fill(&am->options, m);
 	ep->serves[service / 64] |= UINT64_C(1) << (service % 64);
@@ -105,6 +112,7 @@ bool out_prepare(struct attached *ep, const struct config *cfg, size_t index)
 	}
 	m->path_len = (uint32_t)len;
 	m->ep = ep;
+	m->told = &m->own;
 	m->kind = kinds[am->kind];
 	m->read_ahead = am->read_ahead != 0 ? am->read_ahead : 1;
 	m->index = (uint32_t)index;

@@ -91,12 +91,22 @@ struct worker_params {
 
 COUNTER_DECLARE(endpoint, ENDPOINT_COUNTERS);
 
+/* How often the messages of one method were decoded and encoded here, or left to its host, at one
+ * worker. */
+struct worker_method_told {
+	uint64_t decoded, handed_over; /* requests */
+	uint64_t encoded, taken_over;  /* answers */
+};
+
 /* What workers must know of one attached host. Made by the control thread before ENDPOINT_ADD, the
  * same for all workers, unchanged and alive until the last of them has said QUIET. */
 struct worker_endpoint {
 	/* What each worker tells of it, by worker; written by the workers, read by any thread.
 	 * NULL: nobody asks. */
 	struct endpoint_counters *told;
+	/* The same of each method: by worker, then by method; written by the workers. NULL: nobody
+	 * asks. */
+	struct worker_method_told *methods_told;
 	struct endpoint *endpoint;
 	const struct config_host *host;      /* a copy: lane_depth, stall_timeout, … */
 	uint32_t host_index;                 /* in config->hosts */

@@ -93,6 +93,10 @@
 	X(requests_small, "messages decoded straight into their slot")                             \
 	X(requests_block, "messages decoded into blocks")                                          \
 	X(requests_aliased, "of these: with strings or bytes left where they arrived")             \
+	X(requests_wire, "messages handed over as they came, for the host to decode")              \
+	X(requests_undecoded, "of these: the host could not decode them")                          \
+	X(replies_wire, "answers that came encoded by the host")                                   \
+	X(replies_unasked, "calls ended because such an answer came where the daemon encodes")     \
 	X(uploads_slow, "messages given up: too slow while others waited for room")                \
 	X(turn_ns_max, "longest turn of the loop")                                                 \
 	X(turn_units_max, "most units of decode and encode work in one turn")                      \
@@ -251,6 +255,9 @@ struct method {
 	uint32_t index;      /* in the attach's table */
 	uint64_t timeout_ns; /* of calls whose client gave none; 0: none */
 	uint32_t failures;   /* bit per status that speaks against the endpoint */
+	/* Left to its host (docs/PLACEMENT.md). */
+	bool decode_at_host, encode_at_host;
+	struct worker_method_told *told, own;
 	/* One that the host calls instead of serving it: `input` is the answer's type, `output` the
 	 * request's, for that is how they go through the segments. */
 	bool out;
@@ -413,11 +420,14 @@ struct call {
 	bool message_ready, metadata_ready; /* lie in `blocks` */
 	bool blocks_wanted;                 /* the message was found too large for a slot */
 	bool prepare_alone;                 /* its decode began with nothing but wire rooms taken */
-	bool from_small; /* the message lies in `small` until the next one comes */
-	bool compressed; /* the message at hand came compressed */
-	bool user_agent; /* its host gets the client's (services[].user_agent) */
-	bool seen_whole; /* all of the first message is in `small`, for choose.c */
-	uint16_t seen;   /* bytes of its beginning that are */
+	bool from_small;   /* the message lies in `small` until the next one comes */
+	bool compressed;   /* the message at hand came compressed */
+	bool user_agent;   /* its host gets the client's (services[].user_agent) */
+	bool as_wire;      /* the message at hand goes to the host as it is */
+	bool handed_over;  /* a message has */
+	bool answers_wire; /* the host was asked to encode what it answers */
+	bool seen_whole;   /* all of the first message is in `small`, for choose.c */
+	uint16_t seen;     /* bytes of its beginning that are */
 	uint8_t refusals;
 
 	/* The request message at hand. */
@@ -470,6 +480,10 @@ struct reply {
 	bool has_message, has_status, has_token, compress;
 	bool ends; /* the host's last request of a call out */
 	bool second_large, text_kept;
+	bool wire;     /* the message came encoded: */
+	bool copying;  /* its bytes are being copied, */
+	uint32_t left; /* so many are still to be, */
+	uint32_t room; /* with so many free in the chunk got last */
 	bool windowed; /* counts in call->out */
 	unsigned lane;
 	uint32_t status, text_bytes, msg_bytes;
@@ -684,6 +698,14 @@ static inline void job_add(struct attached *ep, struct job *job)
 	list_add_tail(&ep->jobs, &job->link);
 	if (list_empty(&ep->job_turn))
 		list_add_tail(&ep->w->job_turns, &ep->job_turn);
+}
+
+/* Units that were spent on other work than a job's. `ep` as in decode_go. */
+static inline void units_spent(struct worker *w, uint64_t units, struct attached *ep)
+{
+	w->turn_units += units;
+	if (ep != NULL)
+		attached_charge(ep, units);
 }
 
 /* Run for one quantum. `ep`: whose new work it is; NULL for what goes on. */

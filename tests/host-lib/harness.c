@@ -63,8 +63,10 @@ void harness_init(struct harness *h, const struct endpoint_config *config, unsig
 		  const struct split_host_options *options)
 {
 	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+	const char *forms = getenv("SPLIT_TEST_FORMS");
 
 	harness_init_remote(h, config);
+	h->wire = forms != NULL && strcmp(forms, "wire") == 0;
 	if (options != NULL)
 		o = *options;
 	o.event = on_event;
@@ -299,15 +301,49 @@ static int metadata_add(struct harness *h, const struct hsend *s, struct endpoin
 			      endpoint_delta(h->port[s->d]));
 }
 
+/* As splitd does where the host decodes. */
+static int wire_add(struct harness *h, const struct hsend *s, const uint8_t *wire, size_t len,
+		    struct endpoint_request *r)
+{
+	const struct linear_limits *limits = s->limits != NULL ? s->limits : &linear_limits_default;
+	struct endpoint_port *port = h->port[s->d];
+	struct shepherd_chunk chunk;
+	int rc = 0;
+
+	if (len <= SLOT_INLINE_BYTES && (len == 0 || !s->no_inline)) {
+		rc = endpoint_inline_area(port, s->lane, &chunk);
+		r->inline_bytes = (uint8_t)len;
+	} else {
+		rc = endpoint_block_get(port, r->blocks, len, &chunk);
+	}
+	if (rc != 0)
+		return rc;
+	if (len != 0)
+		memcpy(chunk.mem, wire, len);
+	r->form |= SLOT_FORM_WIRE;
+	r->limits = WIRE_LIMITS(limits->linear_bytes_max, limits->depth_max);
+	r->elements_max = (uint32_t)limits->elements_max;
+	r->msg = (uint64_t)(uintptr_t)chunk.mem + (uint64_t)endpoint_delta(port);
+	r->msg_bytes = (uint32_t)len;
+	return 0;
+}
+
 static int message_add(struct harness *h, const struct hsend *s, size_t method,
 		       struct endpoint_request *r)
 {
-	size_t len = protobuf_c_message_get_packed_size(s->message), used = 0;
+	size_t len = s->raw != NULL ? s->raw_bytes : protobuf_c_message_get_packed_size(s->message);
 	uint8_t *wire = malloc(len + 1);
+	size_t used = 0;
 	struct block_target t = {.port = h->port[s->d], .blocks = r->blocks};
 	int rc = -1;
 
-	protobuf_c_message_pack(s->message, wire);
+	if (s->raw == NULL)
+		protobuf_c_message_pack(s->message, wire);
+	if (s->raw != NULL || (h->wire && !s->linear)) {
+		rc = wire_add(h, s, s->raw != NULL ? s->raw : wire, len, r);
+		free(wire);
+		return rc;
+	}
 	if (!s->no_inline && endpoint_inline_area(h->port[s->d], s->lane, &t.inline_area) == 0) {
 		t.inline_only = true;
 		rc = decode(h, s, method, wire, len, &t, &r->msg, &used);
@@ -326,6 +362,7 @@ int harness_send(struct harness *h, struct hcall *call, const struct hsend *s)
 {
 	struct endpoint_blocks blocks = {0};
 	struct endpoint_request r = {.kind = TO_HOST_REQUEST,
+				     .form = h->wire ? SLOT_FORM_ENCODE : 0,
 				     .flags = s->open ? 0 : SLOT_END_STREAM,
 				     .has_message = !s->open,
 				     .deadline_ns = s->deadline_ns,
@@ -397,6 +434,26 @@ int harness_message(struct harness *h, struct hcall *call, const ProtobufCMessag
 	return rc;
 }
 
+int harness_raw(struct harness *h, struct hcall *call, const uint8_t *bytes, size_t len, bool last)
+{
+	struct endpoint_blocks blocks = {0};
+	const struct hsend s = {.d = call->d, .lane = call->lane, .raw = bytes, .raw_bytes = len};
+	struct endpoint_request r = {.kind = TO_HOST_MESSAGE,
+				     .flags = last ? SLOT_END_STREAM : 0,
+				     .has_message = true,
+				     .msg_seq = call->sent,
+				     .blocks = &blocks};
+	int rc = message_add(h, &s, call->method, &r);
+
+	if (rc == 0)
+		rc = publish(h, call, &r);
+	if (rc != 0)
+		endpoint_blocks_put(h->port[call->d], &blocks);
+	else
+		call->sent++;
+	return rc;
+}
+
 int harness_half_close(struct harness *h, struct hcall *call)
 {
 	struct endpoint_request r = {.kind = TO_HOST_HALF_CLOSE, .flags = SLOT_END_STREAM};
@@ -412,6 +469,7 @@ int harness_out_end(struct harness *h, struct hcall *out, const ProtobufCMessage
 	const struct hsend s = {.d = out->d,
 				.lane = out->lane,
 				.message = message,
+				.linear = true, /* as all of calls out */
 				.metadata = trailers,
 				.metadata_n = trailers_n};
 	struct endpoint_request r = {.kind = message != NULL ? TO_HOST_MESSAGE : TO_HOST_STATUS,
@@ -501,6 +559,19 @@ static int sink_get(void *ctx, size_t want, struct linear_chunk *out)
 	return 0;
 }
 
+static void wire_take(struct harness *h, struct hcall *call, const struct endpoint_completion *c)
+{
+	h->wire_replies++;
+	call->reply_error = 0;
+	call->reply_bytes = c->msg_bytes;
+	if (h->count_only)
+		return;
+	free(call->reply);
+	call->reply = malloc(call->reply_bytes + 1);
+	if (c->msg_bytes != 0)
+		memcpy(call->reply, c->window.mem + (c->msg - c->window.peer_base), c->msg_bytes);
+}
+
 static void reply_take(struct harness *h, struct hcall *call, const struct endpoint_completion *c,
 		       uint32_t schema_out)
 {
@@ -512,8 +583,15 @@ static void reply_take(struct harness *h, struct hcall *call, const struct endpo
 	struct encode_sink out = {.chunk_get = sink_get, .ctx = &sink};
 	struct linear_source source = {c->window.mem, c->window.peer_base, c->window.bytes};
 	struct iovec iov[1];
-	int rc = encode_start(&job, schema_message_at(h->schema, schema_out), &source, c->msg, &out,
-			      NULL);
+	int rc;
+
+	if (c->form & SLOT_FORM_WIRE) {
+		free(mem);
+		wire_take(h, call, c);
+		return;
+	}
+	rc = encode_start(&job, schema_message_at(h->schema, schema_out), &source, c->msg, &out,
+			  NULL);
 
 	while (rc == 0 && (rc = encode_run(&job)) == SPLIT_AGAIN)
 		rc = 0;
@@ -639,6 +717,7 @@ static void completion(void *ctx, struct endpoint_port *port, const struct endpo
 		if ((c->flags & SLOT_HAS_STATUS) != 0) {
 			call->answers++;
 			call->status = c->status;
+			call->undecoded = (c->form & SLOT_FORM_UNDECODED) != 0;
 			call->open = false;
 			endpoint_call_close(port, call->id, clock_ns());
 		} else {

@@ -41,6 +41,7 @@ struct hcall {
 	uint32_t status;
 	uint8_t *reply; /* wire bytes, NULL without a message */
 	size_t reply_bytes;
+	bool undecoded;  /* the status says so */
 	int reply_error; /* encode's; 0 but with replies_may_fail */
 	char text[2048];
 	struct metadata_item initial[HARNESS_ITEMS];
@@ -73,7 +74,11 @@ struct harness {
 	size_t methods_n;
 	uint32_t host_workers;
 
-	bool hold_tokens; /* keep responses' tokens in `held` */
+	/* Messages go as their wire bytes, and answers are asked for so. harness_init: whether
+	 * SPLIT_TEST_FORMS is "wire", so that whole test programs run either way. */
+	bool wire;
+	unsigned wire_replies; /* that came so */
+	bool hold_tokens;      /* keep responses' tokens in `held` */
 	struct held_token *held;
 	size_t held_n, held_max;
 	bool count_only;    /* stress: do not keep replies */
@@ -122,7 +127,11 @@ struct hsend {
 	const struct metadata_item *metadata;
 	size_t metadata_n;
 	bool no_inline;
-	bool open; /* a call that may have many requests: no message */
+	const uint8_t *raw; /* instead of `message`: its wire bytes, whatever they are */
+	size_t raw_bytes;
+	bool linear;                        /* whatever harness.wire says */
+	const struct linear_limits *limits; /* that it is sent with as wire bytes; NULL: defaults */
+	bool open;                          /* a call that may have many requests: no message */
 };
 
 /* Open a call and publish its request. 0, or endpoint_submit's error (no call is open then). */
@@ -130,6 +139,8 @@ int harness_send(struct harness *h, struct hcall *call, const struct hsend *send
 /* A further message of a stream; `last`: the half-close with it. 0, or endpoint_submit's error. */
 int harness_message(struct harness *h, struct hcall *call, const ProtobufCMessage *message,
 		    bool no_inline, bool last);
+/* The same with wire bytes, whatever they are. */
+int harness_raw(struct harness *h, struct hcall *call, const uint8_t *bytes, size_t len, bool last);
 int harness_half_close(struct harness *h, struct hcall *call);
 /* End a call out: with `message` (may be NULL) and a status; `text`, `trailers` go with a STATUS.
  */

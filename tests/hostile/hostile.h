@@ -17,9 +17,11 @@
 	X(RELEASE_TWICE, "release-twice")   /* each token again, and some that never were */       \
 	X(ANSWER_TWICE, "answer-twice")     /* each answer again, and others after it */           \
 	X(STALE, "stale")                   /* call ids of other generations, workers, indices */  \
-	X(POINT, "point")                 /* pointers in messages to memory that is not its own */ \
-	X(POINT_SLOT, "point-slot")       /* the same in slots: message, metadata, text */         \
-	X(PUNCH, "punch")                 /* holes, truncation, new mappings, once sealed */       \
+	X(POINT, "point")           /* pointers in messages to memory that is not its own */       \
+	X(POINT_SLOT, "point-slot") /* the same in slots: message, metadata, text */               \
+	X(WIRE, "wire")           /* encoded answers: noise, too many bytes, undecoded requests */ \
+	X(WIRE_WILD, "wire-wild") /* the same outside its segment, and forms that there are not */ \
+	X(PUNCH, "punch")         /* holes, truncation, new mappings, once sealed */               \
 	X(PUNCH_EARLY, "punch-early")     /* the same while splitd maps and seals */               \
 	X(WAKE, "wake")                   /* wake storms, states that are not so */                \
 	X(EVENTFD, "eventfd")             /* drained, filled, made blocking */                     \

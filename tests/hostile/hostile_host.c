@@ -60,6 +60,13 @@ static bool calls_out(const struct hostile *x)
 	return x->mode_asked == MODE_CALL_OUT || x->mode_asked == MODE_CALL_OUT_WILD;
 }
 
+/* Decode and encode are to be left to it. */
+static bool wires(const struct hostile *x)
+{
+	return x->mode_asked == MODE_WIRE || x->mode_asked == MODE_WIRE_WILD ||
+	       x->mode_asked == MODE_MIXED;
+}
+
 int hostile_hello(struct hostile *x)
 {
 	struct schema_builder *b;
@@ -87,6 +94,8 @@ int hostile_hello(struct hostile *x)
 		.code = 0xdeadbeefdeadbeef,
 		.data = random_next(&x->rng),
 	};
+	if (wires(x))
+		x->methods[0].options = (struct attach_method_options){.decode = 2, .encode = 2};
 	for (unsigned i = 1; i < 3; i++) {
 		x->methods[i] = x->methods[0];
 		x->methods[i].channel = "back";
@@ -226,7 +235,8 @@ static void session_begin(struct hostile *x)
 		MODE_SCRIBBLE,     MODE_SCRIBBLE_ARENA, MODE_NEVER_RELEASE, MODE_RELEASE_TWICE,
 		MODE_ANSWER_TWICE, MODE_STALE,          MODE_POINT,         MODE_POINT_SLOT,
 		MODE_WAKE,         MODE_EVENTFD,        MODE_STALL,         MODE_STREAM_FLOOD,
-		MODE_STREAM_AFTER, MODE_STREAM_CREDIT,  MODE_STREAM_WANT,
+		MODE_STREAM_AFTER, MODE_STREAM_CREDIT,  MODE_STREAM_WANT,   MODE_WIRE,
+		MODE_WIRE_WILD,
 	};
 	void *(*writer)(void *) = NULL;
 

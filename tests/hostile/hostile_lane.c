@@ -91,6 +91,46 @@ static uint64_t bomb_in_arena(struct hostile *x, struct shepherd_chunk *block)
 	return (uint64_t)(uintptr_t)block->mem;
 }
 
+/* The answer as encoded bytes: some are, some are noise; as many as it has, or more than may be
+ * sent; wild: of places that are not its own, or in forms that there are not. */
+static void wire_make(struct hostile *x, struct slot *s)
+{
+	struct shepherd_chunk arena = attachment_arena(x->a);
+	bool wild = x->mode == MODE_WIRE_WILD && random_below(&x->rng, 4) == 0;
+
+	s->form = SLOT_FORM_WIRE;
+	switch (random_below(&x->rng, 5)) {
+	case 0: /* in the slot */
+		s->flags |= SLOT_INLINE;
+		s->inline_bytes = (uint8_t)random_below(&x->rng, SLOT_INLINE_BYTES + 1);
+		break;
+	case 1: /* all that it has */
+		s->msg = (uint64_t)(uintptr_t)arena.mem;
+		s->msg_bytes = (uint32_t)arena.bytes;
+		break;
+	case 2: /* up to its last byte */
+		s->msg_bytes = (uint32_t)random_below(&x->rng, 200000);
+		s->msg = (uint64_t)(uintptr_t)(arena.mem + arena.bytes - s->msg_bytes - 1);
+		break;
+	case 3: /* it could not decode the request */
+		s->kind = TO_DAEMON_STATUS;
+		s->form = SLOT_FORM_UNDECODED;
+		s->flags &= (uint8_t) ~(SLOT_HAS_MESSAGE);
+		s->info = random_below(&x->rng, 17);
+		break;
+	default:
+		break;
+	}
+	if (!wild)
+		return;
+	if (random_below(&x->rng, 3) == 0)
+		s->form = (uint8_t)random_next(&x->rng);
+	else
+		s->msg_bytes = (uint32_t)random_next(&x->rng);
+	if (random_below(&x->rng, 2) == 0)
+		s->msg = foreign_address(x);
+}
+
 static void message(struct hostile *x, struct host_lane *lane, uint64_t call_id, uint64_t release,
 		    bool status)
 {
@@ -122,6 +162,8 @@ static void message(struct hostile *x, struct host_lane *lane, uint64_t call_id,
 		s->msg_bytes = (uint32_t)payload;
 		s->token = (uint64_t)(block.mem - x->a->to_daemon.mem);
 	}
+	if ((x->mode == MODE_WIRE || x->mode == MODE_WIRE_WILD) && msg != 0)
+		wire_make(x, s);
 	if (x->mode == MODE_POINT_SLOT && random_below(&x->rng, 4) == 0) {
 		uint64_t *words[] = {&s->msg, &s->metadata, &s->text};
 

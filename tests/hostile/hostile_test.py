@@ -59,6 +59,8 @@ MODES = {
     "stale": counter("shepherd.stale_calls"),
     "point": counter("worker.encode_errors"),
     "point-slot": detached("address"),
+    "wire": both(counter("worker.replies_wire"), counter("worker.encode_errors"), counter("worker.requests_undecoded")),
+    "wire-wild": detached("(message address|a form that does not fit)"),
     "punch": both(counter("control.attach_accepted"), did("denied")),
     "punch-early": both(counter("control.attach_accepted", "control.attach_refused_resources"), did("writes")),
     "wake": both(counter("shepherd.requests_out"), did("storms")),

@@ -56,6 +56,9 @@ enum host_mode {
 	HOST_BAD_POINTER, /* answers with an address outside its segment */
 	HOST_BAD_MESSAGE, /* answers with a message whose payload lies outside */
 	HOST_FORGET,      /* takes a call and never says anything */
+	HOST_WIRE,        /* echoes, and encodes its answers whether asked to or not */
+	HOST_WIRE_LONG,   /* encodes; says that the bytes go on past the end of its segment */
+	HOST_WIRE_HUGE, /* encodes; says that there are more than may be sent, all in its segment */
 };
 
 #define HOST_HELD_MAX    1024
@@ -102,6 +105,7 @@ struct fake_host {
 	struct fake_stream streams[HOST_STREAMS_MAX];
 	atomic_bool stop, running;
 	atomic_uint requests, cancels, releases, inlined, metadata_entries;
+	atomic_uint wired; /* requests that came as their wire bytes */
 	_Atomic uint64_t deadline_ns;
 	char traceparent[64];
 	unsigned held_first, held_n;

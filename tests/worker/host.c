@@ -23,27 +23,79 @@ static struct fake_host *hosts[HOSTS_MAX];
 
 /* ---- the host's thread ---------------------------------------------------------------------- */
 
+/* The request, decoded if that is left to us; NULL: it can't be. Free it by request_put. */
+static EchoMessage *request_get(const struct slot *in)
+{
+	const uint8_t *wire =
+		in->flags & SLOT_INLINE ? in->inline_area : (const uint8_t *)(uintptr_t)in->msg;
+
+	if ((in->form & SLOT_FORM_WIRE) == 0)
+		return (EchoMessage *)(uintptr_t)in->msg;
+	return split__examples__echo_message__unpack(
+		NULL, in->flags & SLOT_INLINE ? in->inline_bytes : in->msg_bytes, wire);
+}
+
+static void request_put(const struct slot *in, EchoMessage *req)
+{
+	if ((in->form & SLOT_FORM_WIRE) != 0 && req != NULL)
+		split__examples__echo_message__free_unpacked(req, NULL);
+}
+
+/* Its encoding instead of the message: in the slot if it fits there, else at the end of the chunk.
+ */
+static void answer_encode(struct fake_host *h, struct slot *out, const EchoMessage *reply,
+			  const struct shepherd_chunk *chunk)
+{
+	size_t len = protobuf_c_message_get_packed_size(&reply->base);
+	struct shepherd_chunk arena = attachment_arena(h->attachment);
+	enum host_mode mode = (enum host_mode)atomic_load(&h->mode);
+	uint8_t *at = chunk->mem + chunk->bytes - len;
+
+	out->form = SLOT_FORM_WIRE;
+	if (len <= SLOT_INLINE_BYTES && mode == HOST_WIRE) {
+		out->flags |= SLOT_INLINE;
+		out->inline_bytes =
+			(uint8_t)protobuf_c_message_pack(&reply->base, out->inline_area);
+		return;
+	}
+	out->flags |= SLOT_EXTRA;
+	(void)protobuf_c_message_pack(&reply->base, at);
+	out->msg = (uint64_t)(uintptr_t)at;
+	out->msg_bytes = (uint32_t)len;
+	if (mode == HOST_WIRE_LONG)
+		out->msg_bytes = (uint32_t)(arena.mem + arena.bytes - at) + 1;
+	if (mode == HOST_WIRE_HUGE) {
+		out->msg = (uint64_t)(uintptr_t)arena.mem;
+		out->msg_bytes = (uint32_t)arena.bytes;
+	}
+}
+
 /* False: no room now. */
 static bool answer(struct fake_host *h, struct host_lane *lane, const struct slot *in)
 {
 	enum host_mode mode = (enum host_mode)atomic_load(&h->mode);
-	const EchoMessage *req = (const EchoMessage *)(uintptr_t)in->msg;
-	size_t bytes = req->reply_bytes != 0 ? req->reply_bytes : req->payload.len;
+	EchoMessage *req = request_get(in);
+	size_t bytes = req == NULL             ? 0
+		       : req->reply_bytes != 0 ? req->reply_bytes
+					       : req->payload.len;
 	struct shepherd_chunk chunk;
 	struct slot *out;
 	EchoMessage *reply;
 
-	if (arena_get(h->arena, 256 + bytes, &chunk) != 0)
+	if (arena_get(h->arena, mode < HOST_WIRE ? 256 + bytes : 512 + 2 * bytes, &chunk) != 0) {
+		request_put(in, req);
 		return false;
+	}
 	out = host_lane_reserve(lane, true);
 	if (out == NULL) {
 		(void)arena_put(h->arena, chunk.mem);
+		request_put(in, req);
 		return false;
 	}
 	reply = (EchoMessage *)(void *)chunk.mem;
 	split__examples__echo_message__init(reply);
 	if (bytes != 0) {
-		reply->payload.data = chunk.mem + 256;
+		reply->payload.data = chunk.mem + 256; /* what is behind is for answer_encode */
 		reply->payload.len = bytes;
 		if (req->reply_bytes != 0)
 			memset(reply->payload.data, 'r', bytes);
@@ -55,6 +107,14 @@ static bool answer(struct fake_host *h, struct host_lane *lane, const struct slo
 	out->call_id = in->call_id;
 	out->token = (uint64_t)(uintptr_t)chunk.mem;
 	out->msg = (uint64_t)(uintptr_t)reply;
+	if (mode >= HOST_WIRE)
+		answer_encode(h, out, reply, &chunk);
+	if (req == NULL) {
+		out->kind = TO_DAEMON_STATUS;
+		out->flags = SLOT_HAS_TOKEN;
+		out->form = SLOT_FORM_UNDECODED;
+		out->info = GRPC_INTERNAL;
+	}
 	if (mode == HOST_BAD_POINTER)
 		out->msg = (uint64_t)(uintptr_t)h;
 	if (mode == HOST_BAD_MESSAGE) {
@@ -84,6 +144,7 @@ static bool answer(struct fake_host *h, struct host_lane *lane, const struct slo
 	}
 	host_lane_commit(lane, out);
 	host_lane_ring(lane);
+	request_put(in, req);
 	return true;
 }
 
@@ -94,6 +155,8 @@ static void request_note(struct fake_host *h, const struct slot *slot)
 	atomic_fetch_add(&h->requests, 1);
 	if (slot->flags & SLOT_INLINE)
 		atomic_fetch_add(&h->inlined, 1);
+	if (slot->form & SLOT_FORM_WIRE)
+		atomic_fetch_add(&h->wired, 1);
 	atomic_store(&h->deadline_ns, slot->deadline_ns);
 	if ((slot->flags & SLOT_EXTRA) && md != NULL)
 		atomic_fetch_add(&h->metadata_entries, md->count);
@@ -128,7 +191,7 @@ static void take_request(struct fake_host *h, struct host_lane *lane, const stru
 		host_refuse(h, lane, slot);
 	}
 	held->slot = *slot;
-	if (slot->flags & SLOT_INLINE)
+	if ((slot->flags & SLOT_INLINE) && (slot->form & SLOT_FORM_WIRE) == 0)
 		inline_move(held, slot);
 	host_lane_advance(lane);
 	if (claimed && atomic_load(&h->mode) != HOST_FORGET)
