@@ -309,7 +309,8 @@ static int mixed(struct dispatch *d)
 
 static int asleep(const struct perf_options *perf, double *cpu_out)
 {
-	const struct rig_options options = {.core_daemon = perf->core_a,
+	const struct rig_options options = {.alias_min = RIG_ALIAS_DEFAULT,
+					    .core_daemon = perf->core_a,
 					    .core_host = perf->core_b,
 					    .core_load = perf->core_b,
 					    .adaptive = true,

@@ -75,7 +75,7 @@ static int config_make(struct rig *rig)
 	unsigned memory_mib = 3 * mbufs(o) * (MBUF_BYTES + 256) / (1u << 20) + 64;
 	unsigned calls = o->calls < 4096 ? 4096 : o->calls;
 	struct config_report rep;
-	char text[2560], tls[256] = "";
+	char text[2560], tls[256] = "", alias[64] = "";
 	int n, err;
 
 	if (o->tls)
@@ -83,6 +83,10 @@ static int config_make(struct rig *rig)
 			       ", \"tls\": {\"certificates\": [{\"cert\": \"%s/tls.pem\","
 			       " \"key\": \"%s/tls.key\"}]}",
 			       rig->dir, rig->dir);
+
+	if (o->alias_min != RIG_ALIAS_DEFAULT)
+		(void)snprintf(alias, sizeof(alias), "\"linearize\": {\"alias_min\": \"%lluB\"},",
+			       (unsigned long long)o->alias_min);
 
 	n = snprintf(
 		text, sizeof(text),
@@ -99,11 +103,14 @@ static int config_make(struct rig *rig)
 		"  \"services\": [\"*\"]%s}],"
 		"\"control\": {\"socket\": \"%s\"},"
 		"\"hosts\": [{\"name\": \"echo\", \"uids\": [%u], \"hugepages_fallback\": true}],"
-		"\"services\": [{\"name\": \"split.examples.Echo\", \"hosts\": [\"echo\"]}],"
+		"\"services\": [{\"name\": \"split.examples.Echo\", \"hosts\": [\"echo\"],"
+		"  \"decode\": \"%s\", \"encode\": \"%s\"}],%s"
 		"\"log\": {\"level\": \"warn\"}, \"telemetry\": {\"enabled\": false}}",
 		o->core_load, memory_mib, (int)getpid(), o->core_daemon,
 		o->adaptive ? "adaptive" : "poll", mbufs(o), RIG_ADDRESS, o->connections_max, calls,
-		calls, RIG_PORT, tls, rig->socket, (unsigned)getuid());
+		calls, RIG_PORT, tls, rig->socket, (unsigned)getuid(),
+		o->decode_at_host ? "host" : "daemon", o->encode_at_host ? "host" : "daemon",
+		alias);
 	if (n < 0 || (size_t)n >= sizeof(text))
 		return -SPLIT_E_BASE_INTERNAL;
 	config_report_init(&rep);

@@ -33,7 +33,11 @@ struct rig_options {
 	uint32_t message_bytes; /* largest payload */
 	unsigned calls;         /* at once */
 	bool tls;
+	bool decode_at_host, encode_at_host; /* services[].decode, .encode */
+	uint64_t alias_min; /* linearize.alias_min; RIG_ALIAS_DEFAULT: its default */
 };
+
+#define RIG_ALIAS_DEFAULT UINT64_MAX
 
 int rig_start(const struct rig_options *options, struct rig **out) SPLIT_MUST_USE;
 void rig_stop(struct rig *rig); /* NULL is fine */

@@ -54,6 +54,18 @@ static int kind_take(struct perf_options *perf, struct rpc_options *o)
 	return -SPLIT_E_BASE_INVALID;
 }
 
+/* Who decodes, or encodes. */
+static int side_take(struct perf_options *perf, const char *name, bool *host_out)
+{
+	const char *side = perf_option(perf, name);
+
+	*host_out = side != NULL && strcmp(side, "host") == 0;
+	if (side == NULL || *host_out || strcmp(side, "daemon") == 0)
+		return 0;
+	perf_warn("%s: expected daemon or host, not '%s'", name, side);
+	return -SPLIT_E_BASE_INVALID;
+}
+
 static int options_take(struct perf_options *perf, struct rpc_options *o)
 {
 	const char *rate = perf_option(perf, "--rate"), *idle = perf_option(perf, "--idle");
@@ -67,8 +79,11 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 		(unsigned)perf_number("--streams", perf_option(perf, "--streams"), 1, 1024, 16);
 	o->bytes =
 		(uint32_t)perf_number("--size", perf_option(perf, "--size"), 0, 4194304 - 64, 64);
-	if (kind_take(perf, o) != 0)
+	if (kind_take(perf, o) != 0 || side_take(perf, "--decode", &o->decode_at_host) != 0 ||
+	    side_take(perf, "--encode", &o->encode_at_host) != 0)
 		return -SPLIT_E_BASE_INVALID;
+	o->alias_min = perf_number("--alias-min", perf_option(perf, "--alias-min"), 0, 1u << 30,
+				   RIG_ALIAS_DEFAULT);
 	o->tls = perf_flag(perf, "--tls");
 	o->port = perf_option(perf, "--port");
 	if (o->port != NULL && strcmp(o->port, "ring") == 0)
@@ -94,6 +109,11 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 	o->stages_off = stages != NULL && strcmp(stages, "off") == 0;
 	if (stages != NULL && !o->stages_on && !o->stages_off) {
 		perf_warn("--stages: expected on or off, not '%s'", stages);
+		return -SPLIT_E_BASE_INVALID;
+	}
+	if (o->port != NULL &&
+	    (o->decode_at_host || o->encode_at_host || o->alias_min != RIG_ALIAS_DEFAULT)) {
+		perf_warn("--decode, --encode and --alias-min: with a port its configuration says");
 		return -SPLIT_E_BASE_INVALID;
 	}
 	if (rate != NULL)
@@ -249,6 +269,10 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	json_object_set_new(out, "streams", json_integer(o->streams));
 	json_object_set_new(out, "bytes", json_integer(o->bytes));
 	json_object_set_new(out, "kind", json_string(kinds[o->kind]));
+	json_object_set_new(out, "decode", json_string(o->decode_at_host ? "host" : "daemon"));
+	json_object_set_new(out, "encode", json_string(o->encode_at_host ? "host" : "daemon"));
+	if (o->alias_min != RIG_ALIAS_DEFAULT)
+		json_object_set_new(out, "alias_min", json_integer((json_int_t)o->alias_min));
 	json_object_set_new(out, "messages", json_integer(messages));
 	json_object_set_new(out, "messages_per_s", json_real(calls * messages));
 	json_object_set_new(out, "rate", o->rate != 0 ? json_real(o->rate) : json_null());
@@ -341,6 +365,10 @@ const struct perf_mode perf_mode_rpc = {
 		"(ring)\n"
 		"                      or the daemon's (ports)\n"
 		"  --host-spin NS      how long an idle host looks before it parks (ring)\n"
+		"  --decode SIDE       who decodes requests: daemon (default) or host (ring)\n"
+		"  --encode SIDE       who encodes answers, likewise\n"
+		"  --alias-min BYTES   linearize.alias_min: shorter strings are copied; 0: all "
+		"(ring)\n"
 		"  --stages on|off     count cycles by stage in every run, or in none; default: in "
 		"turns\n"
 		"                      (ring)\n"

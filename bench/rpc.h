@@ -18,10 +18,12 @@ struct rpc_options {
 	double rate;
 	unsigned core_host;
 	uint64_t host_spin_ns;
-	bool adaptive, poll;        /* as asked; neither: the default */
-	bool stages_on, stages_off; /* ring: in every run; neither: in turns */
-	const char *port;           /* NULL: net_ring in process */
-	const char *build;          /* of splitd and echo, with a port */
+	bool adaptive, poll;                 /* as asked; neither: the default */
+	bool decode_at_host, encode_at_host; /* ring */
+	uint64_t alias_min;                  /* ring: linearize.alias_min, or RIG_ALIAS_DEFAULT */
+	bool stages_on, stages_off;          /* ring: in every run; neither: in turns */
+	const char *port;                    /* NULL: net_ring in process */
+	const char *build;                   /* of splitd and echo, with a port */
 };
 
 /* One measured run. */

@@ -65,6 +65,9 @@ int rpc_ring(const struct rpc_options *o, struct rpc_run *runs, unsigned *n_out,
 		.message_bytes = o->bytes,
 		.calls = o->connections * o->streams,
 		.tls = o->tls,
+		.decode_at_host = o->decode_at_host,
+		.encode_at_host = o->encode_at_host,
+		.alias_min = o->alias_min,
 	};
 	struct load_params params = {
 		.connections = o->connections,
