@@ -334,7 +334,7 @@ static uint8_t *content_long(struct decode_state *s, enum fast_kind kind, const 
 
 		if (kind == KIND_TEXT && !utf8_whole(from + done, len - done))
 			return NULL;
-		memcpy(free + done, from + done, len - done);
+		copy_long(free + done, from + done, len - done);
 	}
 	if (kind != KIND_BYTES)
 		free[len] = 0;

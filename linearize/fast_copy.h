@@ -51,8 +51,8 @@ ALWAYS_INLINE bool copy_middle(uint8_t *to, const uint8_t *from, uint64_t n)
 	return copy32_ascii(to + i, from + i, (unsigned)(n - i)) & ascii;
 }
 
-/* Move `n` bytes, 128 at a time as long as they are ASCII. Returns how many; the rest is not moved.
- */
+/* Move `n` bytes, 128 at a time, as long as they are ASCII. Returns how many were; what is behind
+ * them is not moved, or is to be moved again. */
 static inline uint64_t copy_ascii(uint8_t *to, const uint8_t *from, uint64_t n)
 {
 	uint64_t i = 0;
@@ -72,10 +72,50 @@ static inline uint64_t copy_ascii(uint8_t *to, const uint8_t *from, uint64_t n)
 		_mm256_storeu_si256(out + 2, c);
 		_mm256_storeu_si256(out + 3, d);
 	}
+	/* What is left, from its end on: some of it a second time. */
+	if (i && n - i < 128) {
+		uint64_t k;
+
+		for (k = n - 32; k > i - 32; k -= 32) {
+			__m256i part =
+				_mm256_loadu_si256((const __m256i *)(const void *)(from + k));
+
+			if (_mm256_movemask_epi8(part) != 0)
+				return i;
+			_mm256_storeu_si256((__m256i *)(void *)(to + k), part);
+		}
+		i = n;
+	}
 #else
 	(void)to, (void)from, (void)n;
 #endif
 	return i;
+}
+
+/* Like memcpy, which for some thousand bytes and more uses an instruction that is slow where the
+ * target is not aligned. */
+static inline void copy_long(uint8_t *to, const uint8_t *from, uint64_t n)
+{
+	uint64_t i = 0;
+
+#ifdef __AVX2__
+	if (n >= 256) {
+		_mm256_storeu_si256((__m256i *)(void *)to,
+				    _mm256_loadu_si256((const __m256i *)(const void *)from));
+		for (i = -(uintptr_t)to & 31; n - i >= 128; i += 128) {
+			const __m256i *in = (const __m256i *)(const void *)(from + i);
+			__m256i *out = (__m256i *)(void *)(to + i);
+			__m256i a = _mm256_loadu_si256(in), b = _mm256_loadu_si256(in + 1);
+			__m256i c = _mm256_loadu_si256(in + 2), d = _mm256_loadu_si256(in + 3);
+
+			_mm256_store_si256(out, a);
+			_mm256_store_si256(out + 1, b);
+			_mm256_store_si256(out + 2, c);
+			_mm256_store_si256(out + 3, d);
+		}
+	}
+#endif
+	memcpy(to + i, from + i, n - i);
 }
 
 /* 64 bytes. */
