@@ -2,6 +2,7 @@
 
 #include "daemon/net/cksum.h"
 #include "daemon/net/net_internal.h"
+#include "daemon/port/port_internal.h"
 #include "tests/sim/check.h"
 
 #include <inttypes.h>
@@ -22,6 +23,8 @@
 #define POOL_MBUFS 32768u
 
 static struct rte_mempool *sim_pool;
+static struct port_dev sim_dev;    /* without offloads */
+static struct port_queue sim_port; /* of both stacks: cuts large segments, joins small ones */
 
 bool sim_init(void)
 {
@@ -31,8 +34,9 @@ bool sim_init(void)
 
 /* ---- frames ---------------------------------------------------------------------------------- */
 
-/* The frame's bytes are read only now, so a sender that changed them meanwhile is found out. */
-static void link_deliver(struct sim_link *l)
+/* The frame's bytes are read only now, so a sender that changed them meanwhile is found out. NULL:
+ * the receiving device has no mbuf, it is lost. */
+static struct rte_mbuf *link_read(struct sim_link *l)
 {
 	struct sim *sim = l->sim;
 	struct sim_frame frame = sim_link_take(l);
@@ -40,7 +44,7 @@ static void link_deliver(struct sim_link *l)
 
 	rte_pktmbuf_free(frame.m);
 	if (m == NULL)
-		return; /* the receiving device has no mbuf: lost */
+		return NULL;
 	if (sim_chance(sim, l->mark))
 		sim_frame_mark(m);
 	if (frame.corrupt_bit >= 0) {
@@ -54,7 +58,39 @@ static void link_deliver(struct sim_link *l)
 		*rte_pktmbuf_mtod_offset(seg, uint8_t *, at) ^=
 			(uint8_t)(1u << (frame.corrupt_bit % 8));
 	}
-	net_rx(sim->stacks[l->to], &m, 1, sim->now_ns);
+	return m;
+}
+
+/* Up to `n` frames that are due; joined as a port joins them where the seed says so. */
+static void link_deliver(struct sim_link *l, unsigned n)
+{
+	struct sim *sim = l->sim;
+	struct rte_mbuf *pkts[SIM_BURST_MAX];
+	uint16_t got = 0;
+
+	while (n-- > 0 && l->frames_n > 0 && l->frames[0].due_ns <= sim->now_ns) {
+		pkts[got] = link_read(l);
+		if (pkts[got] == NULL)
+			continue;
+		if (sim->joins) {
+			got++;
+			continue;
+		}
+		net_rx(sim->stacks[l->to], pkts, 1, sim->now_ns);
+	}
+	if (got > 0)
+		net_rx(sim->stacks[l->to], pkts, port_join(&sim_port, pkts, got), sim->now_ns);
+}
+
+/* A large segment is cut as a port cuts it; without mbufs for that it is lost. */
+static void link_cut(struct sim_link *l, struct rte_mbuf *m)
+{
+	struct rte_mbuf *pieces[PORT_CUT_MAX];
+	uint16_t n = port_cut(&sim_port, m, pieces);
+
+	for (uint16_t i = 0; i < n; i++)
+		sim_link_send(l, pieces[i]);
+	rte_pktmbuf_free(m);
 }
 
 static uint16_t stack_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
@@ -66,7 +102,10 @@ static uint16_t stack_tx(void *ctx, struct rte_mbuf **pkts, uint16_t n)
 		/* A device that is full now and then. */
 		if (!l->sim->healed && sim_chance(l->sim, 0.002))
 			break;
-		sim_link_send(l, pkts[i]);
+		if (pkts[i]->ol_flags & RTE_MBUF_F_TX_TCP_SEG)
+			link_cut(l, pkts[i]);
+		else
+			sim_link_send(l, pkts[i]);
 	}
 	return i;
 }
@@ -376,6 +415,8 @@ static bool stack_draw(struct sim *sim, int side)
 		c.tcp.backlog_max = 1;
 	c.tcp.source_half_open_max = sim->cookies ? (uint32_t)sim_between(sim, 0, 8) : 0;
 	/* By the seed itself, so that what is drawn for older seeds stays as it was. */
+	if ((sim->seed / 3 + (uint64_t)side) % 4 == 1)
+		c.flags |= NET_TX_TSO;
 	c.tcp.pacing_rtt_min_ns = (sim->seed + (uint64_t)side) % 3 != 0 ? MS : 0;
 	if (sim_chance(sim, 0.3))
 		c.flags |= NET_FORCE_SLOW; /* the fast path's generic twin */
@@ -602,11 +643,7 @@ static void step(struct sim *sim)
 		end_clock(sim, &sim->ends[1][id]);
 	}
 	for (int i = 0; i < 2; i++) {
-		unsigned burst = (unsigned)sim_between(sim, 1, 32);
-
-		while (burst-- > 0 && sim->links[i].frames_n > 0 &&
-		       sim->links[i].frames[0].due_ns <= sim->now_ns)
-			link_deliver(&sim->links[i]);
+		link_deliver(&sim->links[i], (unsigned)sim_between(sim, 1, SIM_BURST_MAX));
 		/* A clock that goes back is taken as standing still. */
 		if (sim->jump_p > 0 && sim_chance(sim, 0.01))
 			net_timers_run(sim->stacks[i], sim->now_ns - sim_between(sim, 1, S));
@@ -669,6 +706,9 @@ bool sim_run(struct sim *sim, uint64_t seed)
 	memset(sim, 0, offsetof(struct sim, pool));
 	sim->seed = seed;
 	sim->pool = sim_pool;
+	sim->joins = seed / 12 % 3 == 1;
+	sim_port =
+		(struct port_queue){.dev = &sim_dev, .tx_pool = sim_pool, .linear_pool = sim_pool};
 	sim->failure[0] = 0;
 	sim->healed = false;
 	sim->now_ns = 1 * S;
@@ -709,6 +749,8 @@ bool sim_run(struct sim *sim, uint64_t seed)
 	}
 	if (!sim->healed)
 		heal(sim);
+	sim->cut += sim_port.counters.tx_cut;
+	sim->joined += sim_port.counters.rx_joined;
 	for (int i = 0; i < 2; i++) {
 		counter_sum(sim->totals, net_counters_of(sim->stacks[i]), &net_counter_desc);
 		net_stack_destroy(sim->stacks[i]);

@@ -3,9 +3,10 @@
  * Everything is drawn from one seed. sim_run() first runs under faults (loss, reordering,
  * duplication, corruption, queue limits, ECN marks, a link that goes down, a path whose MTU changes
  * (with errors that say so, or none), a clock that leaps, mbuf
- * shortage, backlogs so small that SYN cookies come), then heals the link and demands that all
- * ends. After every event the state of each connection must make sense: numbers in their order, a
- * timer for whatever waits, counts that agree.
+ * shortage, large segments cut and small ones joined on the way, backlogs so small that SYN cookies
+ * come), then heals the link and demands that all ends. After every event the state of each
+ * connection must make sense: numbers in their order, a timer for whatever waits, counts that
+ * agree.
  */
 #ifndef SPLITD_TESTS_SIM_SIM_H
 #define SPLITD_TESTS_SIM_SIM_H
@@ -20,6 +21,7 @@
 
 #define SIM_CONNS_MAX 8
 #define SIM_LINK_MAX  4096
+#define SIM_BURST_MAX 32
 
 struct sim;
 
@@ -74,6 +76,7 @@ struct sim {
 	struct net_stack *stacks[2];
 	struct sim_link links[2];
 	struct rte_mempool *pool;
+	uint64_t cut, joined; /* segments, over all seeds */
 	uint64_t *totals; /* counters of both stacks over all seeds, in net_counter_desc's order */
 	struct rte_mbuf **hoard; /* the shortage */
 	uint32_t hoard_n;
@@ -82,6 +85,7 @@ struct sim {
 	bool both_open[SIM_CONNS_MAX]; /* simultaneous open */
 	uint32_t conns;
 	uint8_t family; /* enum net_family */
+	bool joins;     /* segments that follow each other come up as one */
 	bool aborts, healed;
 	bool cookies;                 /* a late ACK may make a connection that was there already */
 	double down_p, jump_p, mtu_p; /* in each step: the link goes down, the clock leaps, the

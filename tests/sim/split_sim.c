@@ -89,6 +89,8 @@ int main(int argc, char **argv)
 			printf("%14" PRIu64 " %s\n", sim->totals[i],
 			       net_counter_desc.names[i].name);
 	}
+	printf("%14" PRIu64 " segments cut from larger ones\n%14" PRIu64 " joined\n", sim->cut,
+	       sim->joined);
 	free(sim->totals);
 	free(sim->hoard);
 	free(sim);
