@@ -148,6 +148,12 @@
 	X(CONTROL_SOCKET, 1100, "the attach socket could not be opened")                           \
 	X(CONTROL_DRAIN, 1101, "calls were cut off at the end of the drain")
 
+#define REMOTE_ERRORS(X)                                                                           \
+	X(REMOTE_ADDRESS, 1200, "not an address of the form tcp://host:port")                      \
+	X(REMOTE_FRAME, SPLIT_E_FATAL + 1200, "the peer broke the socket backend's protocol")      \
+	X(REMOTE_CLOSED, SPLIT_E_FATAL + 1201, "the peer closed the connection")                   \
+	X(REMOTE_SILENT, SPLIT_E_FATAL + 1202, "nothing was heard of the peer")
+
 #define ALL_ERRORS(X)                                                                              \
 	BASE_ERRORS(X)                                                                             \
 	CONFIG_ERRORS(X)                                                                           \
@@ -160,7 +166,8 @@
 	BALANCE_ERRORS(X)                                                                          \
 	HOST_ERRORS(X)                                                                             \
 	PORT_ERRORS(X)                                                                             \
-	CONTROL_ERRORS(X)
+	CONTROL_ERRORS(X)                                                                          \
+	REMOTE_ERRORS(X)
 
 enum split_error {
 #define X(name, value, text) SPLIT_E_##name = (value),

@@ -333,6 +333,22 @@ struct config_control {
 	uint64_t attach_timeout_ns;
 };
 
+/* Mutual TLS between splitd and hosts on other machines; cert "": none. */
+struct config_remote_tls {
+	char cert[CONFIG_FILE_MAX + 1];
+	char key[CONFIG_FILE_MAX + 1];
+	char ca[CONFIG_FILE_MAX + 1];
+};
+
+/* Where hosts on other machines connect, through the kernel's TCP. */
+struct config_remote {
+	struct config_address address;
+	uint32_t port; /* 0: nowhere */
+	uint32_t connections_max;
+	uint64_t timeout_ns; /* without a sign of life */
+	struct config_remote_tls tls;
+};
+
 struct config_host {
 	char name[CONFIG_NAME_MAX + 1];
 	uint32_t uids[CONFIG_HOST_UIDS_MAX];
@@ -357,6 +373,7 @@ struct config_host {
 				 0: all of its part */
 	uint32_t share;       /* of a daemon worker's work, against other processes */
 	uint32_t methods_max; /* that one process may serve */
+	bool remote;          /* processes on other machines may attach under this name */
 	bool gone;            /* a reload has taken it away: nobody attaches as it */
 };
 
@@ -563,6 +580,7 @@ struct config {
 	struct config_grpc grpc;
 	struct config_linearize linearize;
 	struct config_control control;
+	struct config_remote remote;
 	struct config_host *hosts;
 	uint32_t hosts_n;
 	struct config_service *services;

@@ -645,6 +645,40 @@ static const struct field control_fields[] = {
 TABLE(control, "Control", "The control thread.");
 #undef STRUCT
 
+/* ---- remote --------------------------------------------------------------------------------- */
+#define STRUCT struct config_remote_tls
+static const struct field remote_tls_fields[] = {
+	STRING("cert", cert, FORMAT_PATH, NULL,
+	       "PEM file: splitd's certificate, then its intermediates. With it connections are of "
+	       "TLS 1.3, and no other is taken."),
+	STRING("key", key, FORMAT_PATH, NULL, "PEM file of its private key, not encrypted."),
+	STRING("ca", ca, FORMAT_PATH, NULL,
+	       "PEM file of the authorities from which a host must have a certificate."),
+};
+TABLE(remote_tls, "RemoteTLS", "Mutual TLS with hosts on other machines.");
+#undef STRUCT
+
+#define STRUCT struct config_remote
+static const struct field remote_fields[] = {
+	{.key = "address",
+	 .type = FIELD_ADDRESS,
+	 AT(address),
+	 .def = "0.0.0.0",
+	 .help = "Address to listen on, one of the kernel's; 0.0.0.0 or ::, all of them."},
+	INT("port", port, "0", 0, 65535, "TCP port. 0: no host on another machine attaches."),
+	INT("connections_max", connections_max, "16", 1, 1024,
+	    "Connections at once, those that have not said who they are included. Each has two "
+	    "threads."),
+	DURATION("timeout", timeout_ns, "10s", 100 * MS, HOUR,
+		 "A host of which nothing is heard for so long is detached. Where calls are silent, "
+		 "both sides ask for a sign of life three times as often."),
+	OBJECT("tls", tls, remote_tls_table, "Mutual TLS."),
+};
+TABLE(remote, "Remote",
+      "Hosts on other machines (docs/SOCKET.md): where they connect. hosts[].remote says which "
+      "names they may use.");
+#undef STRUCT
+
 /* ---- hosts ---------------------------------------------------------------------------------- */
 #define STRUCT struct config_host
 static const struct field host_fields[] = {
@@ -695,6 +729,9 @@ static const struct field host_fields[] = {
 	DURATION("release_timeout", release_timeout_ns, "30s", 100 * MS, 24 * HOUR,
 		 "A process that keeps a finished call's memory for so long is detached."),
 	INT("methods_max", methods_max, "256", 1, 4096, "Methods that one process may serve."),
+	BOOL("remote", remote, "false",
+	     "Processes on other machines may attach under this name, by remote.port. Who they are "
+	     "is shown by remote.tls alone; `uids` says nothing of them."),
 	INT("calls_max", calls_max, "8192", 1, 65536,
 	    "Calls of one process at once, for each daemon worker."),
 	{.key = "memory_max",
@@ -906,6 +943,7 @@ static const struct field root_fields[] = {
 	OBJECT("grpc", grpc, grpc_table, "gRPC."),
 	OBJECT("linearize", linearize, linearize_table, "Decoding and encoding."),
 	OBJECT("control", control, control_table, "The control thread and its attach socket."),
+	OBJECT("remote", remote, remote_table, "Hosts on other machines."),
 	OBJECTS("hosts", hosts, host_table, 1, CONFIG_HOSTS_MAX, "Who may attach."),
 	OBJECTS("services", services, service_table, 1, CONFIG_SERVICES_MAX,
 		"What is served, and by whom."),

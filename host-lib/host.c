@@ -49,6 +49,15 @@ static void options_default(uint64_t *v, uint64_t fallback)
 		*v = fallback;
 }
 
+static bool tls_copy(const char **option, char **copy_out)
+{
+	if (*option == NULL)
+		return true;
+	*copy_out = strdup(*option);
+	*option = *copy_out;
+	return *copy_out != NULL;
+}
+
 static int options_take(struct split_host *host, const struct split_host_options *options)
 {
 	struct split_host_options *o = &host->options;
@@ -69,6 +78,11 @@ static int options_take(struct split_host *host, const struct split_host_options
 	    (o->cores_n > 0 && o->cores == NULL) || o->cores_n > CPU_SETSIZE ||
 	    o->yield_signal > SIGRTMAX || (o->yield_signal > 0 && o->yield_signal < SIGRTMIN))
 		return -SPLIT_E_BASE_INVALID;
+	if (!tls_copy(&o->tls_cert, &host->tls_files[0]) ||
+	    !tls_copy(&o->tls_key, &host->tls_files[1]) ||
+	    !tls_copy(&o->tls_ca, &host->tls_files[2]) ||
+	    !tls_copy(&o->tls_name, &host->tls_files[3]))
+		return -SPLIT_E_BASE_NOMEM;
 	if (o->cores_n == 0)
 		return 0;
 	host->cores = calloc(o->cores_n, sizeof(*host->cores));
@@ -103,6 +117,8 @@ static void host_free(struct split_host *host)
 	wire_schema_fini(host);
 	pthread_mutex_destroy(&host->schema_lock);
 	free(host->cores);
+	for (unsigned i = 0; i < 4; i++)
+		free(host->tls_files[i]);
 	free(host->path);
 	free(host->name);
 	free(host);

@@ -508,6 +508,7 @@ struct foreign {
 struct session {
 	struct split_host *host;
 	struct attachment *attachment;
+	struct pump *pump;    /* over tcp://; NULL: in shared memory */
 	struct session *next; /* host's list of ending ones */
 	struct room room;
 	unsigned daemon_workers;
@@ -712,6 +713,7 @@ struct split_host {
 	char *name;
 	struct split_host_options options;
 	unsigned *cores;
+	char *tls_files[4];
 
 	struct method **methods;
 	size_t methods_n;

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#include "host-lib/host_internal.h"
+#include "host-lib/pump.h"
 
 #define ATTACH_TIMEOUT_MS 2000
 
@@ -121,7 +121,10 @@ int session_open(struct split_host *host, const struct attach_hello *hello, stru
 	if (s == NULL)
 		return -SPLIT_E_BASE_NOMEM;
 	s->host = host;
-	rc = attachment_open(host->path, hello, ATTACH_TIMEOUT_MS, &s->attachment, why);
+	if (remote_is_address(host->path))
+		rc = pump_open(host, hello, ATTACH_TIMEOUT_MS, &s->attachment, &s->pump, why);
+	else
+		rc = attachment_open(host->path, hello, ATTACH_TIMEOUT_MS, &s->attachment, why);
 	if (rc != 0) {
 		free(s);
 		return rc;
@@ -131,6 +134,7 @@ int session_open(struct split_host *host, const struct attach_hello *hello, stru
 		session_free(s);
 	} else if (rc != 0) {
 		attachment_close(s->attachment);
+		pump_close(s->pump);
 		free(s);
 	}
 	if (rc != 0)
@@ -253,5 +257,6 @@ void session_free(struct session *s)
 	free(s->foreign);
 	room_fini(&s->room);
 	attachment_close(s->attachment);
+	pump_close(s->pump);
 	free(s);
 }

@@ -160,6 +160,14 @@ struct split_host_options {
 	 * yields. Default SIGRTMIN + 5, unless the program has a handler for it already; below 0:
 	 * none. It is sent to worker threads only. */
 	int yield_signal;
+	/* Over tcp:// only (docs/SOCKET.md). PEM files: this program's certificate, its key, and
+	 * the authorities that splitd's certificate must be from: all three, or none for no TLS.
+	 * The name that splitd's certificate must have: default the host part of the address.
+	 * Where NULL, the environment says: SPLITD_TLS_CERT, _KEY, _CA, _NAME. Copied. */
+	const char *tls_cert;
+	const char *tls_key;
+	const char *tls_ca;
+	const char *tls_name;
 };
 
 #define SPLIT_HOST_OPTIONS_INIT                                                                    \

@@ -402,6 +402,37 @@ SPLIT_MUST_USE int flatten_into(const struct flatten_plan *plan, const ProtobufC
 SPLIT_MUST_USE int flatten_root(const ProtobufCMessage *msg, const struct linear_target *target,
 				const void *inside, size_t inside_bytes, uint64_t *root_out);
 
+/* --- Relocate --------------------------------------------------------------------------- */
+
+/* A linear message as one block that means the same at any address, for a stream between machines
+ * (docs/SOCKET.md): base.descriptor is 0, a pointer is the offset of what it points to from the
+ * block's start, or 0 NULL, 1 the field's default, 2 protobuf_c_empty_string. Pieces lie in the
+ * order in which a walk by the schema meets them, structs and arrays 8-byte aligned. No address of
+ * the sender is in it. Both directions recurse at most depth_max deep and take no memory. */
+
+/* Copy the message at the peer's address `root` into such a block at `to` (8-byte aligned); with
+ * `to` NULL only count. The source is checked as by an encode job; if it changes meanwhile, what
+ * is written is still within `room`, and the receiver refuses it. *bytes_out: its length. limits
+ * NULL: the defaults; linear_bytes_max, elements_max and depth_max count. 0,
+ * -SPLIT_E_LINEARIZE_POINTER/DEPTH/LIMIT_LINEAR (also: not in `room`)/LIMIT_ELEMENTS. */
+SPLIT_MUST_USE int relocate_out(const struct schema_message *m, const struct linear_source *source,
+				uint64_t root, const struct linear_limits *limits, uint8_t *to,
+				size_t room, size_t *bytes_out);
+
+/* Make a message of a hostile block, in place and in one pass: every offset must name the very next
+ * piece, and becomes a pointer in the receiver's address space (address here + delta); descriptor,
+ * defaults and empty string are those of `m`. `mem` is 8-byte aligned and this process's alone;
+ * afterwards the message lies at its start. What is checked is the form, not UTF-8 nor enums. On
+ * failure the memory holds nonsense. 0, -SPLIT_E_LINEARIZE_POINTER/DEPTH/LIMIT_LINEAR/
+ * LIMIT_ELEMENTS/SOURCE (bytes left over). */
+SPLIT_MUST_USE int relocate_in(const struct schema_message *m, uint8_t *mem, size_t bytes,
+			       int64_t delta, const struct linear_limits *limits);
+
+/* Take the addresses out of a blob that schema_builder_finish has made (8-byte aligned, as malloc
+ * gives it): in their places are the numbers above, so that what is decoded by it is a message that
+ * relocate_out can send. 0, -SPLIT_E_LINEARIZE_SCHEMA (it is none). */
+SPLIT_MUST_USE int schema_blob_portable(uint8_t *blob, size_t len);
+
 /* --- Errors ----------------------------------------------------------------------------- */
 
 /* The gRPC status code for a job's negative error: 8 RESOURCE_EXHAUSTED for the limits and for no

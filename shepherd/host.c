@@ -118,6 +118,15 @@ struct shepherd_chunk attachment_arena(const struct attachment *a)
 				       a->geometry.to_daemon_arena_bytes};
 }
 
+struct shepherd_window attachment_incoming(const struct attachment *a)
+{
+	return (struct shepherd_window){
+		.mem = a->to_host.mem,
+		.peer_base = (uint64_t)(uintptr_t)a->to_host.mem,
+		.bytes = a->to_host.bytes,
+	};
+}
+
 bool attachment_holds(const struct attachment *a, const void *p, size_t bytes)
 {
 	struct shepherd_chunk arena = attachment_arena(a);
@@ -144,6 +153,11 @@ unsigned attachment_workers_min(const struct attachment *a)
 uint32_t attachment_stream_window(const struct attachment *a)
 {
 	return a->geometry.stream_window;
+}
+
+uint32_t attachment_tokens_max(const struct attachment *a)
+{
+	return a->geometry.tokens_max;
 }
 
 uint32_t attachment_outs_max(const struct attachment *a)
@@ -302,21 +316,47 @@ static bool words_wait(const uint32_t *wake, uint32_t wake_value, const uint32_t
 /* The wake word is read before PARKED is stored: a wake between the two changes the word, and the
  * futex sees that. PARKED is stored, fence, then the lanes are looked at: a slot published before
  * is found, one published after finds PARKED. RETIRED likewise. */
+static uint32_t park_say(struct attachment *a, unsigned h, enum host_state state)
+{
+	struct host_worker *w = &a->workers[h];
+	uint32_t wake = load_acquire(&w->wake->word);
+
+	store_relaxed(&w->control->state, (uint64_t)wake << 32 | (uint64_t)state);
+	shepherd_fence();
+	return wake;
+}
+
 bool host_park(struct attachment *a, unsigned h, enum host_state state, uint64_t timeout_ns)
 {
 	struct host_worker *w = &a->workers[h];
 	uint32_t kick = w->kick_seen;
-	uint32_t wake = load_acquire(&w->wake->word);
+	uint32_t wake = park_say(a, h, state);
 	bool something = true;
 
-	store_relaxed(&w->control->state, (uint64_t)wake << 32 | (uint64_t)state);
-	shepherd_fence();
 	if (!work_waits(a, h, kick))
 		something = words_wait(&w->wake->word, wake, &w->kick, kick, timeout_ns);
 	w->kick_seen = load_acquire(&w->kick);
 	if (state == HOST_PARKED)
 		store_relaxed(&w->control->state, (uint64_t)HOST_POLLING);
 	return something;
+}
+
+bool host_park_begin(struct attachment *a, unsigned h, uint32_t *wake_out)
+{
+	*wake_out = park_say(a, h, HOST_PARKED);
+	if (!work_waits(a, h, a->workers[h].kick_seen))
+		return true;
+	host_state_set(a, h, HOST_POLLING);
+	return false;
+}
+
+void host_park_wait(struct attachment *a, unsigned h, uint32_t wake)
+{
+	struct host_worker *w = &a->workers[h];
+	uint32_t kick = w->kick_seen;
+
+	(void)words_wait(&w->wake->word, wake, &w->kick, kick, 0);
+	w->kick_seen = load_acquire(&w->kick);
 }
 
 void host_kick(struct attachment *a, unsigned h)

@@ -186,6 +186,20 @@ struct endpoint_config {
 	uint32_t outs_max;           /* calls out at once, by daemon worker; 0: none */
 };
 
+/* The blob of a hello, methods and schema in one, as an attach carries it; *out by malloc. 0,
+ * -SPLIT_E_SHEPHERD_ATTACH_LIMIT, -SPLIT_E_BASE_INVALID, -SPLIT_E_BASE_NOMEM. */
+int attach_blob_make(const struct attach_hello *hello, uint8_t **out,
+		     size_t *bytes_out) SPLIT_MUST_USE;
+/* What it says; hostile. `blob` stays: `schema` points into it. */
+struct attach_table {
+	struct attach_method *methods; /* one allocation with its strings */
+	size_t methods_n;
+	const uint8_t *schema; /* inside the blob */
+	size_t schema_bytes;
+};
+int attach_blob_parse(const uint8_t *blob, size_t bytes, struct attach_table *out) SPLIT_MUST_USE;
+void attach_table_fini(struct attach_table *table);
+
 /* Daemon's end: one for each connection on the attach socket. Control thread. */
 struct attach_server;
 struct endpoint;
@@ -535,6 +549,8 @@ unsigned attachment_workers_min(const struct attachment *attachment); /* that be
 /* The part of the to-daemon segment that responses live in; arena_create over it is the caller's.
  */
 struct shepherd_chunk attachment_arena(const struct attachment *attachment);
+/* The to-host segment: where all that the daemon hands over lies. */
+struct shepherd_window attachment_incoming(const struct attachment *attachment);
 /* Whether [p, p + bytes) lies in that arena. */
 bool attachment_holds(const struct attachment *attachment, const void *p, size_t bytes);
 
@@ -544,6 +560,8 @@ struct host_lane *attachment_lane(struct attachment *attachment, unsigned d, uns
 struct host_lane *attachment_foreign(struct attachment *attachment, unsigned d);
 /* Messages of a call that may be with the daemon before its first WRITABLE. */
 uint32_t attachment_stream_window(const struct attachment *attachment);
+/* Response tokens that may be with each daemon worker. */
+uint32_t attachment_tokens_max(const struct attachment *attachment);
 /* Calls out that may be open at each daemon worker. */
 uint32_t attachment_outs_max(const struct attachment *attachment);
 /* The daemon worker that made a call id, and so whose lane its answer takes. */
@@ -598,6 +616,12 @@ bool host_shares_core(struct attachment *attachment, unsigned h);
  * timeout. Thread of h. */
 bool host_park(struct attachment *attachment, unsigned h, enum host_state state,
 	       uint64_t timeout_ns);
+/* The same in two parts, for who must wait for other things too. Thread of h: say PARKED; false:
+ * something is there, and it says POLLING. */
+bool host_park_begin(struct attachment *attachment, unsigned h, uint32_t *wake_out) SPLIT_MUST_USE;
+/* Any one thread, once for each begin that was true: return when h was woken since, or kicked. The
+ * state stays PARKED until h says another. */
+void host_park_wait(struct attachment *attachment, unsigned h, uint32_t wake);
 /* Say which thread worker h is. Thread of h. */
 void host_worker_begin(struct attachment *attachment, unsigned h);
 /* The core that splitd wants worker h on; -1: any. Async-signal-safe. */

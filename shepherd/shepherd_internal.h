@@ -143,18 +143,6 @@ int attach_header_parse(const uint8_t *packet, size_t bytes) SPLIT_MUST_USE;
 /* 1..63 bytes of printable ASCII without spaces, NUL inside `room`. */
 bool attach_name_valid(const char *name, size_t room);
 
-struct attach_table {
-	struct attach_method *methods; /* one allocation with its strings */
-	size_t methods_n;
-	const uint8_t *schema; /* inside the blob */
-	size_t schema_bytes;
-};
-int attach_blob_parse(const uint8_t *blob, size_t bytes, struct attach_table *out) SPLIT_MUST_USE;
-void attach_table_fini(struct attach_table *table);
-/* The blob of a hello; *out by malloc. */
-int attach_blob_make(const struct attach_hello *hello, uint8_t **out,
-		     size_t *bytes_out) SPLIT_MUST_USE;
-
 #define ATTACH_FDS_MAX (2 + SHEPHERD_DAEMON_WORKERS_MAX)
 
 void attach_header_fill(struct attach_header *h, enum attach_type type, size_t bytes);

@@ -84,6 +84,31 @@ static int control_open(struct control *control)
 	return 0;
 }
 
+static void relay_tell(const char *line)
+{
+	log_error("%s", line);
+}
+
+static int relay_open(struct control *control)
+{
+	const struct relay_params p = {
+		.config = &control->config_first->remote, /* which a reload leaves as it is */
+		.attach_timeout_ns = control->p.config->control.attach_timeout_ns,
+		.path = control->p.config_path != NULL ? control->p.config_path : "splitd",
+		.cores = control->p.cores,
+	};
+	int result = relay_create(&p, relay_tell, &control->relay);
+
+	control->relay_watch.kind = WATCH_RELAY;
+	if (result == 0 &&
+	    control_watch(control, relay_fd(control->relay), &control->relay_watch) != 0)
+		result = -SPLIT_E_BASE_SYSTEM;
+	if (result == 0)
+		log_info("remote hosts may attach at port %u%s", p.config->port,
+			 p.config->tls.cert[0] != '\0' ? ", with TLS" : "");
+	return result;
+}
+
 int control_create(const struct control_params *p, struct control **out)
 {
 	struct control *control = calloc(1, sizeof(*control));
@@ -101,6 +126,8 @@ int control_create(const struct control_params *p, struct control **out)
 	pthread_mutex_init(&control->lock, NULL);
 	threads_open(control);
 	result = manifests_load(control) ? control_open(control) : -SPLIT_E_CONFIG_INVALID;
+	if (result == 0 && p->config->remote.port != 0)
+		result = relay_open(control);
 	if (result == 0 && p->config->telemetry.enabled)
 		result = telemetry_open(control);
 	if (result != 0) {
@@ -130,6 +157,8 @@ static void drain_start(struct control *control)
 	control->drain_deadline_ns = clock_ns() + cfg->shutdown.drain_timeout_ns;
 	control->drain_todo = control_workers_mask(control);
 	control_unwatch(control, control->socket_fd);
+	if (control->relay != NULL)
+		control_unwatch(control, relay_fd(control->relay));
 	state_set(control, CONTROL_DRAINING);
 	log_info("draining: no new connections, calls have %llu ms to finish",
 		 (unsigned long long)(cfg->shutdown.drain_timeout_ns / CLOCK_NS_PER_MS));
@@ -266,6 +295,9 @@ static void event_serve(struct control *control, const struct watch *watch)
 	case WATCH_REPORTS:
 		reports_read(control);
 		break;
+	case WATCH_RELAY:
+		relay_accept(control->relay);
+		break;
 	case WATCH_HOST:
 	case WATCH_PIDFD:
 		hosts_event(watch->host, watch->kind);
@@ -322,6 +354,7 @@ void control_destroy(struct control *control)
 		return;
 	telemetry_close();
 	hosts_destroy_all(control);
+	relay_destroy(control->relay);
 	threads_close(control);
 	departed_fini(control);
 	manifests_free(control);

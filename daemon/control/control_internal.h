@@ -14,6 +14,7 @@
 #include "config/config.h"
 #include "daemon/control/control.h"
 #include "daemon/port/port.h"
+#include "daemon/relay/relay.h"
 #include "daemon/sched/sched.h"
 #include "daemon/services/services.h"
 #include "daemon/worker/worker.h"
@@ -27,7 +28,7 @@
 #define CONTROL_LOG_BUDGET 256
 
 /* What an epoll event is about. First member of whatever its data pointer names. */
-enum watch_kind { WATCH_SIGNAL, WATCH_SOCKET, WATCH_REPORTS, WATCH_HOST, WATCH_PIDFD };
+enum watch_kind { WATCH_SIGNAL, WATCH_SOCKET, WATCH_REPORTS, WATCH_HOST, WATCH_PIDFD, WATCH_RELAY };
 struct watch {
 	enum watch_kind kind;
 	struct control_host *host;
@@ -71,6 +72,8 @@ struct control_host {
 	pid_t pid;
 	uid_t uid;
 	bool outcast; /* it wrote nonsense: its process may not come again */
+	bool remote;  /* a relay's: its process is splitd itself, its host is at `peer` */
+	char peer[96];
 	uint64_t since_ns, deadline_ns;
 	bool drain_asked; /* by the operator; under control's lock */
 	bool leaving;     /* the host said so */
@@ -100,7 +103,8 @@ struct control {
 	uint64_t started_ns;
 	int epoll_fd, signal_fd, socket_fd;
 	struct stat socket_file; /* ours, so that only ours is removed */
-	struct watch signal_watch, socket_watch, report_watch;
+	struct watch signal_watch, socket_watch, report_watch, relay_watch;
+	struct relay *relay; /* hosts on other machines; NULL: none may */
 	struct list hosts;    /* of struct control_host */
 	struct list departed; /* of struct departed; control thread only */
 	uint64_t next_departed_ns;

@@ -75,7 +75,10 @@ static void log_refusal(struct control_host *host, int code, const char *more)
 		return;
 	if (held_back != 0)
 		log_warn("attach: %u more refusals were not logged", held_back);
-	if (host->name[0] != '\0')
+	if (host->remote)
+		log_warn("attach of \"%s\" (remote, %s) refused: %s%s", host->name, host->peer,
+			 error_text(code), more);
+	else if (host->name[0] != '\0')
 		log_warn("attach of \"%s\" (pid %d, uid %u) refused: %s%s", host->name, host->pid,
 			 host->uid, error_text(code), more);
 	else
@@ -102,7 +105,7 @@ static void host_free(struct control_host *host)
 	if (host->state == HOST_GREETING)
 		control->greeting_n--;
 	/* A host that was only offered segments may have kept them too. */
-	if (attach_server_endpoint(host->server) != NULL)
+	if (!host->remote && attach_server_endpoint(host->server) != NULL)
 		departed_add(control, host, attach_server_endpoint(host->server));
 	if (host->endpoint != NULL) {
 		endpoint_put(host->endpoint);
@@ -206,9 +209,11 @@ static int host_admit(void *ctx, const struct attach_request *request)
 	pthread_mutex_unlock(&host->control->lock);
 	if (index < 0)
 		return -SPLIT_E_SHEPHERD_ATTACH_NAME;
-	if (!config_host_has_uid(&cfg->hosts[index], request->uid))
+	if (host->remote && !cfg->hosts[index].remote)
+		return -SPLIT_E_SHEPHERD_ATTACH_NAME;
+	if (!host->remote && !config_host_has_uid(&cfg->hosts[index], request->uid))
 		return -SPLIT_E_SHEPHERD_ATTACH_UID;
-	if (departed_is_outcast(host->control, request->pid))
+	if (!host->remote && departed_is_outcast(host->control, request->pid))
 		return -SPLIT_E_SHEPHERD_ATTACH_OUTCAST;
 	if (host->control->state != CONTROL_RUNNING || !has_place(host->control, index))
 		return -SPLIT_E_SHEPHERD_ATTACH_LIMIT;
@@ -216,7 +221,8 @@ static int host_admit(void *ctx, const struct attach_request *request)
 	return 0;
 }
 
-static struct control_host *host_create(struct control *control, int fd)
+/* `peer`: where a relay's host is; NULL: a process of this machine. */
+static struct control_host *host_create(struct control *control, int fd, const char *peer)
 {
 	struct control_host *host = calloc(1, sizeof(*host));
 	struct attach_policy policy;
@@ -226,6 +232,9 @@ static struct control_host *host_create(struct control *control, int fd)
 		return NULL;
 	}
 	host->control = control;
+	host->remote = peer != NULL;
+	if (peer != NULL)
+		snprintf(host->peer, sizeof(host->peer), "%s", peer);
 	host->id = ++control->next_id;
 	host->host_index = -1;
 	host->since_ns = clock_ns();
@@ -505,8 +514,11 @@ static void host_log(const struct control_host *host, const char *what, const ch
 		return;
 	if (held_back != 0)
 		log_info("%u more attaches and detaches were not logged", held_back);
-	log_info("host \"%s\" (pid %d, uid %u) %s: %s", host->name, host->pid, host->uid, what,
-		 more);
+	if (host->remote)
+		log_info("host \"%s\" (remote, %s) %s: %s", host->name, host->peer, what, more);
+	else
+		log_info("host \"%s\" (pid %d, uid %u) %s: %s", host->name, host->pid, host->uid,
+			 what, more);
 }
 
 /* Its calls end, its memory goes when the workers are done. Any state from ADDING on, once. */
@@ -759,12 +771,30 @@ static bool host_accept(struct control *control)
 			accept_pause(control, strerror(errno));
 		return false;
 	}
-	host = host_create(control, fd);
+	host = host_create(control, fd, NULL);
 	if (host == NULL)
 		counter_inc(&control->counters.attach_refused_resources);
 	else
 		host_step(host); /* often its HELLO is there already: then it has a name */
 	return true;
+}
+
+/* Relays' hosts that have said who they are. */
+static void guests_accept(struct control *control)
+{
+	struct relay_guest guest;
+
+	if (control->relay == NULL)
+		return;
+	relay_tick(control->relay);
+	while (relay_guest_take(control->relay, &guest)) {
+		struct control_host *host = host_create(control, guest.fd, guest.peer);
+
+		if (host == NULL)
+			counter_inc(&control->counters.attach_refused_resources);
+		else
+			host_step(host);
+	}
 }
 
 void hosts_accept(struct control *control)
@@ -856,6 +886,7 @@ void hosts_report(struct control *control, const struct worker_report *report)
 void hosts_tick(struct control *control, uint64_t now_ns)
 {
 	greeting_thin(control);
+	guests_accept(control);
 	accept_resume(control, now_ns);
 	departed_tick(control, now_ns);
 	list_for_each_safe (pos, &control->hosts) {
@@ -892,7 +923,9 @@ void hosts_configure(struct control *control, const struct config *fresh)
 		struct control_host *host = list_entry(pos, struct control_host, link);
 		bool stays = host->host_index < 0 ||
 			     (!fresh->hosts[host->host_index].gone &&
-			      config_host_has_uid(&fresh->hosts[host->host_index], host->uid));
+			      (host->remote ? fresh->hosts[host->host_index].remote
+					    : config_host_has_uid(&fresh->hosts[host->host_index],
+								  host->uid)));
 
 		if (host->state == HOST_GREETING && !stays) {
 			host_refuse(host, -SPLIT_E_SHEPHERD_ATTACH_NAME,

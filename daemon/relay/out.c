@@ -1,0 +1,371 @@
+/* From the workers to the host: slots become frames.
+ *
+ * A slot is taken from its ring at once, whatever the window: what lies behind it may be what frees
+ * the window. Its blocks stay where they are until it is sent; so what waits here is bounded by what
+ * a process may hold in any case (shepherd's holds and calls). Order is kept within a call. What
+ * gives a call room or ends it (WRITABLE, CANCEL) does not wait for the window: it frees it.
+ */
+#include "daemon/relay/relay_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LANE_BUDGET 128           /* slots of one lane in a turn */
+#define BACKLOG_MAX (512u << 10) /* bytes for the socket past which slots wait here */
+
+/* ------------------------------------------------------------------ calls */
+
+static struct guest_calls *calls_of(const struct guest *g, uint64_t call_id, uint32_t *place)
+{
+	unsigned d = attachment_call_worker(call_id);
+	bool out = (call_id & SLOT_OUT) != 0;
+	struct guest_calls *c;
+
+	if (d >= g->daemon_workers)
+		return NULL;
+	c = out ? &g->outs[d] : &g->calls[d];
+	*place = (uint32_t)call_id & SLOT_OUT_INDEX;
+	return *place < c->max ? c : NULL;
+}
+
+bool guest_call_note(struct guest *g, uint64_t call_id, uint32_t method)
+{
+	uint32_t place, n;
+	struct guest_calls *c = calls_of(g, call_id, &place);
+	uint64_t *ids;
+	uint32_t *methods;
+
+	if (c == NULL)
+		return false;
+	if (place >= c->n) {
+		n = (uint32_t)pow2_up((uint64_t)place + 64);
+		ids = realloc(c->ids, n * sizeof(*ids));
+		if (ids == NULL)
+			return false;
+		c->ids = ids;
+		methods = realloc(c->methods, n * sizeof(*methods));
+		if (methods == NULL)
+			return false;
+		c->methods = methods;
+		memset(ids + c->n, 0, (n - c->n) * sizeof(*ids));
+		c->n = n;
+	}
+	c->ids[place] = call_id;
+	c->methods[place] = method;
+	return true;
+}
+
+const struct attach_method *guest_call_method(const struct guest *g, uint64_t call_id)
+{
+	uint32_t place;
+	const struct guest_calls *c = calls_of(g, call_id, &place);
+
+	if (c == NULL || place >= c->n || c->ids[place] != call_id)
+		return NULL;
+	return &g->table.methods[c->methods[place]];
+}
+
+/* ------------------------------------------------------------------ giving requests back */
+
+static void batch_flush(struct guest *g, unsigned d)
+{
+	struct host_lane *lane = attachment_lane(g->a, d, 0);
+	struct guest_batch *b = &g->batches[d];
+	struct slot *slot;
+
+	if (b->n == 0)
+		return;
+	slot = host_lane_reserve(lane, false);
+	if (slot == NULL)
+		return; /* in a later turn; who would add a 17th waits for room, guest_release */
+	slot->kind = TO_DAEMON_RELEASE;
+	slot->info = b->n;
+	slot->inline_bytes = (uint16_t)(b->n * sizeof(b->tokens[0]));
+	memcpy(slot->tokens, b->tokens, b->n * sizeof(b->tokens[0]));
+	host_lane_commit(lane, slot);
+	g->dirty[d] = true;
+	b->n = 0;
+}
+
+void guest_releases_flush(struct guest *g)
+{
+	for (unsigned d = 0; d < g->daemon_workers; d++)
+		batch_flush(g, d);
+}
+
+void guest_release(struct guest *g, unsigned d, uint64_t token)
+{
+	struct guest_batch *b = &g->batches[d];
+
+	if (b->n == SLOT_TOKENS_MAX)
+		batch_flush(g, d);
+	if (b->n == SLOT_TOKENS_MAX) {
+		/* Its worker takes completions without anybody's help, but not while it sleeps. */
+		host_lane_ring(attachment_lane(g->a, d, 0));
+		while (b->n == SLOT_TOKENS_MAX && attachment_alive(g->a)) {
+			sched_yield();
+			batch_flush(g, d);
+		}
+	}
+	if (b->n < SLOT_TOKENS_MAX)
+		b->tokens[b->n++] = token;
+}
+
+/* ------------------------------------------------------------------ sending */
+
+static void item_done(struct guest *g, struct remote_item *item)
+{
+	if (item->has_token)
+		guest_release(g, item->d, item->token);
+	remote_item_free(&g->queue, item);
+}
+
+/* A message that can never go: the call ends on both sides. */
+static void item_impossible(struct guest *g, struct remote_item *item, int rc, uint64_t now_ns)
+{
+	static const char text[] = "the message is too large for the connection to the host";
+	bool out = (item->slot.call_id & SLOT_OUT) != 0;
+	struct remote_item end = {.slot = {.call_id = item->slot.call_id}};
+
+	RELAY_COUNT(g, messages_large);
+	if (out) {
+		end.slot.kind = TO_HOST_STATUS;
+		end.slot.flags = SLOT_END_STREAM | SLOT_HAS_STATUS;
+		end.slot.status = (uint32_t)linearize_map_status(rc);
+		if (end.slot.status == 0)
+			end.slot.status = 8; /* RESOURCE_EXHAUSTED */
+		end.text = text;
+		end.text_bytes = sizeof(text) - 1;
+		if ((item->slot.flags & SLOT_HAS_STATUS) == 0)
+			guest_call_end(g, item->slot.call_id, 0, NULL);
+	} else {
+		guest_call_end(g, item->slot.call_id,
+			       (uint32_t)linearize_map_status(rc) != 0
+				       ? (uint32_t)linearize_map_status(rc)
+				       : 8,
+			       text);
+		end.slot.kind = TO_HOST_CANCEL;
+		end.slot.info = CANCEL_SHUTDOWN;
+	}
+	if ((out || item->slot.kind != TO_HOST_REQUEST) && remote_item_measure(&end, 0) == 0)
+		(void)!remote_item_put(g->remote, &end, now_ns);
+}
+
+/* False: it must wait. */
+static bool item_send(struct guest *g, struct remote_item *item, uint64_t now_ns)
+{
+	int rc = remote_item_measure(item, remote_message_max(g->flow.peer_window));
+	uint64_t charge;
+
+	if (rc == 0) {
+		charge = remote_charge(&item->slot);
+		if (charge > g->flow.left || link_backlog(g->remote) > BACKLOG_MAX)
+			return false;
+		rc = remote_item_put(g->remote, item, now_ns);
+		if (rc == 0)
+			g->flow.left -= charge;
+	}
+	if (rc < 0)
+		item_impossible(g, item, rc, now_ns);
+	else
+		RELAY_COUNT(g, slots_out);
+	item_done(g, item);
+	return true;
+}
+
+void guest_queue_send(struct guest *g, uint64_t now_ns)
+{
+	struct remote_item *item;
+
+	while (g->queue.first != NULL) {
+		item = remote_queue_take(&g->queue);
+		if (item_send(g, item, now_ns))
+			continue;
+		remote_queue_put_back(&g->queue, item);
+		return;
+	}
+}
+
+/* Nobody waits for the call: what waits of it is not sent. True: not even its beginning was. */
+static bool queue_purge(struct guest *g, uint64_t call_id)
+{
+	struct remote_item *item, *rest = g->queue.first;
+	bool unbegun = false;
+
+	g->queue.first = g->queue.last = NULL;
+	g->queue.n = 0;
+	while ((item = rest) != NULL) {
+		rest = item->next;
+		if (item->slot.call_id != call_id) {
+			remote_queue_add(&g->queue, item);
+			continue;
+		}
+		unbegun |= item->slot.kind == TO_HOST_REQUEST;
+		item_done(g, item);
+	}
+	return unbegun;
+}
+
+/* ------------------------------------------------------------------ slots */
+
+static void slot_extra(struct remote_item *item, const struct slot *slot)
+{
+	item->metadata = (const struct metadata_block *)(uintptr_t)slot->metadata;
+	item->identity = (const struct metadata_block *)(uintptr_t)slot->peer;
+	item->text = (const char *)(uintptr_t)slot->text;
+	item->text_bytes = slot->text != 0 ? slot->text_bytes : 0;
+	item->slot.peer_family = slot->peer_family;
+	item->slot.peer_flags = slot->peer_flags;
+	item->slot.peer_port = slot->peer_port;
+	memcpy(item->slot.peer_address, slot->peer_address, sizeof(item->slot.peer_address));
+}
+
+/* What the slot says, in an item of its own; the slot may be given back then. */
+static struct remote_item *item_make(struct guest *g, const struct slot *slot, unsigned d,
+				     const struct attach_method *m)
+{
+	struct remote_item *item = remote_item_get(&g->queue);
+	bool out = (slot->call_id & SLOT_OUT) != 0;
+
+	if (item == NULL)
+		return NULL;
+	item->d = d;
+	item->slot.kind = slot->kind;
+	item->slot.flags = slot->flags & (SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_HAS_MESSAGE |
+					  SLOT_COMPRESSED);
+	item->slot.call_id = slot->call_id;
+	item->slot.msg_seq = slot->msg_seq;
+	if ((slot->flags & SLOT_HAS_STATUS) != 0)
+		item->slot.status = (uint32_t)slot->status;
+	else if (slot->kind == TO_HOST_REQUEST)
+		item->deadline_ns = slot->deadline_ns;
+	if (slot->kind == TO_HOST_REQUEST)
+		item->slot.method = slot->method;
+	if (slot->kind == TO_HOST_CANCEL || slot->kind == TO_HOST_WRITABLE)
+		item->slot.info = slot->info;
+	item->has_token = (slot->flags & SLOT_HAS_TOKEN) != 0;
+	item->token = slot->info;
+	if ((slot->flags & SLOT_EXTRA) != 0)
+		slot_extra(item, slot);
+	if ((slot->flags & SLOT_HAS_MESSAGE) == 0)
+		return item;
+	item->type = guest_type(g, m, out);
+	item->root = slot->msg;
+	item->source = (struct linear_source){g->incoming.mem, g->incoming.peer_base,
+					      g->incoming.bytes};
+	if ((slot->flags & SLOT_INLINE) != 0) {
+		size_t bytes = slot->inline_bytes <= SLOT_INLINE_BYTES ? slot->inline_bytes
+								       : SLOT_INLINE_BYTES;
+
+		memcpy(item->area, slot->inline_area, bytes);
+		item->source = (struct linear_source){
+			(const uint8_t *)item->area, (uint64_t)(uintptr_t)slot->inline_area, bytes};
+	}
+	return item;
+}
+
+static void tokens_take(struct guest *g, struct host_lane *lane, const struct slot *slot)
+{
+	uint64_t tokens[SLOT_TOKENS_MAX];
+	unsigned n = host_lane_released(lane, slot, tokens);
+
+	for (unsigned i = 0; i < n; i++)
+		(void)arena_put(g->arena, (const void *)(uintptr_t)tokens[i]);
+}
+
+static bool refuse_put(struct guest *g, struct host_lane *lane, const struct slot *slot, unsigned d)
+{
+	struct slot *answer = host_lane_reserve(lane, false);
+
+	if (answer == NULL)
+		return false;
+	answer->kind = TO_DAEMON_REFUSE;
+	answer->call_id = slot->call_id;
+	if ((slot->flags & SLOT_HAS_TOKEN) != 0) {
+		answer->flags = SLOT_RELEASE_REQUEST;
+		answer->release = slot->info;
+	}
+	host_lane_commit(lane, answer);
+	g->dirty[d] = true;
+	return true;
+}
+
+/* A slot about a call. False: it stays in its ring for now. */
+static bool call_slot_take(struct guest *g, struct host_lane *lane, const struct slot *slot,
+			   unsigned d, uint64_t now_ns)
+{
+	const struct attach_method *m;
+	struct remote_item *item;
+	bool request = slot->kind == TO_HOST_REQUEST, direct;
+
+	if (request) {
+		if (slot->method >= g->table.methods_n || !guest_call_note(g, slot->call_id, slot->method) ||
+		    !host_lane_claim(lane, slot))
+			return refuse_put(g, lane, slot, d);
+	}
+	m = guest_call_method(g, slot->call_id);
+	if (m == NULL) {
+		if ((slot->flags & SLOT_HAS_TOKEN) != 0)
+			guest_release(g, d, slot->info);
+		return true;
+	}
+	item = item_make(g, slot, d, m);
+	if (item == NULL)
+		return false;
+	if (slot->kind == TO_HOST_CANCEL && queue_purge(g, slot->call_id)) {
+		item_done(g, item);
+		return true;
+	}
+	direct = slot->kind == TO_HOST_CANCEL ||
+		 (slot->kind == TO_HOST_WRITABLE && !remote_queue_opens(&g->queue, slot->call_id));
+	if (direct) {
+		if (remote_item_measure(item, 0) == 0 &&
+		    remote_item_put(g->remote, item, now_ns) == 0)
+			RELAY_COUNT(g, slots_out);
+		item_done(g, item);
+		return true;
+	}
+	if (g->queue.first == NULL && item_send(g, item, now_ns))
+		return true;
+	RELAY_COUNT(g, window_waits);
+	remote_queue_add(&g->queue, item);
+	return true;
+}
+
+static bool lane_take(struct guest *g, unsigned d, uint64_t now_ns)
+{
+	struct host_lane *lane = attachment_lane(g->a, d, 0);
+	const struct slot *slot;
+	unsigned n = 0;
+
+	for (; n < LANE_BUDGET && (slot = host_lane_peek(lane)) != NULL; n++) {
+		switch (slot->kind) {
+		case TO_HOST_RELEASE:
+			tokens_take(g, lane, slot);
+			break;
+		case TO_HOST_REQUEST:
+		case TO_HOST_MESSAGE:
+		case TO_HOST_HALF_CLOSE:
+		case TO_HOST_CANCEL:
+		case TO_HOST_WRITABLE:
+		case TO_HOST_STATUS:
+		case TO_HOST_INITIAL_METADATA:
+			if (!call_slot_take(g, lane, slot, d, now_ns))
+				return n != 0;
+			break;
+		default: /* to a worker: what it shall do with its core is the host's own affair */
+			break;
+		}
+		host_lane_advance(lane);
+	}
+	return n != 0;
+}
+
+bool guest_lanes_take(struct guest *g, uint64_t now_ns)
+{
+	bool any = false;
+
+	for (unsigned d = 0; d < g->daemon_workers; d++)
+		any |= lane_take(g, d, now_ns);
+	return any;
+}
