@@ -745,6 +745,22 @@ static void check_service(const struct check *c, uint32_t index)
 				 "clients, expected one with tls.client_ca");
 }
 
+/* Mutual or not at all; and names for which there is no way in are a mistake. */
+static void check_remote(const struct check *c)
+{
+	const struct config_remote *r = &c->cfg->remote;
+	const struct doc_node *node = doc_member(c->root, "remote"), *tls = doc_member(node, "tls");
+	const struct doc_node *hosts = doc_member(c->root, "hosts");
+
+	if (tls != NULL &&
+	    (r->tls.cert[0] == '\0' || r->tls.key[0] == '\0' || r->tls.ca[0] == '\0'))
+		config_sink_node(c->sink, tls, "is mutual, expected cert, key and ca");
+	for (uint32_t i = 0; i < c->cfg->hosts_n && r->port == 0; i++)
+		if (c->cfg->hosts[i].remote)
+			config_sink_node(c->sink, blame(c, doc_element(hosts, i), "remote"),
+					 "is true, expected a remote.port by which they come");
+}
+
 void config_check(struct config *cfg, const struct doc_node *root,
 		  const struct config_machine *machine, const struct config_sink *sink)
 {
@@ -766,4 +782,5 @@ void config_check(struct config *cfg, const struct doc_node *root,
 	for (uint32_t i = 0; i < cfg->services_n; i++)
 		check_service(&c, i);
 	config_check_channels(cfg, root, sink);
+	check_remote(&c);
 }

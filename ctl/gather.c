@@ -85,7 +85,7 @@ static int layer_gather(struct ctl_client *c, const char *layer, int workers, js
 		return -SPLIT_E_BASE_INVALID;
 	}
 	snprintf(command, sizeof(command), "/splitd/counters,%s", layer);
-	if (strcmp(layer, "control") == 0) {
+	if (strcmp(layer, "control") == 0 || strcmp(layer, "relay") == 0) {
 		result = ctl_ask(c, command, &values);
 		table = json_object();
 		if (result == 0)

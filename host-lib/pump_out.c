@@ -111,6 +111,7 @@ static void item_fill(struct pump *p, struct endpoint_port *port, const struct p
 		item->slot.info = c->credit;
 	if (c->kind == TO_DAEMON_CALL) {
 		item->slot.method = c->method;
+		item->slot.peer_flags = c->waits ? SLOT_OUT_WAITS : 0;
 		item->deadline_ns = c->deadline_ns;
 		parent = endpoint_call_user(port, c->parent);
 		item->slot.info = parent != NULL ? parent->wire_id : 0;

@@ -81,6 +81,7 @@ static int layers_answer(struct control *control, const char *params, struct rte
 	for (size_t i = 0; i < n; i++)
 		rte_tel_data_add_array_string(d, blocks[i].layer);
 	rte_tel_data_add_array_string(d, "control");
+	rte_tel_data_add_array_string(d, "relay");
 	return 0;
 }
 
@@ -115,6 +116,15 @@ static int counters_answer(struct control *control, const char *params, struct r
 	rte_tel_data_start_dict(d);
 	if (strcmp(params, "control") == 0) {
 		counters_add(d, &control_counter_desc, (const uint64_t *)&control->counters);
+		return 0;
+	}
+	if (strcmp(params, "relay") == 0) {
+		static const struct relay_counters none;
+
+		counters_add(d, &relay_counter_desc,
+			     (const uint64_t *)(control->relay != NULL
+							? relay_counters_get(control->relay)
+							: &none));
 		return 0;
 	}
 	if (params[layer_len] != ',' ||

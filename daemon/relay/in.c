@@ -45,6 +45,7 @@ static void slot_fill(struct slot *slot, const struct remote_slot *s,
 	if (s->kind == TO_DAEMON_CALL) {
 		slot->method = s->method;
 		slot->home = 0;
+		slot->out_flags = s->peer_flags & SLOT_OUT_WAITS;
 		slot->deadline_ns = s->deadline_left_ns != 0 ? now_ns + s->deadline_left_ns : 0;
 	}
 	if (at->metadata != 0 || at->text != 0 || s->kind == TO_DAEMON_CALL) {
@@ -93,7 +94,7 @@ static int land(struct guest *g, const struct remote_arrival *a, uint64_t now_ns
 	}
 	slot_fill(slot, s, &at, now_ns);
 	if (small) {
-		slot->inline_bytes = (uint16_t)a->room;
+		slot->inline_bytes = (uint8_t)a->room;
 		slot->flags |= at.message != 0 ? SLOT_INLINE : 0;
 	} else {
 		slot->token = (uint64_t)(uintptr_t)chunk.mem;

@@ -80,7 +80,7 @@ static void batch_flush(struct guest *g, unsigned d)
 		return; /* in a later turn; who would add a 17th waits for room, guest_release */
 	slot->kind = TO_DAEMON_RELEASE;
 	slot->info = b->n;
-	slot->inline_bytes = (uint16_t)(b->n * sizeof(b->tokens[0]));
+	slot->inline_bytes = (uint8_t)(b->n * sizeof(b->tokens[0]));
 	memcpy(slot->tokens, b->tokens, b->n * sizeof(b->tokens[0]));
 	host_lane_commit(lane, slot);
 	g->dirty[d] = true;

@@ -57,6 +57,8 @@ BEYOND = [
     r"do not fit into linear_bytes_max",
     r"leaves less than linear_bytes_max",
     r"lets nobody in: no listener",
+    r"is mutual, expected cert, key and ca",
+    r"expected a remote\.port by which they come",
     r"expected client_ca with it",
     r"beside a client_ca",
     r"are of TLS 1\.2, which min_version leaves out",

@@ -9,13 +9,12 @@ that the configuration keeps for this machine are refused).
 """
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 from bed import Bed, demo_config, settled
+from certs import Authority
 
 from served import ROOT, need_kernel, wait_until
 
@@ -69,24 +68,109 @@ class Far:
         return host
 
 
-def client(bed, script, *args):
-    done = subprocess.run(bed.inside([ROOT / "tests/e2e" / script, *args]), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout}{done.stderr}\n{bed.log_text()[-4000:]}"
-    return done.stdout
+def client(bed, what, *args, seconds=240):
+    """streams_client.py: every message is compared byte for byte."""
+    process = bed.start([ROOT / "tests/e2e/streams_client.py", bed.target, what, *map(json.dumps, args)], stdout=-1, stderr=-1, text=True)
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, f"{what} {args}: {out}{err}\n{bed.log_text()[-4000:]}"
+    print(f"{what} {args}: {json.loads(out)}", flush=True)
+
+
+def matrix(bed):
+    """Unary calls from nothing to 4 MiB, by one and by many."""
+    for size, at_once in ((0, 1), (64, 16), (48 * 1024, 16), (4 * 1024 * 1024 - 64, 4)):
+        done = subprocess.run(bed.inside([ROOT / "tests/e2e/grpcio_client.py", bed.target, "--json", "--bytes", size, "--calls", 40,
+                                          "--at-once", at_once, "--connections", 2]), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{size} bytes: {done.stdout}{done.stderr}\n{bed.log_text()[-4000:]}"
+    print("unary calls from nothing to 4 MiB, no error", flush=True)
+
+
+def relayed(bed):
+    c = bed.counters()
+    return {k.split(".")[1]: v for k, v in c.items() if k.startswith("relay.")}
 
 
 def plain(bed, far):
     bed.splitd_start()
+    # Names that are not for other machines, and none at all, are refused with a line that says so.
+    for name, program in (("greeter", "greeter"), ("nobody", "echo")):
+        host = far.host(name, program, wait=False)
+        wait_until(lambda: f'attach of "{name}" (remote' in bed.log_text(), PATIENCE, f"{name} is refused")
+        host.terminate()
+        host.wait(PATIENCE)
     host = far.host("echo", args=["--workers", "2"])
     assert bed.probe(), "no answer over the socket"
-    print("a stock client got its answer")
+    matrix(bed)
+    client(bed, "many", 20, 20, [0, 64, 1000, 20000, 300000], 2)
+    client(bed, "slow_reader", 100, 200000, 2)
+    client(bed, "slow_handler", 200, 20000, 100)
+    client(bed, "cancels", 2, 7, 2)
+    settled(bed, PATIENCE)
+    told = relayed(bed)
+    print(told)
+    assert told["slots_out"] > 0 and told["slots_in"] > 0 and told["faults"] == 0
+
+    # The host dies: its calls end, another takes over.
+    process = bed.start([ROOT / "tests/e2e/streams_client.py", bed.target, "until", "40", "false"], stdin=-1, stdout=-1, text=True)
+    assert process.stdout.readline() == "open\n", "the streams did not open"
+    host.kill()
+    out, _ = process.communicate(input="go\n", timeout=120)
+    facts = json.loads(out)
+    assert facts["wrong_n"] == 0 and facts.get("UNAVAILABLE") == 40, facts
+    host.wait(PATIENCE)
+    host = far.host("echo", args=["--workers", "2"])
+    assert bed.probe(), "no answer after the host was replaced"
+
+    # A machine that is gone without a word: its cable is cut.
+    subprocess.run(bed.inside(["ip", "link", "set", "far0", "down"]), check=True)
+    wait_until(lambda: relayed(bed)["connections"] > 0 and "connection closed: nothing was heard" in bed.log_text(), PATIENCE,
+               "splitd notices that the machine is gone")
+    subprocess.run(bed.inside(["ip", "link", "set", "far0", "up"]), check=True)
+    wait_until(lambda: bed.probe(seconds=5), PATIENCE, "the host has attached again by itself")
+
+    # splitd is killed and comes back: the host attaches again by itself.
+    bed.splitd_stop(signal.SIGKILL)
+    bed.splitd_start()
+    wait_until(lambda: bed.probe(seconds=5), PATIENCE, "the host has attached again by itself")
+    # An orderly end of the host, then of splitd.
+    host.terminate()
+    assert host.wait(PATIENCE) == 0, "the host did not end cleanly"
+    assert bed.splitd_stop() == 0, "splitd did not end cleanly"
+
+
+def tls(bed, far):
+    good, other = Authority(bed.work, "ca"), Authority(bed.work, "other")
+    cert, key = good.make("splitd", [f"IP:{SPLITD}"])
+    bed.config["remote"]["tls"] = {"cert": str(cert), "key": str(key), "ca": str(good.cert)}
+    env = lambda cert, key, ca: {"SPLITD_TLS_CERT": str(cert), "SPLITD_TLS_KEY": str(key), "SPLITD_TLS_CA": str(ca)}
+    bed.splitd_start()
+
+    def refused(what, env, line):
+        before = bed.counters()["relay.refused"]
+        host = far.host("echo", wait=False, env=env)
+        wait_until(lambda: bed.counters()["relay.refused"] > before, PATIENCE, f"{what} is refused")
+        wait_until(lambda: line in bed.log_text(), PATIENCE, f"{what}: {line!r} in a log")
+        host.terminate()
+        host.wait(PATIENCE)
+        print(f"{what}: refused", flush=True)
+
+    # A stranger: without TLS; with a certificate of another authority; who trusts another authority than splitd's.
+    refused("no certificate", {}, "refused: ")
+    refused("another authority's certificate", env(*other.make("stranger", client=True), good.cert), "TLS: ")
+    refused("a host that does not trust splitd", env(*good.make("host0", client=True), other.cert), "certificate verify failed")
+    assert not bed.probe(seconds=1), "a stranger serves"
+    far.host("echo", env=env(*good.make("host", client=True), good.cert))
+    assert bed.probe(), "no answer over TLS"
+    matrix(bed)
+    client(bed, "many", 10, 10, [0, 1000, 300000], 2)
+    assert relayed(bed)["refused_tls"] >= 2
 
 
 def main():
     build, part = sys.argv[1:]
     need_kernel("af_packet")
     with Bed(build, config()) as bed, Far(bed) as far:
-        {"plain": plain}[part](bed, far)
+        {"plain": plain, "tls": tls}[part](bed, far)
     print("ok")
 
 

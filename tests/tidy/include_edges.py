@@ -21,6 +21,8 @@ EDGES = {
     "linearize/compiler": ["base", "linearize/descriptor"],
     "linearize/manifest": ["base", "linearize/descriptor"],
     "linearize/json": ["base", "linearize"],
+    "remote": ["base", "shepherd", "linearize"],
+    "daemon/relay": ["base", "config", "shepherd", "linearize", "remote"],
     "daemon/port": ["base", "config"],
     "daemon/net": ["base"],
     "daemon/tls": ["base"],
@@ -35,9 +37,9 @@ EDGES = {
                       "daemon/client"],
     "daemon/control": ["base", "config", "shepherd", "linearize", "linearize/descriptor", "linearize/manifest",
                        "daemon/port", "daemon/tls", "daemon/services", "daemon/sched", "daemon/worker",
-                       "daemon/balance"],
+                       "daemon/balance", "daemon/relay"],
     "daemon": ["base", "config", "shepherd", "daemon/port", "daemon/tls", "daemon/worker", "daemon/control"],
-    "host-lib": ["base", "shepherd", "linearize"],
+    "host-lib": ["base", "shepherd", "linearize", "remote"],
     "ctl": ["base", "linearize", "linearize/descriptor", "linearize/manifest", "linearize/json"],
     "examples": ["host-lib"],
 }
@@ -50,6 +52,8 @@ PUBLIC = {
     "linearize/compiler": {"compiler.h"},
     "linearize/manifest": {"manifest.h"},
     "linearize/json": {"json.h"},
+    "remote": {"remote.h"},
+    "daemon/relay": {"relay.h"},
     "daemon/port": {"port.h"},
     "daemon/net": {"net.h"},
     "daemon/tls": {"tls.h"},
@@ -68,7 +72,7 @@ SYSTEM = {
     r"nghttp2/": {"daemon/http2"},
     r"jansson\.h": {"config", "ctl", "linearize/json"},
     r"rte_": {"daemon", "daemon/port", "daemon/net", "daemon/worker", "daemon/control", "daemon/balance"},
-    r"openssl/": {"daemon/tls"},
+    r"openssl/": {"daemon/tls", "remote"},
     r"bpf/": {"daemon/sched"},
 }
 MAX_LINES = 1000
