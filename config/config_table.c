@@ -669,9 +669,10 @@ static const struct field remote_fields[] = {
 	INT("connections_max", connections_max, "16", 1, 1024,
 	    "Connections at once, those that have not said who they are included. Each has two "
 	    "threads."),
-	DURATION("timeout", timeout_ns, "10s", 100 * MS, HOUR,
-		 "A host of which nothing is heard for so long is detached. Where calls are silent, "
-		 "both sides ask for a sign of life three times as often."),
+	DURATION(
+		"timeout", timeout_ns, "10s", 100 * MS, HOUR,
+		"A host of which nothing is heard for so long is detached. Where calls are silent, "
+		"both sides ask for a sign of life three times as often."),
 	OBJECT("tls", tls, remote_tls_table, "Mutual TLS."),
 };
 TABLE(remote, "Remote",

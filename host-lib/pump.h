@@ -47,8 +47,8 @@ struct pump_call {
 	uint32_t method;
 	unsigned d, lane;
 	bool out;
-	bool begun;  /* it is in the rings */
-	bool alone;  /* so far by its REQUEST only: it can be taken back */
+	bool begun;                      /* it is in the rings */
+	bool alone;                      /* so far by its REQUEST only: it can be taken back */
 	struct endpoint_request request; /* as it was given to its lane, while `alone` */
 };
 
@@ -80,8 +80,9 @@ struct pump {
 	struct list due;                 /* calls with frames that wait, the longest first */
 	uint64_t due_charge;
 	uint32_t due_n;
-	struct pump_call **ahead; /* by worker: the call that may lie unbegun in its ring; or NULL */
-	uint64_t look_ns;         /* next look at what lies behind a busy worker */
+	struct pump_call *
+		*ahead;   /* by worker: the call that may lie unbegun in its ring; or NULL */
+	uint64_t look_ns; /* next look at what lies behind a busy worker */
 	struct remote_queue queue; /* out, waiting for splitd's window */
 	struct remote_flow flow;
 };

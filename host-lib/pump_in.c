@@ -1,9 +1,9 @@
 /* What splitd sends, to the workers.
  *
  * The choice that a daemon's worker makes for hosts on its machine is made here, beside the workers
- * whose states it reads: one that polls, else one that is parked, which is woken, else one that runs
- * and has nothing ahead. A call never waits behind a handler while another worker is free: what lies
- * behind one that takes long is taken back (claim and revoke, docs/SHARED-MEMORY.md).
+ * whose states it reads: one that polls, else one that is parked, which is woken, else one that
+ * runs and has nothing ahead. A call never waits behind a handler while another worker is free:
+ * what lies behind one that takes long is taken back (claim and revoke, docs/SHARED-MEMORY.md).
  *
  * Slots of one call keep their order. Those that find no room wait, each call's by itself, in
  * memory that the window bounds.
@@ -288,8 +288,8 @@ static int deliver(struct pump *p, struct pump_call *call, const struct remote_a
 		if (endpoint_block_get(port, &blocks, a->room, &chunk) != 0)
 			return LATER;
 		rc = remote_land(a,
-				 schema_message_at(p->schema, call->out ? m->output_schema
-									: m->input_schema),
+				 schema_message_at(p->schema,
+						   call->out ? m->output_schema : m->input_schema),
 				 chunk.mem, endpoint_delta(port), &at);
 		if (rc < 0) {
 			endpoint_blocks_put(port, &blocks);

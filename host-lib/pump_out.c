@@ -15,8 +15,7 @@ static void item_done(struct pump *p, struct remote_item *item)
 }
 
 /* A message that can never go: the call ends without it. */
-static void item_impossible(struct pump *p, const struct remote_item *item, int rc,
-			    uint64_t now_ns)
+static void item_impossible(struct pump *p, const struct remote_item *item, int rc, uint64_t now_ns)
 {
 	static const char text[] = "the message is too large for the connection to splitd";
 	struct remote_item end = {.slot = {.call_id = item->slot.call_id}};
@@ -121,11 +120,9 @@ static void item_fill(struct pump *p, struct endpoint_port *port, const struct p
 	item->text_bytes = c->text != 0 ? c->text_bytes : 0;
 	if (!c->has_message)
 		return;
-	item->type = schema_message_at(p->schema,
-				       call->out ? m->input_schema : m->output_schema);
+	item->type = schema_message_at(p->schema, call->out ? m->input_schema : m->output_schema);
 	item->root = c->msg;
-	item->source =
-		(struct linear_source){c->window.mem, c->window.peer_base, c->window.bytes};
+	item->source = (struct linear_source){c->window.mem, c->window.peer_base, c->window.bytes};
 	if (c->window.bytes <= SLOT_INLINE_BYTES) {
 		memcpy(item->area, c->window.mem, c->window.bytes);
 		item->source.mem = (const uint8_t *)item->area;

@@ -228,9 +228,8 @@ static bool out_unknown(struct out *o, const uint8_t *src, uint64_t at)
 
 		out_store(o, array, from, UNKNOWN_DATA); /* tag, wire type, length */
 		out_store64(o, array + UNKNOWN_DATA, POINTER_NULL);
-		if (len != 0 &&
-		    !out_bytes(o, array + UNKNOWN_DATA,
-			       out_window(o, load64(from + UNKNOWN_DATA), len), len))
+		if (len != 0 && !out_bytes(o, array + UNKNOWN_DATA,
+					   out_window(o, load64(from + UNKNOWN_DATA), len), len))
 			return false;
 	}
 	return true;
@@ -510,8 +509,8 @@ int schema_blob_portable(uint8_t *blob, size_t len)
 
 		if (f->type == PROTOBUF_C_TYPE_STRING || f->type == PROTOBUF_C_TYPE_BYTES) {
 			if (f->init != 0)
-				f->init = f->init == h.empty_string ? POINTER_EMPTY
-								     : POINTER_DEFAULT;
+				f->init =
+					f->init == h.empty_string ? POINTER_EMPTY : POINTER_DEFAULT;
 			if (f->default_address != 0)
 				f->default_address = f->default_address == h.empty_string
 							     ? POINTER_EMPTY

@@ -92,7 +92,8 @@ static int metadata_parse(const uint8_t *p, size_t bytes, struct metadata_item *
 			return -SPLIT_E_REMOTE_FRAME;
 		memcpy(lengths, p + at, sizeof(lengths));
 		at += sizeof(lengths);
-		if (lengths[0] == 0 || lengths[0] > bytes - at || lengths[1] > bytes - at - lengths[0])
+		if (lengths[0] == 0 || lengths[0] > bytes - at ||
+		    lengths[1] > bytes - at - lengths[0])
 			return -SPLIT_E_REMOTE_FRAME;
 		items[i] = (struct metadata_item){
 			.name = (const char *)p + at,
@@ -176,7 +177,8 @@ static bool slot_sound(const struct remote_slot *s, bool to_host)
 	if (!kind_passes(s->kind, to_host))
 		return false;
 	flags = to_host ? to_host_flags[s->kind] : to_daemon_flags[s->kind];
-	if ((s->flags & ~flags) != 0 || ((s->flags & SLOT_HAS_MESSAGE) != 0) != (s->message_bytes != 0))
+	if ((s->flags & ~flags) != 0 ||
+	    ((s->flags & SLOT_HAS_MESSAGE) != 0) != (s->message_bytes != 0))
 		return false;
 	/* A message of shared memory may come without one only where it ends the call. */
 	if ((s->kind == TO_HOST_MESSAGE || s->kind == TO_DAEMON_MESSAGE) && s->message_bytes == 0 &&

@@ -18,11 +18,11 @@
 #include "base/clock.h"
 #include "remote/remote_internal.h"
 
-#define IN_ROOM       (64u << 10)
-#define OUT_ROOM      (64u << 10)
-#define KEEP_ROOM     (1u << 20) /* a larger buffer is given back once it is empty */
-#define READ_MAX      (256u << 10) /* of one link_read, so that other work gets its turn */
-#define PULSE_ASKS    1u
+#define IN_ROOM        (64u << 10)
+#define OUT_ROOM       (64u << 10)
+#define KEEP_ROOM      (1u << 20)   /* a larger buffer is given back once it is empty */
+#define READ_MAX       (256u << 10) /* of one link_read, so that other work gets its turn */
+#define PULSE_ASKS     1u
 #define PULSE_OF_LIMIT 3 /* ask after this part of the time in which something must be heard */
 
 static size_t up8(size_t n)
@@ -268,9 +268,9 @@ int link_pulse(struct remote_link *l, uint64_t now_ns, uint64_t timeout_ns, uint
 	uint8_t *at;
 
 	if (now_ns > l->heard_ns && now_ns - l->heard_ns >= timeout_ns)
-		return link_fail(l, -SPLIT_E_REMOTE_SILENT, "nothing was heard of the peer in time");
-	if (now_ns > l->heard_ns && now_ns - l->heard_ns >= step &&
-	    now_ns - l->asked_ns >= step) {
+		return link_fail(l, -SPLIT_E_REMOTE_SILENT,
+				 "nothing was heard of the peer in time");
+	if (now_ns > l->heard_ns && now_ns - l->heard_ns >= step && now_ns - l->asked_ns >= step) {
 		at = link_put(l, REMOTE_PULSE, 0);
 		if (at == NULL)
 			return l->fault;

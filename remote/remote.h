@@ -5,8 +5,8 @@
  *   frame    what frames say: greeting, slots with their messages and metadata
  *
  * Both ends link it: daemon/relay/, which is a host towards splitd's workers, and host-lib, whose
- * pump is splitd towards its own. docs/SOCKET.md is the format's prose. All that arrives is hostile:
- * it is checked here, and messages by relocate_in.
+ * pump is splitd towards its own. docs/SOCKET.md is the format's prose. All that arrives is
+ * hostile: it is checked here, and messages by relocate_in.
  *
  * Threads: a link and all that belongs to it is one thread's. Little endian, 64 bits, as
  * linearize's messages are.
@@ -26,12 +26,12 @@
 #define REMOTE_MAGIC   0x4f4d4552u /* "REMO" */
 
 /* Bounds. */
-#define REMOTE_METADATA_MAX  (64u << 10) /* metadata, identity and text of one slot, together */
+#define REMOTE_METADATA_MAX   (64u << 10) /* metadata, identity and text of one slot, together */
 #define REMOTE_METADATA_ITEMS 1024u
-#define REMOTE_WINDOW_MIN    (256u << 10)
-#define REMOTE_WINDOW_MAX    (1u << 30)
-#define REMOTE_HELLO_MAX     (ATTACH_BLOB_MAX + 4096)
-#define REMOTE_CHARGE_MIN    256u /* what a frame costs of the window at least */
+#define REMOTE_WINDOW_MIN     (256u << 10)
+#define REMOTE_WINDOW_MAX     (1u << 30)
+#define REMOTE_HELLO_MAX      (ATTACH_BLOB_MAX + 4096)
+#define REMOTE_CHARGE_MIN     256u /* what a frame costs of the window at least */
 
 /* ------------------------------------------------------------------ TLS */
 
@@ -51,15 +51,15 @@ void remote_tls_destroy(struct remote_tls *tls); /* after its links; NULL is fin
 /* ------------------------------------------------------------------ link */
 
 enum remote_type {
-	REMOTE_HELLO = 1,    /* host → splitd: struct remote_hello, blob */
-	REMOTE_WELCOME = 2,  /* splitd → host: struct remote_welcome; calls may follow */
-	REMOTE_REFUSED = 3,  /* splitd → host: struct remote_refused; then it closes */
-	REMOTE_SLOT = 4,     /* both ways: struct remote_slot, message, metadata, identity, text */
-	REMOTE_WINDOW = 5,   /* both ways: struct remote_window */
-	REMOTE_LEAVING = 6,  /* host → splitd: no more calls, please */
-	REMOTE_DRAINED = 7,  /* splitd → host: nothing is left */
-	REMOTE_PULSE = 8,    /* both ways: I am here; an asking one is answered by another */
-	REMOTE_GOODBYE = 9,  /* both ways: orderly end */
+	REMOTE_HELLO = 1,   /* host → splitd: struct remote_hello, blob */
+	REMOTE_WELCOME = 2, /* splitd → host: struct remote_welcome; calls may follow */
+	REMOTE_REFUSED = 3, /* splitd → host: struct remote_refused; then it closes */
+	REMOTE_SLOT = 4,    /* both ways: struct remote_slot, message, metadata, identity, text */
+	REMOTE_WINDOW = 5,  /* both ways: struct remote_window */
+	REMOTE_LEAVING = 6, /* host → splitd: no more calls, please */
+	REMOTE_DRAINED = 7, /* splitd → host: nothing is left */
+	REMOTE_PULSE = 8,   /* both ways: I am here; an asking one is answered by another */
+	REMOTE_GOODBYE = 9, /* both ways: orderly end */
 	REMOTE_TYPES,
 };
 

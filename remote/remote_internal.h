@@ -8,8 +8,9 @@
 
 struct remote_link {
 	int fd;
-	void *ssl;       /* SSL *; NULL: plain */
-	bool wants_write; /* TLS cannot go on before the socket takes bytes, whatever it was asked */
+	void *ssl;        /* SSL *; NULL: plain */
+	bool wants_write; /* TLS cannot go on before the socket takes bytes, whatever it was asked
+			   */
 	bool wants_read;  /* to write it must read first */
 	uint8_t *in, *out;
 	size_t in_at, in_have, in_room; /* in_at: of the frames given out */

@@ -104,7 +104,7 @@ struct control {
 	int epoll_fd, signal_fd, socket_fd;
 	struct stat socket_file; /* ours, so that only ours is removed */
 	struct watch signal_watch, socket_watch, report_watch, relay_watch;
-	struct relay *relay; /* hosts on other machines; NULL: none may */
+	struct relay *relay;  /* hosts on other machines; NULL: none may */
 	struct list hosts;    /* of struct control_host */
 	struct list departed; /* of struct departed; control thread only */
 	uint64_t next_departed_ns;

@@ -1,16 +1,16 @@
 /* From the workers to the host: slots become frames.
  *
  * A slot is taken from its ring at once, whatever the window: what lies behind it may be what frees
- * the window. Its blocks stay where they are until it is sent; so what waits here is bounded by what
- * a process may hold in any case (shepherd's holds and calls). Order is kept within a call. What
- * gives a call room or ends it (WRITABLE, CANCEL) does not wait for the window: it frees it.
+ * the window. Its blocks stay where they are until it is sent; so what waits here is bounded by
+ * what a process may hold in any case (shepherd's holds and calls). Order is kept within a call.
+ * What gives a call room or ends it (WRITABLE, CANCEL) does not wait for the window: it frees it.
  */
 #include "daemon/relay/relay_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define LANE_BUDGET 128           /* slots of one lane in a turn */
+#define LANE_BUDGET 128          /* slots of one lane in a turn */
 #define BACKLOG_MAX (512u << 10) /* bytes for the socket past which slots wait here */
 
 /* ------------------------------------------------------------------ calls */
@@ -231,8 +231,8 @@ static struct remote_item *item_make(struct guest *g, const struct slot *slot, u
 		return NULL;
 	item->d = d;
 	item->slot.kind = slot->kind;
-	item->slot.flags = slot->flags & (SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_HAS_MESSAGE |
-					  SLOT_COMPRESSED);
+	item->slot.flags = slot->flags &
+			   (SLOT_END_STREAM | SLOT_HAS_STATUS | SLOT_HAS_MESSAGE | SLOT_COMPRESSED);
 	item->slot.call_id = slot->call_id;
 	item->slot.msg_seq = slot->msg_seq;
 	if ((slot->flags & SLOT_HAS_STATUS) != 0)
@@ -251,8 +251,8 @@ static struct remote_item *item_make(struct guest *g, const struct slot *slot, u
 		return item;
 	item->type = guest_type(g, m, out);
 	item->root = slot->msg;
-	item->source = (struct linear_source){g->incoming.mem, g->incoming.peer_base,
-					      g->incoming.bytes};
+	item->source =
+		(struct linear_source){g->incoming.mem, g->incoming.peer_base, g->incoming.bytes};
 	if ((slot->flags & SLOT_INLINE) != 0) {
 		size_t bytes = slot->inline_bytes <= SLOT_INLINE_BYTES ? slot->inline_bytes
 								       : SLOT_INLINE_BYTES;
@@ -299,7 +299,8 @@ static bool call_slot_take(struct guest *g, struct host_lane *lane, const struct
 	bool request = slot->kind == TO_HOST_REQUEST, direct;
 
 	if (request) {
-		if (slot->method >= g->table.methods_n || !guest_call_note(g, slot->call_id, slot->method) ||
+		if (slot->method >= g->table.methods_n ||
+		    !guest_call_note(g, slot->call_id, slot->method) ||
 		    !host_lane_claim(lane, slot))
 			return refuse_put(g, lane, slot, d);
 	}

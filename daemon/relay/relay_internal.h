@@ -17,7 +17,7 @@ struct relay {
 	struct list guests; /* of struct guest; the control thread's */
 	unsigned guests_n;
 	pthread_mutex_t lock;
-	struct list waiting; /* of struct guest.offer; under the lock */
+	struct list waiting;            /* of struct guest.offer; under the lock */
 	struct relay_counters counters; /* atomic adds */
 };
 
@@ -46,7 +46,7 @@ struct guest {
 	struct list link;
 	struct relay *relay;
 	pthread_t thread;
-	bool done; /* atomic: its thread has ended */
+	bool done;   /* atomic: its thread has ended */
 	int stop_fd; /* eventfd: control wants it to end */
 	int fd;      /* until the link has it */
 	char peer[96];
@@ -63,7 +63,7 @@ struct guest {
 	struct attachment *a;
 	unsigned daemon_workers;
 	struct shepherd_window incoming;
-	struct arena *arena; /* of the to-daemon segment */
+	struct arena *arena;              /* of the to-daemon segment */
 	struct guest_calls *calls, *outs; /* by daemon worker */
 	struct guest_batch *batches;      /* the same: request tokens to be given back */
 	bool *dirty;                      /* the same: a completion was published */

@@ -41,7 +41,8 @@ static void wire_compare(const struct schema_message *m, uint64_t a, uint64_t b)
 
 	check(encode_all(m, &all, a, unlimited, 0, &wire_a, &len_a) == 0, "the first encodes");
 	check(encode_all(m, &all, b, unlimited, 0, &wire_b, &len_b) == 0, "the second encodes");
-	check(len_a == len_b && memcmp(wire_a, wire_b, len_a) == 0, "both are the same on the wire");
+	check(len_a == len_b && memcmp(wire_a, wire_b, len_a) == 0,
+	      "both are the same on the wire");
 	free(wire_a);
 	free(wire_b);
 }
@@ -50,8 +51,7 @@ static void wire_compare(const struct schema_message *m, uint64_t a, uint64_t b)
 static void change_words(struct random *r, const struct schema_message *m, const uint8_t *block,
 			 size_t bytes)
 {
-	const uint64_t values[] = {bytes,     bytes + 8, UINT64_MAX, 3, 8, 16, 24, 1, 2, 0,
-				   1ull << 47};
+	const uint64_t values[] = {bytes, bytes + 8, UINT64_MAX, 3, 8, 16, 24, 1, 2, 0, 1ull << 47};
 	struct linear_source all = source_everything();
 
 	for (int i = 0; i < CHANGES_EACH; i++) {
@@ -63,7 +63,8 @@ static void change_words(struct random *r, const struct schema_message *m, const
 		changes++;
 		if (relocate_in(m, copy, bytes, 0, NULL) != 0)
 			refused++;
-		else if (encode_all(m, &all, (uint64_t)(uintptr_t)copy, unlimited, 0, &wire, &len) == 0)
+		else if (encode_all(m, &all, (uint64_t)(uintptr_t)copy, unlimited, 0, &wire,
+				    &len) == 0)
 			free(wire); /* a number was changed; ASan has watched the walk */
 		free(copy);
 	}
