@@ -128,10 +128,14 @@ static int greet(struct pump *p, const struct attach_hello *hello, int timeout_m
 	}
 	if (rc == 0)
 		rc = remote_welcome_parse(&f, &p->welcome);
+	if (rc == -SPLIT_E_REMOTE_CLOSED) /* splitd says no to a certificate after we are through */
+		rc = strncmp(link_cause(p->remote), "TLS", 3) == 0
+			     ? -SPLIT_E_TLS_HANDSHAKE
+			     : -SPLIT_E_SHEPHERD_ATTACH_CLOSED;
 	if (rc < 0)
-		return fail(
-			why, rc == -SPLIT_E_REMOTE_CLOSED ? -SPLIT_E_SHEPHERD_ATTACH_CLOSED : rc,
-			link_cause(p->remote)[0] != '\0' ? link_cause(p->remote) : error_text(rc));
+		return fail(why, rc,
+			    link_cause(p->remote)[0] != '\0' ? link_cause(p->remote)
+							     : error_text(rc));
 	return 0;
 }
 

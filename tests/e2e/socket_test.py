@@ -156,8 +156,8 @@ def tls(bed, far):
 
     # A stranger: without TLS; with a certificate of another authority; who trusts another authority than splitd's.
     refused("no certificate", {}, "refused: ")
-    refused("another authority's certificate", env(*other.make("stranger", client=True), good.cert), "TLS: ")
-    refused("a host that does not trust splitd", env(*good.make("host0", client=True), other.cert), "certificate verify failed")
+    refused("another authority's certificate", env(*other.make("stranger", client=True), good.cert), "TLS: the peer's certificate: ")
+    refused("a host that does not trust splitd", env(*good.make("host0", client=True), other.cert), "alert unknown ca")
     assert not bed.probe(seconds=1), "a stranger serves"
     far.host("echo", env=env(*good.make("host", client=True), good.cert))
     assert bed.probe(), "no answer over TLS"

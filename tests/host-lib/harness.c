@@ -2,6 +2,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -43,12 +44,53 @@ static void on_event(struct split_host *host, enum split_host_event e, const cha
 		h->refused++;
 }
 
+/* HARNESS_TCP=1 in the environment: the same over the socket backend, splitd's relay between. */
+static bool over_tcp(void)
+{
+	return getenv("HARNESS_TCP") != NULL;
+}
+
+static void relay_tell(const char *line)
+{
+	ck_abort_msg("%s", line);
+}
+
+static void relay_listen(struct harness *h)
+{
+	struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t len = sizeof(any);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	/* A port that is free. */
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&any, sizeof(any)), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&any, &len), 0);
+	(void)close(fd);
+	h->remote = (struct config_remote){
+		.address = {.family = 4, .bytes = {127, 0, 0, 1}},
+		.port = ntohs(any.sin_port),
+		.connections_max = 8,
+		.timeout_ns = WAIT_MS * CLOCK_NS_PER_MS,
+	};
+	ck_assert_int_eq(
+		relay_create(&(struct relay_params){.config = &h->remote,
+						    .attach_timeout_ns = WAIT_MS * CLOCK_NS_PER_MS,
+						    .path = "harness"},
+			     relay_tell, &h->relay),
+		0);
+	h->listen_fd = -1;
+	snprintf(h->path, sizeof(h->path), "tcp://127.0.0.1:%u", h->remote.port);
+}
+
 void harness_init_remote(struct harness *h, const struct endpoint_config *config)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
 	memset(h, 0, sizeof(*h));
 	h->config = *config;
+	if (over_tcp()) {
+		relay_listen(h);
+		return;
+	}
 	strcpy(h->dir, "/tmp/host-test-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(h->dir));
 	snprintf(h->path, sizeof(h->path), "%s/sock", h->dir);
@@ -131,6 +173,19 @@ static void server_open(struct harness *h)
 	static const struct attach_policy policy = {.admit = admit};
 	int fd;
 
+	if (h->relay != NULL) {
+		uint64_t until = clock_ns() + WAIT_MS * CLOCK_NS_PER_MS;
+		struct relay_guest guest;
+
+		while (!relay_guest_take(h->relay, &guest)) {
+			relay_accept(h->relay);
+			relay_tick(h->relay);
+			ck_assert_uint_lt(clock_ns(), until);
+			(void)usleep(1000);
+		}
+		ck_assert_int_eq(attach_server_create(guest.fd, &policy, &h->server), 0);
+		return;
+	}
 	readable(h->listen_fd);
 	fd = accept4(h->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	ck_assert_int_ge(fd, 0);
@@ -229,6 +284,10 @@ void harness_fini(struct harness *h)
 	split_host_detach(h->host);
 	schema_destroy(h->schema);
 	free(h->held);
+	if (h->relay != NULL) {
+		relay_destroy(h->relay);
+		return;
+	}
 	(void)close(h->listen_fd);
 	(void)unlink(h->path);
 	(void)rmdir(h->dir);

@@ -8,6 +8,7 @@
 #include <split-host.h>
 
 #include "base/clock.h"
+#include "daemon/relay/relay.h"
 #include "host.pb-c.h"
 #include "linearize/linearize.h"
 #include "shepherd/shepherd.h"
@@ -63,6 +64,8 @@ struct harness {
 	char dir[64];
 	char path[96];
 	int listen_fd;
+	struct config_remote remote; /* over TCP */
+	struct relay *relay;         /* the same; NULL: shared memory */
 	struct endpoint_config config;
 	struct attach_server *server;
 	struct endpoint *endpoint;
