@@ -648,6 +648,7 @@ static void host_mapped(struct control_host *host)
 		.catalog = host->catalog,
 		.id = member_id(host),
 		.node = placement_node(host),
+		.remote = host->remote,
 		.load = host->load,
 		.on_cpu = host->words,
 		.cores_shared = &host->cores_shared,

@@ -36,6 +36,9 @@ static void sides_of(const struct control_host *host, size_t index, const char *
 	const struct attach_method *m = &host->shared.methods[index];
 	const struct config_service *service = served(host, index);
 
+	*decode_out = *encode_out = side_name(CONFIG_SIDE_DAEMON);
+	if (host->remote)
+		return; /* its messages cross the relay's stream as structs */
 	*decode_out = side_name(config_decode_side(service, m->method, m->options.decode));
 	*encode_out = side_name(config_encode_side(service, m->method, m->options.encode));
 }

@@ -120,6 +120,7 @@ struct worker_endpoint {
 	const struct services_catalog *catalog; /* for reflection; NULL: nothing is known */
 	uint64_t id;  /* the same for whoever takes this one's place among those of its name */
 	int32_t node; /* memory node of its segments; negative: unknown */
+	bool remote;  /* a relay's: messages cross its stream as structs, whoever is to decode */
 	struct worker_load *load;     /* by worker; NULL: the number of host workers stays */
 	const uint64_t *on_cpu;       /* by host worker, as sched.h has it; NULL: not known */
 	const uint64_t *cores_shared; /* bit by worker: a host worker has its core and no other;

@@ -27,6 +27,8 @@ def config(tls=None):
     c["remote"] = {"address": SPLITD, "port": PORT, "timeout": "5s"}
     if tls:
         c["remote"]["tls"] = tls
+    for service in c["services"]:
+        service.update(decode="host", encode="host")  # means nothing for a host that is far
     for h in c["hosts"]:
         h.update(remote=h["name"] != "greeter", hugepages_fallback=True)
     return c
