@@ -262,6 +262,8 @@ static void do_promised(const Split__Test__Item *in, Split__Test__Item_Closure r
 /* A promised reply is not looked at: what is wrong with it is found by who reads it. */
 START_TEST(promised)
 {
+	if (harness_over_tcp())
+		return; /* it looks at the host's own lanes, or into its segment */
 	Split__Test__Item item = named("promise"), *got;
 
 	handler = do_promised;
@@ -535,6 +537,8 @@ static void in_thread(void *(*fn)(void *))
 
 START_TEST(async)
 {
+	if (harness_over_tcp())
+		return; /* it looks at the host's own lanes, or into its segment */
 	static struct hcall calls[32];
 	Split__Test__Item item = named("wait"), *got;
 
@@ -678,6 +682,8 @@ static void *answer_kept(void *arg)
 
 START_TEST(retain)
 {
+	if (harness_over_tcp())
+		return; /* it looks at the host's own lanes, or into its segment */
 	static struct hcall calls[8];
 	Split__Test__Item item = named("kept"), other = named("others");
 	uint8_t payload[500] = {1, 2, 3};
@@ -862,6 +868,8 @@ static void do_flush(const Split__Test__Item *in, Split__Test__Item_Closure repl
 /* An answer to a request in blocks waits for the handler's return, or for split_call_flush. */
 START_TEST(flush)
 {
+	if (harness_over_tcp())
+		return; /* it looks at the host's own lanes, or into its segment */
 	Split__Test__Item item = named("flush");
 
 	running = go = 0;

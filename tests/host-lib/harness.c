@@ -45,7 +45,7 @@ static void on_event(struct split_host *host, enum split_host_event e, const cha
 }
 
 /* HARNESS_TCP=1 in the environment: the same over the socket backend, splitd's relay between. */
-static bool over_tcp(void)
+bool harness_over_tcp(void)
 {
 	return getenv("HARNESS_TCP") != NULL;
 }
@@ -87,7 +87,10 @@ void harness_init_remote(struct harness *h, const struct endpoint_config *config
 
 	memset(h, 0, sizeof(*h));
 	h->config = *config;
-	if (over_tcp()) {
+	if (harness_over_tcp()) {
+		/* Half of half of it is the largest message. */
+		if (h->config.to_daemon_bytes < 16 << 20)
+			h->config.to_daemon_bytes = h->config.to_host_bytes = 16 << 20;
 		relay_listen(h);
 		return;
 	}

@@ -106,6 +106,10 @@ void harness_init(struct harness *h, const struct endpoint_config *config, unsig
 		  const struct split_host_options *options);
 /* Listen only: the host is another process. */
 void harness_init_remote(struct harness *h, const struct endpoint_config *config);
+/* HARNESS_TCP in the environment: all of it over the socket backend, a relay of splitd's between.
+ * What a test then cannot see, since the memory that it looks into is the relay's, it leaves out.
+ */
+bool harness_over_tcp(void);
 /* Start split_host_run in a thread, take the attach, adopt the ports. */
 void harness_run(struct harness *h);
 /* Accept and activate one attach (the first, or one after harness_drop). */

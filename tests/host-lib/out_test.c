@@ -223,6 +223,8 @@ static void ask_by_stub(struct split_call *c)
 
 START_TEST(stub_of_protoc_c)
 {
+	if (harness_over_tcp())
+		return; /* it looks at the host's own lanes, or into its segment */
 	static const struct metadata_item md[] = {
 		{"traceparent", "00-abc-def-01", 11, 13},
 		{"x-other", "not passed on", 7, 13},
