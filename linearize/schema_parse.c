@@ -309,6 +309,20 @@ static int parse_message(struct parser *p, const struct blob_message *m)
 
 /* Each field record belongs to one message, in order; else a blob could make one field array stand
  * for thousands of messages and so multiply the tables. */
+/* One for each granule of the largest struct that parse_message() can come to look at. */
+static int owners_make(struct parser *p)
+{
+	uint32_t most = 0, i;
+
+	for (i = 0; i < p->h.messages; i++)
+		if (p->messages[i].struct_bytes > most)
+			most = p->messages[i].struct_bytes;
+	if (most > p->limits.message_bytes_max)
+		most = p->limits.message_bytes_max;
+	p->owners = calloc(most / GRANULE_BYTES + 1, sizeof(*p->owners));
+	return p->owners ? 0 : -SPLIT_E_BASE_NOMEM;
+}
+
 static int parse_messages(struct parser *p)
 {
 	uint32_t i, next = 0;
@@ -560,9 +574,8 @@ int schema_parse(const void *blob, size_t len, const struct schema_limits *limit
 	if (!s)
 		return -SPLIT_E_BASE_NOMEM;
 	s->blob = calloc(1, len + 1);
-	p.owners = calloc(p.limits.message_bytes_max / GRANULE_BYTES + 1, sizeof(*p.owners));
 	rc = -SPLIT_E_BASE_NOMEM;
-	if (!s->blob || !p.owners)
+	if (!s->blob)
 		goto out;
 	if (len)
 		memcpy(s->blob, blob, len);
@@ -570,6 +583,8 @@ int schema_parse(const void *blob, size_t len, const struct schema_limits *limit
 	s->hash = schema_blob_hash(s->blob, len);
 	s->refs = 1;
 	rc = parse_header(&p, s->blob, len);
+	if (rc == 0)
+		rc = owners_make(&p);
 	if (rc == 0)
 		rc = parse_enums(&p);
 	if (rc == 0)

@@ -67,12 +67,12 @@ void method_configure(struct attached *ep, const struct config *cfg, size_t inde
 	m->read_ahead = am->read_ahead != 0 ? am->read_ahead : 1;
 	m->index = (uint32_t)index;
 	m->failures = cfg->services[service].balance.ejection.statuses;
-	m->decode_at_host = !ep->we->remote &&
-			    config_decode_side(&cfg->services[service], am->method,
-					       am->options.decode) == CONFIG_SIDE_HOST;
-	m->encode_at_host = !ep->we->remote &&
-			    config_encode_side(&cfg->services[service], am->method,
-					       am->options.encode) == CONFIG_SIDE_HOST;
+	m->decode_at_host =
+		!ep->we->remote && config_decode_side(&cfg->services[service], am->method,
+						      am->options.decode) == CONFIG_SIDE_HOST;
+	m->encode_at_host =
+		!ep->we->remote && config_encode_side(&cfg->services[service], am->method,
+						      am->options.encode) == CONFIG_SIDE_HOST;
 	m->told = ep->we->methods_told != NULL
 			  ? &ep->we->methods_told[ep->w->params.index * ep->we->methods_n + index]
 			  : &m->own;
