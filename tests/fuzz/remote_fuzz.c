@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t *body;
 
 	if (types[0] == NULL) {
-		(void)schema_of(&unit2__all__descriptor, &types[0]);
+		(void)schema_of(&unit2__defaults__descriptor, &types[0]);
 		(void)schema_of(&unit3__all__descriptor, &types[1]);
 	}
 	if (size < 1)
