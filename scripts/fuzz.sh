@@ -18,7 +18,7 @@ packages_install build test
 CC=clang CXX=clang++ build_tree "$fuzz" -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false \
 	-Dc_args=-fsanitize=fuzzer-no-link -Dwerror=false
 if [ "$wanted" = all ]; then
-	set -- $(cd "$fuzz/tests/fuzz" && ls -d fuzz_*[!p] | sed 's/^fuzz_//')
+	set -- $(find "$fuzz/tests/fuzz" -maxdepth 1 -type f -name 'fuzz_*' -perm -u+x -printf '%f\n' | sed 's/^fuzz_//' | sort)
 else
 	set -- "$wanted"
 fi

@@ -23,8 +23,6 @@
 #define ACCEPT_PAUSE_NS (100 * CLOCK_NS_PER_MS)
 /* Calls out of one process at one worker, whatever channels allow together. */
 #define OUTS_MAX 65536u
-/* split.Placement, as methods' options have it. */
-#define PLACE_DAEMON 1
 /* Connections taken in one turn: a flood of them must not hold up who is being served. */
 #define ACCEPT_BURST 8
 
@@ -334,10 +332,6 @@ static bool methods_take(struct control_host *host, const struct attach_request 
 	for (size_t i = 0; host->methods != NULL && i < request->methods_n; i++) {
 		host->methods[i] = request->methods[i];
 		manifest_options(host->control, &host->methods[i]);
-		/* What goes over a socket is a message; its bytes stay here. */
-		if (host->remote)
-			host->methods[i].options.decode = host->methods[i].options.encode =
-				PLACE_DAEMON;
 	}
 	host->services = calloc(request->methods_n + 1, sizeof(*host->services));
 	return host->methods != NULL && host->services != NULL;
