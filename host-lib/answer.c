@@ -6,7 +6,6 @@
  * that go with one slot are one chain, whose address is the slot's token. Whatever happens here,
  * the call ends with exactly one slot with a status, unless nobody is there to take it.
  */
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -364,10 +363,7 @@ static int metadata_put(struct split_call *call, const struct metadata_list *lis
 
 static int answer_status(struct split_call *call, unsigned status, const char *text, bool *kept_out)
 {
-	struct answer a = {.kind = TO_DAEMON_STATUS,
-			   .flags = SLOT_END_STREAM,
-			   .form = call->wired && call->in.undecoded ? SLOT_FORM_UNDECODED : 0,
-			   .status = status};
+	struct answer a = {.kind = TO_DAEMON_STATUS, .flags = SLOT_END_STREAM, .status = status};
 	size_t len = text == NULL ? 0 : strlen(text);
 	char *copy;
 	int rc = metadata_put(call, &call->trailing, &a.metadata);
@@ -763,15 +759,33 @@ bool answer_usual(struct worker *w, struct split_call *call, const ProtobufCMess
 
 void answer_undecoded(struct split_call *call, int rc)
 {
-	bool kept = false;
+	const char *text = error_text(rc);
+	struct producer p;
+	struct slot *slot;
 
-	if (!call->wired)
-		call->in = (struct wire_in){0};
-	call->wired = true;
-	call->in.undecoded = true;
-	(void)answer_status_set(call, (unsigned)linearize_map_status(rc), error_text(rc));
-	(void)answer_claimed(call, NULL, &kept);
-	assert(!kept); /* no handler runs */
+	if (atomic_load_explicit(&call->cancelled, memory_order_acquire) != 0 ||
+	    !attachment_alive(call->session->attachment)) {
+		STAT(call->host, answers_late);
+		return;
+	}
+	/* Another thread may be building a message of the call: nothing of that is touched. */
+	producer_open(&p, call->session, call->daemon_worker);
+	if (producer_slot(&p, false, &slot) == 0) {
+		slot->kind = TO_DAEMON_STATUS;
+		slot->flags = SLOT_END_STREAM | SLOT_EXTRA;
+		slot->form = SLOT_FORM_UNDECODED;
+		slot->call_id = call->call_id;
+		slot->info = (uint64_t)linearize_map_status(rc);
+		slot->msg = slot->metadata = 0;
+		slot->msg_bytes = 0;
+		slot->text_bytes = (uint32_t)strnlen(text, SLOT_INLINE_BYTES);
+		slot->inline_bytes = (uint8_t)slot->text_bytes;
+		memcpy(slot->inline_area, text, slot->text_bytes);
+		slot->text = (uint64_t)(uintptr_t)slot->inline_area;
+		producer_commit(&p, slot);
+		STAT(call->host, answers);
+	}
+	producer_close(&p);
 }
 
 /* ------------------------------------------------------------------ what a handler says */

@@ -171,8 +171,7 @@ struct wire_part {
 
 /* A message that came as its wire bytes. */
 struct wire_in {
-	bool wanted;    /* it is to be decoded, from `at` */
-	bool undecoded; /* it, or another message of its call, could not be */
+	bool wanted; /* it is to be decoded, from `at` */
 	uint32_t bytes;
 	uint32_t elements_max;
 	uint64_t limits; /* WIRE_LIMITS */

@@ -95,10 +95,10 @@ struct pump_call *pump_call_new(struct pump *p, uint64_t wire_id, uint32_t metho
 		return NULL;
 	if (place >= c->n) {
 		n = (uint32_t)pow2_up((uint64_t)place + 64);
-		at = realloc(c->at, n * sizeof(*at));
+		at = realloc(c->at, n * sizeof(struct pump_call *));
 		if (at == NULL)
 			return NULL;
-		memset(at + c->n, 0, (n - c->n) * sizeof(*at));
+		memset(at + c->n, 0, (n - c->n) * sizeof(struct pump_call *));
 		c->at = at;
 		c->n = n;
 	}
@@ -398,6 +398,8 @@ int pump_slot(struct pump *p, const struct remote_frame *frame, uint64_t now_ns)
 		pump_call_free(p, call); /* it never begins */
 		return 0;
 	}
+	if (a.slot.kind == TO_HOST_CANCEL)
+		frames_free(p, call); /* nobody wants them now */
 	rc = call->first != NULL ? LATER : deliver(p, call, &a, now_ns);
 	if (rc == LATER)
 		rc = wait_in_line(p, call, frame, remote_charge(&a.slot));

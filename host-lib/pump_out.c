@@ -18,24 +18,31 @@ static void item_done(struct pump *p, struct remote_item *item)
 static void item_impossible(struct pump *p, const struct remote_item *item, int rc, uint64_t now_ns)
 {
 	static const char text[] = "the message is too large for the connection to splitd";
-	struct remote_item end = {.slot = {.call_id = item->slot.call_id}};
+	struct remote_item *end;
 
-	if (item->slot.kind == TO_DAEMON_CALL || (item->slot.call_id & SLOT_OUT) != 0) {
+	if (item->slot.kind == TO_DAEMON_CALL || (item->slot.call_id & SLOT_OUT) != 0)
 		pump_out_end(p, item->slot.call_id, 8, now_ns);
-		if (item->slot.kind == TO_DAEMON_CALL)
-			return; /* splitd has never heard of it */
-		end.slot.kind = TO_DAEMON_ABANDON;
-	} else {
-		end.slot.kind = TO_DAEMON_STATUS;
-		end.slot.flags = SLOT_HAS_STATUS | SLOT_END_STREAM;
-		end.slot.status = (uint32_t)linearize_map_status(rc);
-		if (end.slot.status == 0)
-			end.slot.status = 8; /* RESOURCE_EXHAUSTED */
-		end.text = text;
-		end.text_bytes = sizeof(text) - 1;
+	if (item->slot.kind == TO_DAEMON_CALL)
+		return; /* splitd has never heard of it */
+	end = remote_item_get(&p->queue);
+	if (end == NULL) {
+		p->over = true;
+		return;
 	}
-	if (remote_item_measure(&end, 0) == 0)
-		(void)!remote_item_put(p->remote, &end, now_ns);
+	end->slot.call_id = item->slot.call_id;
+	if ((item->slot.call_id & SLOT_OUT) != 0) {
+		end->slot.kind = TO_DAEMON_ABANDON;
+	} else {
+		end->slot.kind = TO_DAEMON_STATUS;
+		end->slot.flags = SLOT_HAS_STATUS | SLOT_END_STREAM;
+		end->slot.status = (uint32_t)linearize_map_status(rc);
+		if (end->slot.status == 0)
+			end->slot.status = 8; /* RESOURCE_EXHAUSTED */
+		end->text = text;
+		end->text_bytes = sizeof(text) - 1;
+	}
+	/* The next to go, and charged to the window like any other. */
+	remote_queue_put_back(&p->queue, end);
 }
 
 /* False: it must wait. */
@@ -44,9 +51,11 @@ static bool item_send(struct pump *p, struct remote_item *item, uint64_t now_ns)
 	int rc = remote_item_measure(item, remote_message_max(p->flow.peer_window));
 	uint64_t charge;
 
+	if (rc == 0 && remote_charge(&item->slot) > p->flow.peer_window / 2)
+		rc = -SPLIT_E_BASE_LIMIT; /* the window might never be so wide again */
 	if (rc == 0) {
 		charge = remote_charge(&item->slot);
-		if (charge > p->flow.left || link_backlog(p->remote) > BACKLOG_MAX)
+		if (charge > p->flow.left || (charge != 0 && link_backlog(p->remote) > BACKLOG_MAX))
 			return false;
 		rc = remote_item_put(p->remote, item, now_ns);
 		if (rc == 0)
@@ -131,7 +140,8 @@ static void item_fill(struct pump *p, struct endpoint_port *port, const struct p
 
 static void item_go(struct pump *p, struct remote_item *item, uint64_t now_ns)
 {
-	bool direct = remote_slot_is_free(&item->slot) &&
+	/* WANT asks about the messages in front of it. */
+	bool direct = remote_slot_is_free(&item->slot) && item->slot.kind != TO_DAEMON_WANT &&
 		      !remote_queue_opens(&p->queue, item->slot.call_id);
 
 	if ((direct || p->queue.first == NULL) && item_send(p, item, now_ns))

@@ -23,7 +23,7 @@ static int worker_init(struct session *s, unsigned h)
 	w->maps = calloc(s->daemon_workers, sizeof(*w->maps));
 	w->batches = calloc(s->daemon_workers, sizeof(*w->batches));
 	w->out_ids = calloc(s->daemon_workers, sizeof(*w->out_ids));
-	w->lanes = calloc(s->daemon_workers, sizeof(*w->lanes));
+	w->lanes = calloc(s->daemon_workers, sizeof(struct host_lane *));
 	if (w->maps == NULL || w->batches == NULL || w->out_ids == NULL || w->lanes == NULL)
 		return -SPLIT_E_BASE_NOMEM;
 	for (unsigned d = 0; d < s->daemon_workers; d++)
@@ -256,7 +256,7 @@ void session_free(struct session *s)
 	free(s->workers);
 	free(s->foreign);
 	room_fini(&s->room);
+	pump_close(s->pump); /* it reads what the mapping holds */
 	attachment_close(s->attachment);
-	pump_close(s->pump);
 	free(s);
 }

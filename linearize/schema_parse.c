@@ -307,8 +307,6 @@ static int parse_message(struct parser *p, const struct blob_message *m)
 	return 0;
 }
 
-/* Each field record belongs to one message, in order; else a blob could make one field array stand
- * for thousands of messages and so multiply the tables. */
 /* One for each granule of the largest struct that parse_message() can come to look at. */
 static int owners_make(struct parser *p)
 {
@@ -323,6 +321,8 @@ static int owners_make(struct parser *p)
 	return p->owners ? 0 : -SPLIT_E_BASE_NOMEM;
 }
 
+/* Each field record belongs to one message, in order; else a blob could make one field array stand
+ * for thousands of messages and so multiply the tables. */
 static int parse_messages(struct parser *p)
 {
 	uint32_t i, next = 0;

@@ -305,7 +305,9 @@ uint64_t remote_charge(const struct remote_slot *s)
 
 uint64_t remote_message_max(uint64_t window)
 {
-	return window / 2;
+	uint64_t most = linear_limits_default.linear_bytes_max; /* what relocate_in() takes */
+
+	return window / 2 < most ? window / 2 : most;
 }
 
 int remote_flow_take(struct remote_flow *flow, const struct remote_slot *slot)

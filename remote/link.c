@@ -18,8 +18,10 @@
 #include "base/clock.h"
 #include "remote/remote_internal.h"
 
-#define IN_ROOM        (64u << 10)
-#define OUT_ROOM       (64u << 10)
+#define IN_ROOM  (64u << 10)
+#define OUT_ROOM (64u << 10)
+/* Beyond its largest frame what waits for a peer to read: more than honest traffic piles up. */
+#define OUT_SLACK      (16u << 20)
 #define KEEP_ROOM      (1u << 20)   /* a larger buffer is given back once it is empty */
 #define READ_MAX       (256u << 10) /* of one link_read, so that other work gets its turn */
 #define PULSE_ASKS     1u
@@ -201,8 +203,21 @@ uint8_t *link_put(struct remote_link *l, enum remote_type type, size_t body_byte
 	struct remote_head h = {.bytes = (uint32_t)bytes, .type = (uint8_t)type};
 	uint8_t *at;
 
+	if (link_backlog(l) > l->out_largest + OUT_SLACK) {
+		link_fail(l, -SPLIT_E_REMOTE_SILENT, "the peer does not read");
+		return NULL;
+	}
+	if (bytes > l->out_largest)
+		l->out_largest = bytes;
 	if (l->out_at == l->out_have)
 		l->out_at = l->out_have = 0;
+	/* What has gone makes room before memory does: a link that is never idle would grow else.
+	 */
+	if (l->out_at >= l->out_have / 2 && l->out_at != 0 && l->out_have + bytes > l->out_room) {
+		l->out_have -= l->out_at;
+		memmove(l->out, l->out + l->out_at, l->out_have);
+		l->out_at = 0;
+	}
 	if (bytes > UINT32_MAX - 8 ||
 	    !room_make(&l->out, &l->out_room, l->out_have, l->out_have + bytes, OUT_ROOM)) {
 		link_fail(l, -SPLIT_E_BASE_NOMEM, "out of memory");
@@ -283,7 +298,10 @@ int link_pulse(struct remote_link *l, uint64_t now_ns, uint64_t timeout_ns, uint
 
 int link_pulse_answer(struct remote_link *l, const struct remote_frame *f)
 {
-	return (f->flags & PULSE_ASKS) != 0 ? link_say(l, REMOTE_PULSE, NULL, 0) : 0;
+	/* What waits to go is as good a sign of life. */
+	return (f->flags & PULSE_ASKS) != 0 && link_backlog(l) == 0
+		       ? link_say(l, REMOTE_PULSE, NULL, 0)
+		       : 0;
 }
 
 /* ------------------------------------------------------------------ the greeting waits */

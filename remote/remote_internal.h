@@ -15,6 +15,7 @@ struct remote_link {
 	uint8_t *in, *out;
 	size_t in_at, in_have, in_room; /* in_at: of the frames given out */
 	size_t out_at, out_have, out_room, out_last;
+	size_t out_largest; /* frame so far */
 	size_t frame_max;
 	uint64_t heard_ns, asked_ns;
 	int fault;

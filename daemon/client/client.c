@@ -200,7 +200,7 @@ static int tls_init(struct client *c)
 		.wake_fd = c->config.tls_wake_fd,
 	};
 
-	bool wanted = c->channels_max > c->config.channels_n;
+	bool wanted = c->config.channels_max != 0; /* a reload may bring some */
 
 	for (size_t i = 0; i < c->config.channels_n; i++)
 		wanted |= c->config.channels[i].tls != NULL;

@@ -269,7 +269,7 @@ static bool hopeless(const struct channel *ch)
 			const struct client_connection *conn =
 				list_entry(p, struct client_connection, link);
 
-			unhealthy |= conn->health == HEALTH_NOT_SERVING;
+			unhealthy |= !conn->retired && conn->health == HEALTH_NOT_SERVING;
 		}
 		if (!t->failed && !unhealthy && !t->member.ejected &&
 		    (t->member.in_subset || ch->config.picker.subset == 0))

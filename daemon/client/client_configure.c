@@ -147,6 +147,7 @@ static void connections_retire(struct channel *ch)
 				list_entry(p, struct client_connection, link);
 
 			health_drop(conn);
+			conn->outdated = true;
 			connection_retire(conn);
 		}
 	}
@@ -197,6 +198,11 @@ int client_channel_configure(struct client *c, unsigned index,
 	}
 	old = ch->config;
 	ch->config = fresh;
+	/* The very string stays: a watch that is not sent yet points to it. */
+	if (text_same(old.health_service, fresh.health_service)) {
+		ch->config.health_service = old.health_service;
+		old.health_service = fresh.health_service;
+	}
 	retry_budget_set(ch, &old.retry);
 	if (old.keepalive_ns != fresh.keepalive_ns)
 		ch->keepalive_ns = fresh.keepalive_ns;

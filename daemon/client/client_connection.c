@@ -73,7 +73,7 @@ void connection_close(struct client_connection *conn, bool abort)
 	struct client *c = conn->c;
 	struct target *t = conn->target;
 	struct channel *ch = conn->ch;
-	bool opened = conn->state == CONN_OPEN;
+	bool opened = conn->state == CONN_OPEN, outdated = conn->outdated;
 	bool tls_failed = conn->tls != NULL && !opened && !tls_session_open(conn->tls);
 	const char *why = tls_failed ? tls_session_why(conn->tls) : NULL;
 
@@ -91,7 +91,7 @@ void connection_close(struct client_connection *conn, bool abort)
 	pool_put(&c->connections, conn);
 	if (c->closing)
 		return;
-	if (!opened)
+	if (!opened && !outdated)
 		target_connect_failed(t,
 				      tls_failed ? "the TLS handshake with the server failed"
 						 : "no connection to the server",

@@ -116,10 +116,11 @@ struct client_connection {
 	struct http2_client_session *h2;
 	uint8_t state; /* enum connection_state */
 	uint8_t health;
-	bool failed;  /* to be closed */
-	bool eof;     /* the peer sends no more */
-	bool blocked; /* the transport had no room: writable follows */
-	bool retired; /* takes no new calls */
+	bool failed;   /* to be closed */
+	bool eof;      /* the peer sends no more */
+	bool blocked;  /* the transport had no room: writable follows */
+	bool retired;  /* takes no new calls */
+	bool outdated; /* by a reload: its end says nothing of the target */
 	bool pinged;
 	uint32_t plain_used;
 	uint64_t heard_ns;        /* bytes came */

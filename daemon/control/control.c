@@ -296,7 +296,7 @@ static void event_serve(struct control *control, const struct watch *watch)
 		reports_read(control);
 		break;
 	case WATCH_RELAY:
-		relay_accept(control->relay);
+		guests_knock(control);
 		break;
 	case WATCH_HOST:
 	case WATCH_PIDFD:

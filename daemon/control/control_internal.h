@@ -110,6 +110,7 @@ struct control {
 	uint64_t next_departed_ns;
 	unsigned greeting_n;
 	uint64_t accept_again_ns; /* 0: the attach socket is watched */
+	uint64_t relay_again_ns;  /* 0: the relay's is */
 	uint64_t next_id, next_drain;
 	uint64_t drain_todo, drained; /* by worker */
 	uint64_t drain_deadline_ns;
@@ -144,6 +145,8 @@ struct control {
 
 /* hosts.c */
 void hosts_accept(struct control *control);
+/* Hosts of other machines knock at the relay. */
+void guests_knock(struct control *control);
 void hosts_event(struct control_host *host, enum watch_kind kind);
 void hosts_report(struct control *control, const struct worker_report *report);
 /* Timeouts, posts that found a full ring, endpoints that are free. Frees hosts. */

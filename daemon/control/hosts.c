@@ -624,6 +624,7 @@ static void host_mapped(struct control_host *host)
 	pthread_mutex_unlock(&control->lock);
 	host->yield_signal = request->yield_signal;
 	if (threads_host_init(host) != 0) {
+		free(told);
 		host_refuse(host, -SPLIT_E_BASE_NOMEM, "");
 		return;
 	}
@@ -761,6 +762,25 @@ static void accept_resume(struct control *control, uint64_t now_ns)
 		control->accept_again_ns = now_ns + ACCEPT_PAUSE_NS;
 }
 
+void guests_knock(struct control *control)
+{
+	if (relay_accept(control->relay))
+		return;
+	counter_inc(&control->counters.attach_refused_resources);
+	control_unwatch(control, relay_fd(control->relay));
+	control->relay_again_ns = clock_ns() + ACCEPT_PAUSE_NS;
+}
+
+static void guests_resume(struct control *control, uint64_t now_ns)
+{
+	if (control->relay_again_ns == 0 || now_ns < control->relay_again_ns)
+		return;
+	control->relay_again_ns = 0;
+	if (control->state == CONTROL_RUNNING &&
+	    control_watch(control, relay_fd(control->relay), &control->relay_watch) != 0)
+		control->relay_again_ns = now_ns + ACCEPT_PAUSE_NS;
+}
+
 /* False: nobody knocks. */
 static bool host_accept(struct control *control)
 {
@@ -889,6 +909,7 @@ void hosts_tick(struct control *control, uint64_t now_ns)
 	greeting_thin(control);
 	guests_accept(control);
 	accept_resume(control, now_ns);
+	guests_resume(control, now_ns);
 	departed_tick(control, now_ns);
 	list_for_each_safe (pos, &control->hosts) {
 		struct control_host *host = list_entry(pos, struct control_host, link);

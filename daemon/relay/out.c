@@ -121,34 +121,43 @@ static void item_done(struct guest *g, struct remote_item *item)
 }
 
 /* A message that can never go: the call ends on both sides. */
-static void item_impossible(struct guest *g, struct remote_item *item, int rc, uint64_t now_ns)
+static void item_impossible(struct guest *g, const struct remote_item *item, int rc)
 {
 	static const char text[] = "the message is too large for the connection to the host";
 	bool out = (item->slot.call_id & SLOT_OUT) != 0;
-	struct remote_item end = {.slot = {.call_id = item->slot.call_id}};
+	struct remote_item *end;
 
 	RELAY_COUNT(g, messages_large);
-	if (out) {
-		end.slot.kind = TO_HOST_STATUS;
-		end.slot.flags = SLOT_END_STREAM | SLOT_HAS_STATUS;
-		end.slot.status = (uint32_t)linearize_map_status(rc);
-		if (end.slot.status == 0)
-			end.slot.status = 8; /* RESOURCE_EXHAUSTED */
-		end.text = text;
-		end.text_bytes = sizeof(text) - 1;
-		if ((item->slot.flags & SLOT_HAS_STATUS) == 0)
-			guest_call_end(g, item->slot.call_id, 0, NULL);
-	} else {
+	if (!out)
 		guest_call_end(g, item->slot.call_id,
 			       (uint32_t)linearize_map_status(rc) != 0
 				       ? (uint32_t)linearize_map_status(rc)
 				       : 8,
 			       text);
-		end.slot.kind = TO_HOST_CANCEL;
-		end.slot.info = CANCEL_SHUTDOWN;
+	else if ((item->slot.flags & SLOT_HAS_STATUS) == 0)
+		guest_call_end(g, item->slot.call_id, 0, NULL);
+	if (!out && item->slot.kind == TO_HOST_REQUEST)
+		return; /* the host has never heard of it */
+	end = remote_item_get(&g->queue);
+	if (end == NULL) {
+		g->over = true;
+		return;
 	}
-	if ((out || item->slot.kind != TO_HOST_REQUEST) && remote_item_measure(&end, 0) == 0)
-		(void)!remote_item_put(g->remote, &end, now_ns);
+	end->slot.call_id = item->slot.call_id;
+	if (out) {
+		end->slot.kind = TO_HOST_STATUS;
+		end->slot.flags = SLOT_END_STREAM | SLOT_HAS_STATUS;
+		end->slot.status = (uint32_t)linearize_map_status(rc);
+		if (end->slot.status == 0)
+			end->slot.status = 8; /* RESOURCE_EXHAUSTED */
+		end->text = text;
+		end->text_bytes = sizeof(text) - 1;
+	} else {
+		end->slot.kind = TO_HOST_CANCEL;
+		end->slot.info = CANCEL_SHUTDOWN;
+	}
+	/* The next to go, and charged to the window like any other. */
+	remote_queue_put_back(&g->queue, end);
 }
 
 /* False: it must wait. */
@@ -157,6 +166,8 @@ static bool item_send(struct guest *g, struct remote_item *item, uint64_t now_ns
 	int rc = remote_item_measure(item, remote_message_max(g->flow.peer_window));
 	uint64_t charge;
 
+	if (rc == 0 && remote_charge(&item->slot) > g->flow.peer_window / 2)
+		rc = -SPLIT_E_BASE_LIMIT; /* the window might never be so wide again */
 	if (rc == 0) {
 		charge = remote_charge(&item->slot);
 		if (charge > g->flow.left || link_backlog(g->remote) > BACKLOG_MAX)
@@ -166,7 +177,7 @@ static bool item_send(struct guest *g, struct remote_item *item, uint64_t now_ns
 			g->flow.left -= charge;
 	}
 	if (rc < 0)
-		item_impossible(g, item, rc, now_ns);
+		item_impossible(g, item, rc);
 	else
 		RELAY_COUNT(g, slots_out);
 	item_done(g, item);

@@ -167,7 +167,7 @@ static bool guest_start(struct relay *r, int fd, const struct sockaddr_storage *
 	return true;
 }
 
-void relay_accept(struct relay *r)
+bool relay_accept(struct relay *r)
 {
 	for (int i = 0; i < ACCEPT_BURST; i++) {
 		struct sockaddr_storage from = {0};
@@ -176,7 +176,7 @@ void relay_accept(struct relay *r)
 				 SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd < 0)
-			return;
+			return errno == EAGAIN || errno == EINTR || errno == ECONNABORTED;
 		relay_tick(r);
 		__atomic_fetch_add(&r->counters.connections, 1, __ATOMIC_RELAXED);
 		if (r->guests_n >= r->p.config->connections_max) {
@@ -186,6 +186,7 @@ void relay_accept(struct relay *r)
 			close(fd);
 		}
 	}
+	return true;
 }
 
 bool relay_guest_take(struct relay *r, struct relay_guest *out)

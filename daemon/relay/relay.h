@@ -49,7 +49,8 @@ int relay_create(const struct relay_params *params, void (*tell)(const char *lin
 		 struct relay **out) SPLIT_MUST_USE;
 /* Readable when somebody knocks. */
 int relay_fd(const struct relay *relay);
-void relay_accept(struct relay *relay);
+/* False: splitd is out of something: ask again later, not at once. */
+bool relay_accept(struct relay *relay) SPLIT_MUST_USE;
 
 /* One that has said who it is and is to be served like a process on the attach socket. */
 struct relay_guest {
