@@ -3,7 +3,8 @@
 
 usage: socket_test.py BUILD PART
 
-PART is `plain` (kinds of call, metadata, errors, large messages, death of the host, restart of splitd), or `tls`
+PART is `plain` (kinds of call, metadata, errors, large messages, death of the host, restart of splitd), `large` (answers
+that cannot go over the connection end their calls and nothing else), or `tls`
 (mutual TLS: a host without a certificate and one with another authority's are refused, with a line that says so; names
 that the configuration keeps for this machine are refused).
 """
@@ -140,6 +141,24 @@ def plain(bed, far):
     assert bed.splitd_stop() == 0, "splitd did not end cleanly"
 
 
+def large(bed, far):
+    """Answers that no window can take, in the midst of others."""
+    for h in bed.config["hosts"]:
+        h["to_daemon"] = "4MiB"
+    bed.splitd_start()
+    far.host("echo", args=["--workers", "2"])
+    assert bed.probe()
+    done = bed.start([ROOT / "tests/e2e/streams_client.py", bed.target, "too_large", str(3 << 20), "5"], stdout=-1, text=True)
+    out, _ = done.communicate(timeout=240)
+    facts = json.loads(out)
+    print(facts, flush=True)
+    assert facts["wrong_n"] == 0 and facts.get("RESOURCE_EXHAUSTED") == 5, facts
+    settled(bed, PATIENCE)
+    told = relayed(bed)
+    print(told)
+    assert told["connections"] == 1 and told["faults"] == 0, "the connection did not last"
+
+
 def tls(bed, far):
     good, other = Authority(bed.work, "ca"), Authority(bed.work, "other")
     cert, key = good.make("splitd", [f"IP:{SPLITD}"])
@@ -172,7 +191,7 @@ def main():
     build, part = sys.argv[1:]
     need_kernel("af_packet")
     with Bed(build, config()) as bed, Far(bed) as far:
-        {"plain": plain, "tls": tls}[part](bed, far)
+        {"plain": plain, "large": large, "tls": tls}[part](bed, far)
     print("ok")
 
 

@@ -221,6 +221,29 @@ async def cancels(target, seconds, seed, connections):
     return wrong, counts
 
 
+async def too_large(target, size, times):
+    """Calls whose answer cannot go end with RESOURCE_EXHAUSTED, and those around them well."""
+    channels, stub = stubs(target, 2)
+    wrong, counts = [], {}
+
+    async def small(n):
+        answer = await stub[n % 2]["Unary"](Echo(payload=body(20000, n)), timeout=60)
+        if answer.payload != body(20000, n):
+            wrong.append("other bytes")
+    for n in range(times):
+        await asyncio.gather(*(small(i) for i in range(8)))
+        try:
+            await stub[n % 2]["Unary"](Echo(reply_bytes=size), timeout=60)
+            code = "OK"
+        except grpc.RpcError as e:
+            code = e.code().name
+        counts[code] = counts.get(code, 0) + 1
+    await asyncio.gather(*(small(i) for i in range(200)))
+    for c in channels:
+        await c.close()
+    return wrong, counts
+
+
 async def line_of(reader):
     return (await asyncio.get_running_loop().run_in_executor(None, reader.readline)).strip()
 
