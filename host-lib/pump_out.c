@@ -5,8 +5,6 @@
 
 #include "host-lib/pump.h"
 
-#define BACKLOG_MAX (512u << 10) /* bytes for the socket past which slots wait here */
-
 static void item_done(struct pump *p, struct remote_item *item)
 {
 	if (item->has_token)
@@ -35,9 +33,7 @@ static void item_impossible(struct pump *p, const struct remote_item *item, int 
 	} else {
 		end->slot.kind = TO_DAEMON_STATUS;
 		end->slot.flags = SLOT_HAS_STATUS | SLOT_END_STREAM;
-		end->slot.status = (uint32_t)linearize_map_status(rc);
-		if (end->slot.status == 0)
-			end->slot.status = 8; /* RESOURCE_EXHAUSTED */
+		end->slot.status = remote_item_status(rc);
 		end->text = text;
 		end->text_bytes = sizeof(text) - 1;
 	}
@@ -48,19 +44,10 @@ static void item_impossible(struct pump *p, const struct remote_item *item, int 
 /* False: it must wait. */
 static bool item_send(struct pump *p, struct remote_item *item, uint64_t now_ns)
 {
-	int rc = remote_item_measure(item, remote_message_max(p->flow.peer_window));
-	uint64_t charge;
+	int rc = remote_item_send(&p->flow, p->remote, item, now_ns);
 
-	if (rc == 0 && remote_charge(&item->slot) > p->flow.peer_window / 2)
-		rc = -SPLIT_E_BASE_LIMIT; /* the window might never be so wide again */
-	if (rc == 0) {
-		charge = remote_charge(&item->slot);
-		if (charge > p->flow.left || (charge != 0 && link_backlog(p->remote) > BACKLOG_MAX))
-			return false;
-		rc = remote_item_put(p->remote, item, now_ns);
-		if (rc == 0)
-			p->flow.left -= charge;
-	}
+	if (rc > 0)
+		return false;
 	if (rc < 0)
 		item_impossible(p, item, rc, now_ns);
 	item_done(p, item);

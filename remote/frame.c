@@ -407,3 +407,32 @@ int remote_item_put(struct remote_link *link, struct remote_item *item, uint64_t
 	}
 	return 0;
 }
+
+/* Bytes for the socket past which slots wait with their sender. */
+#define BACKLOG_MAX (512u << 10)
+
+int remote_item_send(struct remote_flow *flow, struct remote_link *link, struct remote_item *item,
+		     uint64_t now_ns)
+{
+	int rc = remote_item_measure(item, remote_message_max(flow->peer_window));
+	uint64_t charge;
+
+	if (rc < 0)
+		return rc;
+	charge = remote_charge(&item->slot);
+	if (charge > flow->peer_window / 2)
+		return -SPLIT_E_BASE_LIMIT; /* the window might never be so wide again */
+	if (charge > flow->left || (charge != 0 && link_backlog(link) > BACKLOG_MAX))
+		return 1;
+	rc = remote_item_put(link, item, now_ns);
+	if (rc == 0)
+		flow->left -= charge;
+	return rc;
+}
+
+uint32_t remote_item_status(int rc)
+{
+	uint32_t status = (uint32_t)linearize_map_status(rc);
+
+	return status != 0 ? status : 8; /* RESOURCE_EXHAUSTED */
+}

@@ -286,6 +286,12 @@ struct remote_flow {
 uint64_t remote_message_max(uint64_t window);
 /* The peer has sent a slot. -SPLIT_E_REMOTE_FRAME: more than it may. */
 int remote_flow_take(struct remote_flow *flow, const struct remote_slot *slot) SPLIT_MUST_USE;
+/* Send an item: 0 sent and charged; 1: it must wait, for the window or for the link (free slots
+ * wait for neither); negative: it can never go, or changed meanwhile. */
+int remote_item_send(struct remote_flow *flow, struct remote_link *link, struct remote_item *item,
+		     uint64_t now_ns) SPLIT_MUST_USE;
+/* The status that ends a call whose item failed with `rc`: RESOURCE_EXHAUSTED where none fits. */
+uint32_t remote_item_status(int rc);
 /* Give back what is not in use any more, when that is worth a frame. */
 int remote_flow_give(struct remote_flow *flow, struct remote_link *link,
 		     uint64_t used) SPLIT_MUST_USE;

@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LANE_BUDGET 128          /* slots of one lane in a turn */
-#define BACKLOG_MAX (512u << 10) /* bytes for the socket past which slots wait here */
+#define LANE_BUDGET 128 /* slots of one lane in a turn */
 
 /* ------------------------------------------------------------------ calls */
 
@@ -129,11 +128,7 @@ static void item_impossible(struct guest *g, const struct remote_item *item, int
 
 	RELAY_COUNT(g, messages_large);
 	if (!out)
-		guest_call_end(g, item->slot.call_id,
-			       (uint32_t)linearize_map_status(rc) != 0
-				       ? (uint32_t)linearize_map_status(rc)
-				       : 8,
-			       text);
+		guest_call_end(g, item->slot.call_id, remote_item_status(rc), text);
 	else if ((item->slot.flags & SLOT_HAS_STATUS) == 0)
 		guest_call_end(g, item->slot.call_id, 0, NULL);
 	if (!out && item->slot.kind == TO_HOST_REQUEST)
@@ -147,9 +142,7 @@ static void item_impossible(struct guest *g, const struct remote_item *item, int
 	if (out) {
 		end->slot.kind = TO_HOST_STATUS;
 		end->slot.flags = SLOT_END_STREAM | SLOT_HAS_STATUS;
-		end->slot.status = (uint32_t)linearize_map_status(rc);
-		if (end->slot.status == 0)
-			end->slot.status = 8; /* RESOURCE_EXHAUSTED */
+		end->slot.status = remote_item_status(rc);
 		end->text = text;
 		end->text_bytes = sizeof(text) - 1;
 	} else {
@@ -163,19 +156,10 @@ static void item_impossible(struct guest *g, const struct remote_item *item, int
 /* False: it must wait. */
 static bool item_send(struct guest *g, struct remote_item *item, uint64_t now_ns)
 {
-	int rc = remote_item_measure(item, remote_message_max(g->flow.peer_window));
-	uint64_t charge;
+	int rc = remote_item_send(&g->flow, g->remote, item, now_ns);
 
-	if (rc == 0 && remote_charge(&item->slot) > g->flow.peer_window / 2)
-		rc = -SPLIT_E_BASE_LIMIT; /* the window might never be so wide again */
-	if (rc == 0) {
-		charge = remote_charge(&item->slot);
-		if (charge > g->flow.left || link_backlog(g->remote) > BACKLOG_MAX)
-			return false;
-		rc = remote_item_put(g->remote, item, now_ns);
-		if (rc == 0)
-			g->flow.left -= charge;
-	}
+	if (rc > 0)
+		return false;
 	if (rc < 0)
 		item_impossible(g, item, rc);
 	else

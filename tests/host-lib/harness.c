@@ -474,18 +474,16 @@ static int publish(struct harness *h, const struct hcall *call, struct endpoint_
 	return rc;
 }
 
-int harness_message(struct harness *h, struct hcall *call, const ProtobufCMessage *message,
-		    bool no_inline, bool last)
+/* The next message of a stream. */
+static int message_send(struct harness *h, struct hcall *call, const struct hsend *s, bool last)
 {
 	struct endpoint_blocks blocks = {0};
-	const struct hsend s = {
-		.d = call->d, .lane = call->lane, .message = message, .no_inline = no_inline};
 	struct endpoint_request r = {.kind = TO_HOST_MESSAGE,
 				     .flags = last ? SLOT_END_STREAM : 0,
 				     .has_message = true,
 				     .msg_seq = call->sent,
 				     .blocks = &blocks};
-	int rc = message_add(h, &s, call->method, &r);
+	int rc = message_add(h, s, call->method, &r);
 
 	if (rc == 0)
 		rc = publish(h, call, &r);
@@ -496,24 +494,20 @@ int harness_message(struct harness *h, struct hcall *call, const ProtobufCMessag
 	return rc;
 }
 
+int harness_message(struct harness *h, struct hcall *call, const ProtobufCMessage *message,
+		    bool no_inline, bool last)
+{
+	const struct hsend s = {
+		.d = call->d, .lane = call->lane, .message = message, .no_inline = no_inline};
+
+	return message_send(h, call, &s, last);
+}
+
 int harness_raw(struct harness *h, struct hcall *call, const uint8_t *bytes, size_t len, bool last)
 {
-	struct endpoint_blocks blocks = {0};
 	const struct hsend s = {.d = call->d, .lane = call->lane, .raw = bytes, .raw_bytes = len};
-	struct endpoint_request r = {.kind = TO_HOST_MESSAGE,
-				     .flags = last ? SLOT_END_STREAM : 0,
-				     .has_message = true,
-				     .msg_seq = call->sent,
-				     .blocks = &blocks};
-	int rc = message_add(h, &s, call->method, &r);
 
-	if (rc == 0)
-		rc = publish(h, call, &r);
-	if (rc != 0)
-		endpoint_blocks_put(h->port[call->d], &blocks);
-	else
-		call->sent++;
-	return rc;
+	return message_send(h, call, &s, last);
 }
 
 int harness_half_close(struct harness *h, struct hcall *call)
