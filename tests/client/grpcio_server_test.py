@@ -170,6 +170,7 @@ class Client:
 
     def end(self):
         self.process.stdin.close()
+        self.process.stdout.read()  # calls that were open say that they ended: nobody to hear it would be a SIGPIPE
         self.process.stdout.close()
         return self.process.wait(30)
 
