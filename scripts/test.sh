@@ -52,7 +52,7 @@ if [ "$tier" != unit ]; then
 	run_suite model "$build" --suite model --timeout-multiplier 3
 	run_suite lint "$build" --suite lint
 	run_suite e2e "$build" --suite e2e --timeout-multiplier 2
-	build_tree "$asan" -Db_sanitize=address,undefined -Db_lundef=false -Dfuzz=true
+	build_tree "$asan" -Db_sanitize=address,undefined -Db_lundef=false -Dfuzz=true -Doptimization=1
 	export CK_TIMEOUT_MULTIPLIER=20
 	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 	export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
