@@ -101,7 +101,10 @@ int ctl_open(struct ctl_client *c, const char *path)
 	setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
 	setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 	if (connect(c->fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0)
-		return client_fail(c, -SPLIT_E_BASE_SYSTEM, "can't connect (is splitd running?)",
+		return client_fail(c, -SPLIT_E_BASE_SYSTEM,
+				   getuid() == 0 ? "can't connect (is splitd running?)"
+						 : "can't connect (is splitd running? root's "
+						   "can be asked by root only)",
 				   path);
 	n = recv(c->fd, greeting, sizeof(greeting), 0);
 	if (n < 0)

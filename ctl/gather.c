@@ -6,6 +6,8 @@
 
 /* More workers, hosts or ports than any splitd has: an answer that says so is wrong. */
 #define COUNT_MAX 1024
+/* "channel_NAME_balance", a NAME of the configuration having 63 bytes at most. */
+#define LAYER_NAME_MAX 127
 
 static int ask_index(struct ctl_client *c, const char *command, size_t index, json_t **out)
 {
@@ -76,14 +78,10 @@ static int table_gather(struct ctl_client *c, const char *command, int workers, 
 
 static int layer_gather(struct ctl_client *c, const char *layer, int workers, json_t *layers)
 {
-	char command[96];
+	char command[32 + LAYER_NAME_MAX];
 	json_t *table = NULL, *values = NULL;
 	int result;
 
-	if (layer == NULL || strlen(layer) > 32) {
-		snprintf(c->error, sizeof(c->error), "no layer of that name");
-		return -SPLIT_E_BASE_INVALID;
-	}
 	snprintf(command, sizeof(command), "/splitd/counters,%s", layer);
 	if (strcmp(layer, "control") == 0 || strcmp(layer, "relay") == 0) {
 		result = ctl_ask(c, command, &values);
@@ -100,21 +98,45 @@ static int layer_gather(struct ctl_client *c, const char *layer, int workers, js
 	return result;
 }
 
+/* "no layer …, expected one of …" */
+static void layer_unknown(struct ctl_client *c, const char *only, const json_t *names)
+{
+	size_t len, i;
+	json_t *name;
+
+	len = (size_t)snprintf(c->error, sizeof(c->error), "no layer \"%.64s\", expected one of",
+			       only);
+	json_array_foreach(names, i, name)
+	{
+		const char *layer = json_string_value(name);
+		size_t room = sizeof(c->error) - len;
+
+		if (layer == NULL || strlen(layer) + 3 > room)
+			continue;
+		len += (size_t)snprintf(c->error + len, room, "%s %s", i == 0 ? "" : ",", layer);
+	}
+}
+
 static int layers_gather(struct ctl_client *c, const char *only, int workers, json_t *layers)
 {
+	bool found = only == NULL;
 	json_t *names, *name;
 	size_t i;
-	int result;
+	int result = ctl_ask(c, "/splitd/layers", &names);
 
-	if (only != NULL)
-		return layer_gather(c, only, workers, layers);
-	result = ctl_ask(c, "/splitd/layers", &names);
 	json_array_foreach(names, i, name)
 	{
 		const char *layer = json_string_value(name);
 
-		if (result == 0 && layer != NULL && i < COUNT_MAX)
-			result = layer_gather(c, layer, workers, layers);
+		if (result != 0 || layer == NULL || i >= COUNT_MAX ||
+		    strlen(layer) > LAYER_NAME_MAX || (only != NULL && strcmp(only, layer) != 0))
+			continue;
+		found = true;
+		result = layer_gather(c, layer, workers, layers);
+	}
+	if (result == 0 && !found) {
+		layer_unknown(c, only, names);
+		result = -SPLIT_E_BASE_INVALID;
 	}
 	json_decref(names);
 	return result;

@@ -132,6 +132,9 @@ static int decode_run(int argc, char **argv)
 /* How long the control thread may take to read the files. */
 #define RELOAD_TRIES   500
 #define RELOAD_STEP_US 20000
+/* How long until what drain and undrain asked for is seen. */
+#define DRAIN_TRIES   100
+#define DRAIN_STEP_US 5000
 
 static int reload_run(struct ctl_client *c)
 {
@@ -165,6 +168,50 @@ static int reload_run(struct ctl_client *c)
 	return -SPLIT_E_BASE_SYSTEM;
 }
 
+/* Whether all processes that `host` means are shown as told. */
+static bool drain_shows(const json_t *endpoints, const struct ctl_options *o)
+{
+	const json_t *endpoint;
+	size_t i;
+
+	json_array_foreach(endpoints, i, endpoint)
+	{
+		const char *name = json_string_value(json_object_get(endpoint, "name"));
+		const char *state = json_string_value(json_object_get(endpoint, "state"));
+		char id[24];
+
+		(void)snprintf(id, sizeof(id), "%" JSON_INTEGER_FORMAT,
+			       json_integer_value(json_object_get(endpoint, "id")));
+		if (name == NULL || state == NULL ||
+		    (strcmp(id, o->host) != 0 && strcmp(name, o->host) != 0))
+			continue;
+		if (o->command == CTL_DRAIN ? strcmp(state, "active") == 0
+					    : strncmp(state, "drain", 5) == 0)
+			return false;
+	}
+	return true;
+}
+
+/* The control thread takes it up at its next tick: wait for that, so that `endpoints` shows it to
+ * whoever asks next. */
+static int drain_wait(struct ctl_client *c, const struct ctl_options *o)
+{
+	for (unsigned i = 0; i < DRAIN_TRIES; i++) {
+		json_t *endpoints;
+		int result = ctl_gather_endpoints(c, &endpoints);
+		bool shows;
+
+		if (result != 0)
+			return result;
+		shows = drain_shows(endpoints, o);
+		json_decref(endpoints);
+		if (shows)
+			return 0;
+		usleep(DRAIN_STEP_US);
+	}
+	return 0; /* it said LEAVING itself, or is stalled: nothing that we could wait for */
+}
+
 static int drain_run(struct ctl_client *c, const struct ctl_options *o)
 {
 	char request[128];
@@ -182,7 +229,7 @@ static int drain_run(struct ctl_client *c, const struct ctl_options *o)
 		json_print(answer, false);
 	json_decref(answer);
 	if (n > 0)
-		return 0;
+		return drain_wait(c, o);
 	(void)snprintf(c->error, sizeof(c->error),
 		       "%s: no attached process has this name or number", o->host);
 	return -SPLIT_E_BASE_INVALID;
@@ -192,7 +239,7 @@ int main(int argc, char **argv)
 {
 	struct ctl_options options;
 	struct ctl_client client;
-	char error[256], path[128];
+	char error[512], path[128];
 	int result;
 
 	if (argc > 1 && strcmp(argv[1], "decode") == 0)

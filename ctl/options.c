@@ -15,6 +15,11 @@ static const struct {
 	{"placement", CTL_PLACEMENT},
 };
 
+/* What people are told of them. */
+#define COMMANDS                                                                                   \
+	"stats, endpoints, services, ports, placement, drain, undrain, reload, version or decode " \
+	"(see splitctl --help)"
+
 /* More than any name has. */
 #define HOST_MAX 96
 
@@ -98,22 +103,19 @@ bool ctl_options_parse(int argc, char **argv, struct ctl_options *out, char *err
 	if (decided)
 		return true;
 	if (optind == argc) {
-		snprintf(error, bytes,
-			 "no command: expected stats, endpoints, services, drain, undrain, ports, "
-			 "reload or version");
+		snprintf(error, bytes, "no command: expected " COMMANDS);
 		return false;
 	}
 	if (!command_parse(argv[optind], &out->command)) {
-		snprintf(error, bytes,
-			 "%s: unknown command, expected stats, endpoints, services, drain, "
-			 "undrain, ports, reload or version",
-			 argv[optind]);
+		snprintf(error, bytes, "%s: unknown command, expected " COMMANDS, argv[optind]);
 		return false;
 	}
 	if (out->command == CTL_DRAIN || out->command == CTL_UNDRAIN) {
 		out->host = argv[++optind];
 		if (out->host == NULL || strlen(out->host) > HOST_MAX) {
-			snprintf(error, bytes, "expected a host's name, or a number of endpoints");
+			snprintf(error, bytes,
+				 "%s: expected a host's name, or a number from endpoints",
+				 argv[optind - 1]);
 			return false;
 		}
 	}

@@ -5,6 +5,8 @@
 #include "ctl/ctl.h"
 
 #define WORKER_COLUMNS_MAX 8 /* more don't fit a line: only the total is shown */
+#define COLUMNS_MAX        16
+#define TEXT_WIDTH_MAX     512
 
 struct column {
 	const char *title, *key;
@@ -31,22 +33,43 @@ static void age_print(FILE *to, const json_t *value, int width)
 		fprintf(to, "%*s", width, "-");
 }
 
-static void rows_print(FILE *to, const json_t *rows, const struct column *columns, size_t n)
+/* A column of text is as wide as its longest cell; numbers have their widths. */
+static int width_of(const struct column *column, const json_t *rows)
 {
+	int width = column->width;
 	const json_t *row;
 	size_t i;
 
-	for (size_t k = 0; k < n; k++)
-		fprintf(to, "%*s%s", columns[k].width, columns[k].title, k + 1 < n ? "  " : "\n");
+	json_array_foreach(rows, i, row)
+	{
+		const char *text = json_string_value(json_object_get(row, column->key));
+
+		if (text != NULL && width < 0 && strlen(text) > (size_t)-width)
+			width = -(int)strnlen(text, TEXT_WIDTH_MAX);
+	}
+	return width;
+}
+
+static void rows_print(FILE *to, const json_t *rows, const struct column *columns, size_t n)
+{
+	int widths[COLUMNS_MAX];
+	const json_t *row;
+	size_t i;
+
+	for (size_t k = 0; k < n; k++) {
+		/* Nothing stands behind the last one. */
+		widths[k] = k + 1 == n && columns[k].width < 0 ? 0 : width_of(&columns[k], rows);
+		fprintf(to, "%*s%s", widths[k], columns[k].title, k + 1 < n ? "  " : "\n");
+	}
 	json_array_foreach(rows, i, row)
 	{
 		for (size_t k = 0; k < n; k++) {
 			const json_t *value = json_object_get(row, columns[k].key);
 
 			if (strstr(columns[k].key, "_ns") != NULL)
-				age_print(to, value, columns[k].width);
+				age_print(to, value, widths[k]);
 			else
-				cell_print(to, value, columns[k].width);
+				cell_print(to, value, widths[k]);
 			fputs(k + 1 < n ? "  " : "\n", to);
 		}
 	}
@@ -176,7 +199,7 @@ void ctl_show_placement(FILE *to, const json_t *rows)
 {
 	static const struct column columns[] = {
 		{"what", "what", -8}, {"name", "name", -28},        {"core", "core", 4},
-		{"node", "node", 4},  {"memory", "memory_node", 6}, {"", "more", -16},
+		{"node", "node", 4},  {"memory", "memory_node", 6}, {"what else", "more", -16},
 	};
 	const json_t *row;
 	size_t i;

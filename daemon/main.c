@@ -60,10 +60,11 @@ static void usage(FILE *to)
 	      "\n"
 	      "  -c, --config FILE  the configuration (JSON)\n"
 	      "      --check        check it, print every finding, start nothing\n"
-	      "      --version      print the version\n"
-	      "      --help         print this\n"
+	      "  -V, --version      print the versions of splitd and DPDK\n"
+	      "  -h, --help         print this\n"
 	      "\n"
-	      "SIGTERM, SIGINT: drain and stop (again: at once). SIGHUP: check FILE again.\n"
+	      "SIGTERM, SIGINT: drain and stop (again: at once). SIGHUP: read FILE and all "
+	      "certificates again.\n"
 	      "Exit codes: 0 good, 1 bad configuration, 2 bad command line, 3 start failed.\n",
 	      to);
 }
@@ -81,7 +82,8 @@ static int options_parse(int argc, char **argv, struct options *out)
 	int option;
 
 	*out = (struct options){NULL, false};
-	while ((option = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, ":c:hV", longs, NULL)) != -1) {
 		switch (option) {
 		case 'c':
 			out->config_path = optarg;
@@ -95,16 +97,19 @@ static int options_parse(int argc, char **argv, struct options *out)
 		case 'h':
 			usage(stdout);
 			return EXIT_GOOD;
-		default: /* getopt has said what is wrong */
+		default:
+			fprintf(stderr, "splitd: %s: %s (see splitd --help)\n", argv[optind - 1],
+				option == ':' ? "needs a value" : "unknown option");
 			return EXIT_USAGE;
 		}
 	}
 	if (optind != argc) {
-		fprintf(stderr, "splitd: unexpected argument %s\n", argv[optind]);
+		fprintf(stderr, "splitd: %s: unexpected argument (see splitd --help)\n",
+			argv[optind]);
 		return EXIT_USAGE;
 	}
 	if (out->config_path == NULL) {
-		fprintf(stderr, "splitd: no configuration given: -c FILE\n");
+		fprintf(stderr, "splitd: no configuration given: -c FILE (see splitd --help)\n");
 		return EXIT_USAGE;
 	}
 	return -1;

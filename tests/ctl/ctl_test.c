@@ -58,7 +58,10 @@ START_TEST(bad_options_are_named)
 {
 	ck_assert(!PARSE("frobnicate"));
 	ck_assert_ptr_nonnull(strstr(error, "frobnicate"));
+	ck_assert_ptr_nonnull(strstr(error, "placement"));
+	ck_assert_ptr_nonnull(strstr(error, "decode"));
 	ck_assert(!PARSE("drain"));
+	ck_assert_ptr_nonnull(strstr(error, "drain"));
 	ck_assert(!PARSE("drain", "echo", "more"));
 	ck_assert(!PARSE("stats", "more"));
 	ck_assert_ptr_nonnull(strstr(error, "more"));
@@ -130,11 +133,16 @@ START_TEST(answers_are_checked)
 }
 END_TEST
 
+/* A channel's name may have 63 bytes. */
+#define LONG_LAYER "channel_abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz_balance"
+
 /* A telemetry server in a child: greets, then answers each request from a table. */
 static const char *const served[][2] = {
 	{"/splitd/info", "{\"/splitd/info\":{\"version\":\"9\",\"state\":\"running\",\"workers\":2,"
 			 "\"ports\":1,\"uptime_ns\":3000000000}}"},
-	{"/splitd/layers", "{\"/splitd/layers\":[\"net\",\"control\"]}"},
+	{"/splitd/layers", "{\"/splitd/layers\":[\"net\",\"" LONG_LAYER "\",\"control\"]}"},
+	{"/splitd/counters," LONG_LAYER ",0", "{\"/splitd/counters\":{\"picked\":1}}"},
+	{"/splitd/counters," LONG_LAYER ",1", "{\"/splitd/counters\":{\"picked\":0}}"},
 	{"/splitd/counters,net,0", "{\"/splitd/counters\":{\"rx\":5,\"drops\":0}}"},
 	{"/splitd/counters,net,1", "{\"/splitd/counters\":{\"rx\":7,\"drops\":0}}"},
 	{"/splitd/counters,control", "{\"/splitd/counters\":{\"attach_accepted\":1}}"},
@@ -224,6 +232,7 @@ START_TEST(stats_are_gathered_and_shown)
 	ck_assert_ptr_nonnull(strstr(text, "splitd 9, pid 42, running, up 3 s"));
 	ck_assert_ptr_nonnull(strstr(text, "net.rx"));
 	ck_assert_ptr_nonnull(strstr(text, "control.attach_accepted"));
+	ck_assert_ptr_nonnull(strstr(text, LONG_LAYER ".picked"));
 	ck_assert_ptr_nonnull(strstr(text, "now.calls"));
 	ck_assert_ptr_null(strstr(text, "net.drops"));
 	free(text);
@@ -233,7 +242,8 @@ START_TEST(stats_are_gathered_and_shown)
 	json_decref(stats);
 	ck_assert_int_ne(ctl_gather_stats(&c, "nonsense", &stats), 0);
 	ck_assert_ptr_null(stats);
-	ck_assert_ptr_nonnull(strstr(c.error, "nonsense"));
+	ck_assert_str_eq(c.error,
+			 "no layer \"nonsense\", expected one of net, " LONG_LAYER ", control");
 	ctl_close(&c);
 	server_end();
 }
@@ -274,6 +284,28 @@ START_TEST(what_is_no_telemetry_socket_is_refused)
 }
 END_TEST
 
+/* A long text moves the columns behind it, in every row. */
+START_TEST(columns_are_as_wide_as_their_text)
+{
+	json_t *rows = json_loads("[{\"what\":\"method\",\"name\":\"h "
+				  "a.very.long.package.Service/WithALongMethod\",\"core\":1},"
+				  "{\"what\":\"host\",\"name\":\"h\",\"core\":23}]",
+				  0, NULL);
+	char *text = NULL, *first, *second;
+	size_t bytes;
+	FILE *to = open_memstream(&text, &bytes);
+
+	ctl_show_placement(to, rows);
+	fclose(to);
+	first = strchr(text, '\n') + 1;
+	second = strchr(first, '\n') + 1;
+	ck_assert_int_eq(strstr(first, "   1") + 2 - first, strstr(second, "23") - second);
+	ck_assert_int_eq(strstr(text, "core") + 2 - text, strstr(second, "23") - second);
+	free(text);
+	json_decref(rows);
+}
+END_TEST
+
 /* Odd values may be shown as "-", but never crash. */
 START_TEST(odd_values_are_shown_as_dashes)
 {
@@ -307,6 +339,7 @@ int main(void)
 	tcase_add_test(tc, stats_are_gathered_and_shown);
 	tcase_add_test(tc, endpoints_and_ports_are_gathered);
 	tcase_add_test(tc, what_is_no_telemetry_socket_is_refused);
+	tcase_add_test(tc, columns_are_as_wide_as_their_text);
 	tcase_add_test(tc, odd_values_are_shown_as_dashes);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
