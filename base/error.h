@@ -43,8 +43,8 @@
 	X(SHEPHERD_GEOMETRY, 212, "segment sizes and slot counts do not fit together")             \
 	X(SHEPHERD_ATTACH_VERSION, 220, "attach: another version of the memory format")            \
 	X(SHEPHERD_ATTACH_LAYOUT, 221, "attach: another pointer size or byte order")               \
-	X(SHEPHERD_ATTACH_UID, 222, "attach: this uid may not use that name")                      \
-	X(SHEPHERD_ATTACH_NAME, 223, "attach: no such host in the configuration")                  \
+	X(SHEPHERD_ATTACH_UID, 222, "attach: hosts[].uids has not this uid for that name")         \
+	X(SHEPHERD_ATTACH_NAME, 223, "attach: no host of that name in the configuration")          \
 	X(SHEPHERD_ATTACH_LIMIT, 224, "attach: too many hosts, methods or bytes")                  \
 	X(SHEPHERD_ATTACH_MALFORMED, 225, "attach: malformed message")                             \
 	X(SHEPHERD_ATTACH_ORDER, 226, "attach: message out of order")                              \

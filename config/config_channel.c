@@ -248,12 +248,14 @@ static void check_remote(struct config_channel *ch, const struct doc_node *node,
 	const struct doc_node *target = doc_member(node, "target");
 	const struct doc_node *tls = doc_member(node, "tls");
 	const struct doc_node *retry = doc_member(node, "retry");
+	char quote[CONFIG_QUOTE_TEXT_MAX];
 
 	if (!target_parse(ch)) {
-		config_sink_node(sink, target,
-				 "is no target, expected \"local\", addresses with ports separated "
-				 "by commas (at most %u), or a name with a port",
-				 CONFIG_CHANNEL_ADDRESSES_MAX);
+		config_sink_node(
+			sink, target,
+			"%s is no target, expected \"local\", addresses with ports separated "
+			"by commas (at most %u), or a name with a port",
+			config_quote(ch->target, quote), CONFIG_CHANNEL_ADDRESSES_MAX);
 		return;
 	}
 	for (uint32_t i = 0; i < ch->addresses_n; i++)

@@ -125,6 +125,8 @@ static void check_port_queues(const struct check *c, struct config_port *p,
 	const struct doc_node *queues = doc_member(node, "queue_workers");
 	uint32_t workers = c->cfg->workers_n;
 
+	if (workers == 0)
+		return; /* told already */
 	if (p->rx_queues == 0)
 		p->rx_queues = p->queue_workers_n != 0 ? p->queue_workers_n : 1;
 	if (p->tx_queues == 0)
@@ -189,13 +191,15 @@ static void check_port_addresses(const struct check *c, uint32_t index, const st
 {
 	const struct config_port *p = &c->cfg->ports[index];
 	const struct doc_node *addresses = doc_member(node, "addresses");
-	bool on_link = false, v6 = p->slaac;
+	bool on_link = p->addresses_n == 0, v6 = p->slaac;
 
 	for (uint32_t i = 0; i < p->addresses_n; i++) {
 		const struct config_address *a = &p->addresses[i];
 
-		if (a->family == 0)
-			continue; /* told already */
+		if (a->family == 0) {
+			on_link = true; /* told already */
+			continue;
+		}
 		if (!config_address_unicast(a) || a->prefix == 0)
 			config_sink_node(
 				c->sink, doc_element(addresses, i),
@@ -263,7 +267,10 @@ static void check_port(const struct check *c, uint32_t index)
 					 "is the device of ports[%u] too, expected one of its own",
 					 j);
 	}
-	if (strncmp(p->device, "net_", 4) == 0 && !device_listed(c->cfg, p->device))
+	/* Devices that are wrong themselves were told already. */
+	if (strncmp(p->device, "net_", 4) == 0 && !device_listed(c->cfg, p->device) &&
+	    (c->cfg->eal.devices_n != 0 ||
+	     doc_member(doc_member(c->root, "eal"), "devices") == NULL))
 		config_sink_node(c->sink, blame(c, node, "device"),
 				 "does not stand in eal.devices, expected \"%.200s,...\" there",
 				 p->device);
@@ -668,7 +675,8 @@ static void check_metadata_key(const struct check *c, const char *key, const str
 {
 	if (key[0] == '\0' || key[strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789_.-")] != '\0')
 		config_sink_node(c->sink, blame(c, node, "key"),
-				 "expected the name of a metadata entry, in lower case");
+				 "%s, expected the name of a metadata entry, in lower case, as key",
+				 key[0] == '\0' ? "names none" : "is no name of one");
 }
 
 /* Of `targets` things, named as `what`. */

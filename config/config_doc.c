@@ -193,7 +193,8 @@ static int doc_duplicates(struct doc_node *node, const struct config_sink *sink)
 	for (uint32_t i = 1; i < n; i++) {
 		if (strcmp(sorted[i - 1]->key, sorted[i]->key) != 0)
 			continue;
-		config_sink_node(sink, sorted[i], "duplicate key, first given in line %u",
+		config_sink_node(sink, sorted[i],
+				 "duplicate key, first given in line %u, expected once",
 				 sorted[i - 1]->line);
 		sorted[i - 1]->parent = NULL; /* marks it for the loop below */
 	}

@@ -45,7 +45,7 @@ static const struct field worker_fields[] = {
 	 AT(core),
 	 .required = true,
 	 .max = CONFIG_CORE_MAX,
-	 .help = "Core this worker is pinned to; it has it for itself."},
+	 .help = "Core this worker is pinned to. Workers that poll (idle.mode) have one each."},
 	NODE("numa_node", numa_node, CONFIG_NUMA_MAX, "the core's own node",
 	     "Memory node of this worker's pools."),
 };

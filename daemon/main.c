@@ -287,6 +287,7 @@ static void ready_print(const struct splitd *d)
 		printf(" telemetry=%s/dpdk_telemetry.v2", port_runtime_dir());
 	printf("\n");
 	fflush(stdout);
+	control_notify("READY=1");
 }
 
 static int daemon_run(const char *config_path, const struct config *config, struct control_tls *tls,
@@ -347,8 +348,8 @@ int main(int argc, char **argv)
 	struct options options;
 	struct config *config;
 	struct control_tls *tls;
-	struct control_channels *channels = NULL;
-	int code = options_parse(argc, argv, &options);
+	struct control_channels *channels;
+	int code = options_parse(argc, argv, &options), result;
 
 	if (code >= 0)
 		return code;
@@ -356,8 +357,13 @@ int main(int argc, char **argv)
 	config = config_read(options.config_path);
 	if (config == NULL)
 		return EXIT_CONFIG;
-	if (control_tls_create(config, options.config_path, finding_print, &tls) != 0 ||
-	    control_channels_create(config, options.config_path, finding_print, &channels) != 0) {
+	/* All that is wrong is told at once, so each is asked. */
+	result = control_tls_create(config, options.config_path, finding_print, &tls);
+	if (control_channels_create(config, options.config_path, finding_print, &channels) != 0)
+		result = -SPLIT_E_CONFIG_INVALID;
+	if (control_manifests_check(config, options.config_path, finding_print) != 0)
+		result = -SPLIT_E_CONFIG_INVALID;
+	if (result != 0) {
 		code = EXIT_CONFIG;
 	} else if (options.check) {
 		printf("%s: valid\n", options.config_path);

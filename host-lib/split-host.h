@@ -216,7 +216,7 @@ struct split_method_options {
 	uint32_t request_bytes_max;  /* on the wire, each message; past it RESOURCE_EXHAUSTED. At */
 	uint32_t response_bytes_max; /* most what splitd's configuration allows */
 	uint64_t deadline_ns;        /* of calls whose client gave none */
-	uint8_t decode, encode;      /* enum split_place; a wish, honoured in a later version */
+	uint8_t decode, encode;      /* enum split_place; the configuration has precedence */
 	uint8_t idempotency;         /* enum split_idempotency */
 };
 

@@ -160,6 +160,7 @@ static void drain_start(struct control *control)
 	if (control->relay != NULL)
 		control_unwatch(control, relay_fd(control->relay));
 	state_set(control, CONTROL_DRAINING);
+	control_notify("STOPPING=1");
 	log_info("draining: no new connections, calls have %llu ms to finish",
 		 (unsigned long long)(cfg->shutdown.drain_timeout_ns / CLOCK_NS_PER_MS));
 }

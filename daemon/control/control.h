@@ -14,8 +14,8 @@
  *
  * Signals: SIGTERM and SIGINT drain (DRAIN to every worker: stop accepting, GOAWAY, finish calls
  * within shutdown.drain_timeout), a second one stops at once; SIGHUP reads the configuration file
- * again: log level, certificates and keys are taken over, what a running daemon can't change is
- * named.
+ * and all certificates again and takes them over (reload.c); what a running daemon can't change is
+ * named, and then nothing changes.
  */
 #ifndef SPLITD_DAEMON_CONTROL_CONTROL_H
 #define SPLITD_DAEMON_CONTROL_CONTROL_H
@@ -39,7 +39,7 @@ struct worker;
 #define CONTROL_COUNTERS(X)                                                                        \
 	X(attach_accepted, "hosts attached")                                                       \
 	X(attach_refused_uid, "attaches refused: uid not allowed")                                 \
-	X(attach_refused_name, "attaches refused: no such host in the configuration")              \
+	X(attach_refused_name, "attaches refused: no such host, or nothing for it to do")          \
 	X(attach_refused_protocol, "attaches refused: malformed or of another version")            \
 	X(attach_refused_limit, "attaches refused: too many at once")                              \
 	X(attach_refused_outcast, "attaches refused: the process was cut off for what it did")     \
@@ -108,11 +108,21 @@ void control_channels_destroy(struct control_channels *channels);
 /* For worker_params: by channel. */
 struct tls_context *const *control_channels_contexts(const struct control_channels *channels);
 
+/* Reads each manifest that a service names, before anything is started; `tell` gets a line for each
+ * that cannot be used. 0 or -SPLIT_E_CONFIG_INVALID. */
+int control_manifests_check(const struct config *config, const char *path,
+			    void (*tell)(const char *line)) SPLIT_MUST_USE;
+
 /* Opens the attach socket (mode and owner as configured; a stale socket file is replaced, one that
  * somebody listens on is an error), takes over the signals, registers the telemetry commands.
  * All that `p` points to must outlive the control. One clear line goes to the log on failure.
  * 0, -SPLIT_E_CONTROL_SOCKET, -SPLIT_E_BASE_NOMEM, -SPLIT_E_BASE_SYSTEM. */
 int control_create(const struct control_params *p, struct control **out) SPLIT_MUST_USE;
+
+/* Tell the service manager that started us (NOTIFY_SOCKET, sd_notify(3)): "READY=1", "STOPPING=1",
+ * "RELOADING=1". Does nothing without one. Never blocks; a failure is logged and otherwise ignored.
+ * Any thread. */
+void control_notify(const char *state);
 
 /* Serve until stopped by a signal and every worker has drained (or the time for it is over).
  * Returns 0 after a drain that finished, -SPLIT_E_CONTROL_DRAIN when calls had to be cut off. */

@@ -64,6 +64,13 @@ static void count_refusal(struct control *control, int code)
 	}
 }
 
+/* What stands before `more`: the host's name is known where something else is missing. */
+static const char *refusal_text(int code, const char *more)
+{
+	return code == -SPLIT_E_SHEPHERD_ATTACH_NAME && more[0] != '\0' ? "attach"
+									: error_text(code);
+}
+
 static void log_refusal(struct control_host *host, int code, const char *more)
 {
 	struct control *control = host->control;
@@ -77,12 +84,12 @@ static void log_refusal(struct control_host *host, int code, const char *more)
 		log_warn("attach: %u more refusals were not logged", held_back);
 	if (host->remote)
 		log_warn("attach of \"%s\" (remote, %s) refused: %s%s", host->name, host->peer,
-			 error_text(code), more);
+			 refusal_text(code, more), more);
 	else if (host->name[0] != '\0')
 		log_warn("attach of \"%s\" (pid %d, uid %u) refused: %s%s", host->name, host->pid,
-			 host->uid, error_text(code), more);
+			 host->uid, refusal_text(code, more), more);
 	else
-		log_warn("attach refused: %s%s", error_text(code), more);
+		log_warn("attach refused: %s%s", refusal_text(code, more), more);
 }
 
 static void host_unwatch(struct control_host *host)
@@ -136,7 +143,7 @@ static void host_refuse(struct control_host *host, int code, const char *more)
 {
 	char text[ATTACH_TEXT_MAX];
 
-	snprintf(text, sizeof(text), "%s%s", error_text(code), more);
+	snprintf(text, sizeof(text), "%s%s", refusal_text(code, more), more);
 	attach_server_refuse(host->server, code, text);
 	log_refusal(host, code, more);
 	host_free(host);

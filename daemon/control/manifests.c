@@ -8,31 +8,65 @@
 #include "linearize/linearize.h"
 #include "linearize/manifest/manifest.h"
 
+#define MANIFEST_LINE_MAX 1600 /* a path, a name, a reason */
+
+/* The manifest of service `i`, NULL when it has none. False: it cannot be used, as `line` says. */
+static bool manifest_of_service(const struct config *cfg, uint32_t i, struct manifest **out,
+				char *line, size_t bytes)
+{
+	const struct config_service *service = &cfg->services[i];
+	char why[256];
+
+	*out = NULL;
+	if (service->manifest[0] == '\0')
+		return true;
+	if (manifest_load(service->manifest, out, why) != 0) {
+		*out = NULL;
+		(void)snprintf(line, bytes, "services[%" PRIu32 "].manifest: %s: %s", i,
+			       service->manifest, why);
+		return false;
+	}
+	if (proto_service_find(manifest_set(*out), service->name) != NULL)
+		return true;
+	(void)snprintf(line, bytes, "services[%" PRIu32 "].manifest: %s: it has no service %s", i,
+		       service->manifest, service->name);
+	manifest_destroy(*out);
+	*out = NULL;
+	return false;
+}
+
+int control_manifests_check(const struct config *config, const char *path,
+			    void (*tell)(const char *line))
+{
+	int result = 0;
+
+	for (uint32_t i = 0; i < config->services_n; i++) {
+		struct manifest *m;
+		char why[MANIFEST_LINE_MAX], line[2 * MANIFEST_LINE_MAX];
+
+		if (!manifest_of_service(config, i, &m, why, sizeof(why))) {
+			(void)snprintf(line, sizeof(line), "%s: %s", path, why);
+			tell(line);
+			result = -SPLIT_E_CONFIG_INVALID;
+		}
+		manifest_destroy(m);
+	}
+	return result;
+}
+
 bool manifests_load(struct control *control)
 {
 	const struct config *cfg = control->p.config;
-	char why[256];
+	char why[MANIFEST_LINE_MAX];
 
 	control->manifests = calloc(cfg->services_n + 1, sizeof(struct manifest *));
 	if (control->manifests == NULL)
 		return false;
 	for (uint32_t i = 0; i < cfg->services_n; i++) {
-		const struct config_service *service = &cfg->services[i];
-		struct manifest **m = &control->manifests[i];
-
-		if (service->manifest[0] == '\0')
+		if (manifest_of_service(cfg, i, &control->manifests[i], why, sizeof(why)))
 			continue;
-		if (manifest_load(service->manifest, m, why) != 0) {
-			*m = NULL;
-			log_error("services[%" PRIu32 "].manifest: %s: %s", i, service->manifest,
-				  why);
-			return false;
-		}
-		if (proto_service_find(manifest_set(*m), service->name) == NULL) {
-			log_error("services[%" PRIu32 "].manifest: %s: it has no service %s", i,
-				  service->manifest, service->name);
-			return false;
-		}
+		log_error("%s", why);
+		return false;
 	}
 	return true;
 }

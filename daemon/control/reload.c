@@ -120,7 +120,9 @@ static int reload(struct control *control)
 	int result;
 
 	first_wrong[0] = '\0';
+	control_notify("RELOADING=1");
 	result = fresh_make(control, &fresh);
+	control_notify("READY=1"); /* by the old one or the new: we go on */
 	if (result != 0) {
 		counter_inc(&control->counters.reloads_failed);
 		log_error("reload: %s was not taken over, nothing was changed",

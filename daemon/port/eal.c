@@ -9,11 +9,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -241,6 +243,49 @@ static bool prefix_in_use(const char *directory)
 	return used;
 }
 
+/* The interface of a TAP device, "net_tap0,iface=sd0", when another process has it up. The driver
+ * would open one more queue of it, and the two would get half of the packets each. */
+static bool tap_in_use(const char *device, char name[IF_NAMESIZE])
+{
+	const char *iface = strstr(device, ",iface=");
+	struct ifreq ifr = {0};
+	size_t len;
+	int fd;
+	bool used;
+
+	if (strncmp(device, "net_tap", strlen("net_tap")) != 0 || iface == NULL)
+		return false;
+	iface += strlen(",iface=");
+	len = strcspn(iface, ",");
+	if (len == 0 || len >= IF_NAMESIZE)
+		return false; /* the driver's to refuse */
+	memcpy(ifr.ifr_name, iface, len);
+	memcpy(name, ifr.ifr_name, IF_NAMESIZE);
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	/* A TAP interface runs while somebody has it open; one that only exists may be ours. */
+	used = ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && (ifr.ifr_flags & IFF_RUNNING) != 0;
+	close(fd);
+	return used;
+}
+
+static int devices_check(const struct config *cfg, struct port_error *err)
+{
+	char name[IF_NAMESIZE];
+
+	for (uint32_t i = 0; i < cfg->eal.devices_n; i++) {
+		if (!tap_in_use(cfg->eal.devices[i].text, name))
+			continue;
+		port_error_set(err,
+			       "eal.devices[%u]: another process has the interface %s (a second "
+			       "splitd?), expected one of its own",
+			       i, name);
+		return -SPLIT_E_PORT_DEVICE;
+	}
+	return 0;
+}
+
 /* The EAL removes its socket at exit, but not the directory. Registered before the EAL's own
  * handler, so it runs after it; what others put there stays. */
 static void runtime_directory_remove(void)
@@ -288,6 +333,9 @@ int port_eal_start(const struct config *cfg, const char *program, struct port_er
 			       cfg->eal.file_prefix);
 		return -SPLIT_E_PORT_EAL;
 	}
+	result = devices_check(cfg, err);
+	if (result != 0)
+		return result;
 	/* One XDP program of the driver's own: libxdp's dispatcher wants a mounted bpffs. */
 	setenv("LIBXDP_SKIP_DISPATCHER", "1", 0);
 	result = port_eal_log_open();

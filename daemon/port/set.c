@@ -42,8 +42,11 @@ static int dev_find(const struct config_port *cp, struct port_dev *dev,
 	int result;
 
 	if (rte_eth_dev_get_port_by_name(cp->device, &dev->port_id) != 0) {
-		port_error_set(err, "port %s: no device %s%s%s", cp->name, cp->device,
-			       why[0] != '\0' ? ": " : "", why);
+		port_error_set(err, "port %s: no device %s%s%s%s", cp->name, cp->device,
+			       why[0] != '\0' ? ": " : "", why,
+			       geteuid() == 0 ? ""
+					      : " (not started by root: which privileges a device "
+						"needs is in docs/PORTS.md)");
 		return -SPLIT_E_PORT_DEVICE;
 	}
 	result = rte_eth_dev_info_get(dev->port_id, info);

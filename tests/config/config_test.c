@@ -401,11 +401,12 @@ static const struct {
 	{"\"hosts\": [\"echo\"]",
 	 "\"hosts\": [\"echo\"], \"balance\": {\"policy\": \"consistent_hash\", \"hash\": {\"by\": "
 	 "\"metadata\"}}",
-	 "c.json:8: services[0].balance.hash: expected the name of a metadata entry"},
+	 "c.json:8: services[0].balance.hash: names none, expected the name of a metadata entry"},
 	{"\"hosts\": [\"echo\"]",
 	 "\"hosts\": [\"echo\"], \"balance\": {\"sticky\": {\"by\": \"metadata\", \"key\": "
 	 "\"X-User\"}}",
-	 "c.json:8: services[0].balance.sticky.key: expected the name of a metadata entry, in "
+	 "c.json:8: services[0].balance.sticky.key: is no name of one, expected the name of a "
+	 "metadata entry, in "
 	 "lower"},
 	{"\"hosts\": [\"echo\"]",
 	 "\"hosts\": [\"echo\"], \"balance\": {\"policy\": \"consistent_hash\", \"hash\": {\"by\": "
@@ -431,7 +432,7 @@ static const struct {
 	 "c.json:7: hosts[0].memory_max: 1MiB is less than linear_bytes_max"},
 	{"\"workers\"", "\"eal2\": 1,\n\n\n \"workers\"", "c.json:3: eal2: unknown key"},
 	{"\"workers\"", "\"\\u0065al\": {}, \"workers\"",
-	 "c.json:3: eal: duplicate key, first given in line 2"},
+	 "c.json:3: eal: duplicate key, first given in line 2, expected once"},
 	{"\"core\": 0", "\"core\": 0, \"core\": 0, \"core\": 0",
 	 "c.json:3: workers[0].core: duplicate key, first given in line 3"},
 	{"\"workers\"", "\"bad\\nkey\\u00e9\": 1, \"workers\"",
@@ -611,6 +612,27 @@ START_TEST(bounds)
 	expect_bad("[1, 2]", "c.json:1: is an array, expected an object", NULL);
 	ck_assert_int_eq(config_parse("{}\0{}", 5, "c.json", NULL, &cfg, &rep),
 			 -SPLIT_E_CONFIG_INVALID);
+}
+END_TEST
+
+/* What follows from a finding is none of its own. */
+START_TEST(mistakes_are_told_once)
+{
+	static const struct {
+		const char *from, *to;
+	} cases[] = {
+		{"[{\"core\": 0}, {\"core\": 1}]", "{\"core\": 0}"},
+		{"[\"net_tap0,iface=t\"]", "\"net_tap0,iface=t\""},
+		{"[\"198.18.0.2/24\"]", "[\"198.18.0.2\"], \"gateway\": \"198.18.0.1\""},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *text = changed(cases[i].from, cases[i].to);
+
+		ck_assert_int_eq(parse(text, NULL), -SPLIT_E_CONFIG_INVALID);
+		ck_assert_msg(rep.count == 1, "%zu: %s", i, rep.findings[rep.count - 1].text);
+		free(text);
+	}
 }
 END_TEST
 
@@ -831,6 +853,7 @@ int main(void)
 	tcase_add_test(tcase, all_at_once_in_order);
 	tcase_add_test(tcase, bounds);
 	tcase_add_test(tcase, duplicates_of_other_shape);
+	tcase_add_test(tcase, mistakes_are_told_once);
 	tcase_add_test(tcase, machine);
 	tcase_add_test(tcase, files);
 	tcase_add_test(tcase, reload_keeps_indices);

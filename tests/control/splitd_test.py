@@ -1,10 +1,13 @@
 #!/usr/bin/python3
 """splitd and splitctl as an operator meets them: options, exit codes, start on a null device, stop by
 signals, what is left behind. argv: splitd, splitctl, a valid configuration."""
+import fcntl
 import json
 import os
 import pathlib
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -34,6 +37,7 @@ class CommandLine(unittest.TestCase):
             done = run(SPLITD, *options)
             self.assertEqual((done.returncode, done.stdout), (2, ""), options)
             self.assertEqual(len(done.stderr.splitlines()), 1, options)
+            self.assertRegex(done.stderr, r"^splitd: .*--help\)$", options)
         for options in ([], ["frobnicate"], ["stats", "more"]):
             self.assertEqual(run(SPLITCTL, *options).returncode, 2, options)
 
@@ -56,6 +60,20 @@ class CommandLine(unittest.TestCase):
         done = run(SPLITD, "--check", "-c", "/nonexistent/splitd.json")
         self.assertEqual(done.returncode, 1)
         self.assertIn("/nonexistent/splitd.json", done.stderr)
+
+    def test_check_reads_manifests(self):
+        config = json.loads(pathlib.Path(DEMO).read_text())
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory) / "splitd.json"
+            config["services"][0]["manifest"] = f"{directory}/none"
+            config["services"][1]["manifest"] = str(path)  # no descriptors
+            path.write_text(json.dumps(config))
+            for options in (["--check"], []):
+                done = run(SPLITD, *options, "-c", str(path))
+                self.assertEqual((done.returncode, done.stdout), (1, ""))
+                first, second = done.stderr.splitlines()
+                self.assertIn(f"{path}: services[0].manifest: {directory}/none: No such file", first)
+                self.assertIn(f"{path}: services[1].manifest: {path}: ", second)
 
     def test_splitctl_without_a_splitd(self):
         done = run(SPLITCTL, "-s", "/nonexistent/socket", "stats")
@@ -146,6 +164,36 @@ class Daemon(unittest.TestCase):
         self.assertIn("reload: ", errors)
         self.assertIn("stopped: every call has ended", errors)
         self.assertEqual(sorted(p.name for p in self.path.rglob("*")), ["dpdk", "splitd.json"])
+
+    def test_the_service_manager_is_told(self):
+        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(manager.close)
+        manager.bind(str(self.path / "notify"))
+        manager.settimeout(20)
+        self.environment["NOTIFY_SOCKET"] = str(self.path / "notify")
+        daemon = self.start()
+        self.ready(daemon)
+        told = [manager.recv(256).decode()]
+        self.assertEqual(run(SPLITCTL, "-s", self.telemetry, "reload").returncode, 0)
+        told += [manager.recv(256).decode(), manager.recv(256).decode()]
+        self.assertEqual(self.stop(daemon)[0], 0)
+        told.append(manager.recv(256).decode())
+        self.assertEqual([t.split("\n")[0] for t in told], ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"])
+        for text in told:
+            self.assertRegex(text, r"\nMONOTONIC_USEC=\d+$")
+
+    @unittest.skipUnless(os.geteuid() == 0 and os.path.exists("/dev/net/tun"), "needs root and TAP devices")
+    def test_a_tap_interface_has_one_owner(self):
+        name = f"sdtest{os.getpid() % 10000}"
+        with open("/dev/net/tun", "r+b", buffering=0) as other:
+            # TUNSETIFF with IFF_TAP | IFF_NO_PI | IFF_MULTI_QUEUE, as the driver does it
+            fcntl.ioctl(other, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x0002 | 0x1000 | 0x0100))
+            subprocess.run(["ip", "link", "set", name, "up"], check=True)
+            daemon = self.start(eal={"devices": [f"net_tap0,iface={name}"]},
+                                ports=[{"name": "p0", "device": "net_tap0", "mbufs": 8192, "addresses": ["198.18.0.2/24"]}])
+            output, errors = daemon.communicate(timeout=20)
+            self.assertEqual((daemon.returncode, output), (3, ""), errors)
+            self.assertIn(f"eal.devices[0]: another process has the interface {name}", errors.splitlines()[-1])
 
     def test_sigint_stops_too(self):
         daemon = self.start()
