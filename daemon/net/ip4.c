@@ -254,13 +254,42 @@ bool net_l4_verify(const struct net_stack *s, const struct rte_mbuf *m, uint32_t
 	return cksum_reduce(cksum_add_chain(sum, m, offset, len)) == 0xffff;
 }
 
+/* The next of `n` identifiers, which matter only where a router may fragment. Counted for each pair
+ * of ends apart, from a secret place on, so that none tells how many packets others were sent: RFC
+ * 6864 s4.3, RFC 7739 s5. */
+static uint16_t ip_id_take(struct net_stack *s, const struct net_addr *src,
+			   const struct net_addr *dst, uint32_t n)
+{
+	uint8_t ends[8];
+	uint64_t hash;
+	uint16_t id;
+
+	memcpy(ends, src->bytes, 4);
+	memcpy(ends + 4, dst->bytes, 4);
+	hash = siphash24(&s->isn_key, ends, sizeof(ends));
+	id = (uint16_t)((hash >> 32) + s->ip_ids[hash % NET_IP_IDS]);
+	s->ip_ids[hash % NET_IP_IDS] += (uint16_t)n;
+	return id;
+}
+
+/* May it be said that no router is to fragment this? What has no path (RST, SYN-ACKs of which
+ * nothing is kept) is smaller than what any carries. */
+static bool whole(const struct net_stack *s, const struct rte_mbuf *m, uint8_t protocol,
+		  const struct net_path *path)
+{
+	if (!s->config.path_mtu_discovery)
+		return false;
+	return path != NULL ? !path->fragmentable
+			    : protocol == IP_PROTO_TCP && m->pkt_len < IP4_MTU_FLOOR - 20;
+}
+
 void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_addr *src,
 		   const struct net_addr *dst, uint8_t protocol, enum ip_ecn ecn,
 		   struct net_path *path)
 {
 	struct net_addr hop;
 	struct ip4_header *ip;
-	bool whole = path != NULL && !path->fragmentable && s->config.path_mtu_discovery;
+	bool dont_fragment;
 
 	if (dst->family == NET_FAMILY_IPV6) {
 		ip6_output(s, m, src, dst, protocol, ecn, path);
@@ -271,12 +300,14 @@ void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_add
 		rte_pktmbuf_free(m);
 		return;
 	}
+	dont_fragment = whole(s, m, protocol, path);
 	ip = net_mbuf_prepend(m, sizeof(*ip));
 	ip->version_ihl = IP4_VERSION_IHL;
 	ip->tos = (uint8_t)ecn;
 	ip->total_length = be16_make((uint16_t)m->pkt_len);
-	ip->id = be16_make(s->ip_id++); /* RFC 6864: differs where a router may fragment */
-	ip->fragment = be16_make(whole ? IP4_DONT_FRAGMENT : 0);
+	ip->id = be16_make(dont_fragment ? 0
+					 : ip_id_take(s, src, dst, net_tso_pieces(m, m->pkt_len)));
+	ip->fragment = be16_make(dont_fragment ? IP4_DONT_FRAGMENT : 0);
 	ip->ttl = IP_TTL;
 	ip->protocol = protocol;
 	ip->checksum = 0;
@@ -286,11 +317,6 @@ void net_ip_output(struct net_stack *s, struct rte_mbuf *m, const struct net_add
 		m->ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
 	else
 		ip->checksum = cksum_fold(cksum_add(0, ip, sizeof(*ip)));
-	if (m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) {
-		uint32_t payload = m->pkt_len - (uint32_t)sizeof(*ip) - m->l4_len;
-
-		s->ip_id = (uint16_t)(s->ip_id + net_tso_pieces(m, payload) - 1);
-	}
 	if ((s->config.flags & (NET_TX_CSUM_IPV4 | NET_TX_CSUM_L4)) != 0 ||
 	    (m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0) {
 		m->ol_flags |= RTE_MBUF_F_TX_IPV4;

@@ -66,6 +66,14 @@ void reassembly_fini(struct net_stack *s)
 	free(s->fragments_dead);
 }
 
+/* Was any of the pieces marked? Pieces that differ otherwise keep what the first says. */
+static bool marked(const struct rte_mbuf *m)
+{
+	while (m != NULL && m->hash.usr != IP_ECN_CE)
+		m = m->next;
+	return m != NULL;
+}
+
 /* `m` is the whole packet, or NULL while pieces are missing. */
 static struct rte_mbuf *finish(struct net_stack *s, struct rte_mbuf *m)
 {
@@ -83,9 +91,12 @@ static struct rte_mbuf *finish(struct net_stack *s, struct rte_mbuf *m)
 	return m;
 }
 
-static bool refused(struct net_stack *s, struct rte_mbuf *m)
+/* The code point of a fragment stays with it: the whole packet must not lose a mark. RFC 3168 s5.3.
+ */
+static bool refused(struct net_stack *s, struct rte_mbuf *m, uint8_t ecn)
 {
 	COUNT(s, rx_ip_fragments);
+	m->hash.usr = ecn;
 	if (s->fragments != NULL)
 		return false;
 	COUNT(s, rx_drop_ip_fragment);
@@ -98,7 +109,7 @@ struct rte_mbuf *reassembly_ip4(struct net_stack *s, struct rte_mbuf *m, uint32_
 	struct rte_ipv4_hdr *ip = rte_pktmbuf_mtod(m, struct rte_ipv4_hdr *);
 	uint16_t fragment = rte_be_to_cpu_16(ip->fragment_offset);
 
-	if (refused(s, m))
+	if (refused(s, m, ip->type_of_service & 3))
 		return NULL;
 	/* Only the last piece may end anywhere. */
 	if ((fragment & 0x2000) != 0 && (m->pkt_len - header) % 8 != 0) {
@@ -108,8 +119,11 @@ struct rte_mbuf *reassembly_ip4(struct net_stack *s, struct rte_mbuf *m, uint32_
 	}
 	m->l2_len = 0;
 	m->l3_len = header & 0x1ff;
-	return finish(s, rte_ipv4_frag_reassemble_packet(s->fragments, s->fragments_dead, m,
-							 s->now_ns, ip));
+	m = finish(s, rte_ipv4_frag_reassemble_packet(s->fragments, s->fragments_dead, m, s->now_ns,
+						      ip));
+	if (m != NULL && marked(m))
+		rte_pktmbuf_mtod(m, struct rte_ipv4_hdr *)->type_of_service |= IP_ECN_CE;
+	return m;
 }
 
 struct rte_mbuf *reassembly_ip6(struct net_stack *s, struct rte_mbuf *m, uint32_t offset)
@@ -118,7 +132,7 @@ struct rte_mbuf *reassembly_ip6(struct net_stack *s, struct rte_mbuf *m, uint32_
 	struct ip6_fragment *f = rte_pktmbuf_mtod_offset(m, struct ip6_fragment *, offset);
 	uint16_t place;
 
-	if (refused(s, m))
+	if (refused(s, m, ip->class_flow >> 4 & 3))
 		return NULL;
 	/* Behind other extension headers: nobody sends that, and rte_ip_frag does not take it. */
 	if (offset != sizeof(*ip) || m->data_len < offset + sizeof(*f))
@@ -136,9 +150,12 @@ struct rte_mbuf *reassembly_ip6(struct net_stack *s, struct rte_mbuf *m, uint32_
 		goto drop;
 	m->l2_len = 0;
 	m->l3_len = sizeof(*ip) + sizeof(*f);
-	return finish(s, rte_ipv6_frag_reassemble_packet(s->fragments, s->fragments_dead, m,
-							 s->now_ns, (struct rte_ipv6_hdr *)ip,
-							 (struct rte_ipv6_fragment_ext *)f));
+	m = finish(s, rte_ipv6_frag_reassemble_packet(s->fragments, s->fragments_dead, m, s->now_ns,
+						      (struct rte_ipv6_hdr *)ip,
+						      (struct rte_ipv6_fragment_ext *)f));
+	if (m != NULL && marked(m))
+		rte_pktmbuf_mtod(m, struct ip6_header *)->class_flow |= IP_ECN_CE << 4;
+	return m;
 drop:
 	COUNT(s, rx_drop_ip_fragment);
 	rte_pktmbuf_free(m);

@@ -124,14 +124,26 @@ static void address_start(struct net_stack *s, struct net_address6 *a)
 	ndp_tick_soon(s);
 }
 
+/* One whose time is over, for a newer to take its place; NULL without. */
+static struct net_address6 *address_expired(struct net_stack *s)
+{
+	for (unsigned i = 0; i < s->addresses6_n; i++)
+		if (s->addresses6[i].made && s->addresses6[i].valid_ns <= s->now_ns)
+			return &s->addresses6[i];
+	return NULL;
+}
+
 static struct net_address6 *address_add(struct net_stack *s, const uint8_t prefix[16],
 					uint8_t prefix_len, bool made)
 {
 	struct net_address6 *a;
 
 	if (s->addresses6_n == NET_ADDRESSES6_MAX)
+		a = address_expired(s);
+	else
+		a = &s->addresses6[s->addresses6_n++];
+	if (a == NULL)
 		return NULL;
-	a = &s->addresses6[s->addresses6_n++];
 	*a = (struct net_address6){.prefix_len = prefix_len,
 				   .made = made,
 				   .valid_ns = UINT64_MAX,
@@ -399,8 +411,15 @@ static bool option_mac(const struct rte_mbuf *m, uint32_t at, uint8_t kind, cons
 	return true;
 }
 
+static bool solicited_node(const struct net_addr *a)
+{
+	static const uint8_t prefix[13] = {0xff, 2, [11] = 1, [12] = 0xff};
+
+	return memcmp(a->bytes, prefix, sizeof(prefix)) == 0;
+}
+
 static void solicitation(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset,
-			 const struct net_addr *src)
+			 const struct net_addr *src, const struct net_addr *dst)
 {
 	struct net_addr target = {.family = NET_FAMILY_IPV6};
 	struct net_address6 *a;
@@ -408,7 +427,8 @@ static void solicitation(struct net_stack *s, const struct rte_mbuf *m, uint32_t
 	bool probe = net_addr_is_any(src);
 
 	memcpy(target.bytes, rte_pktmbuf_mtod_offset(m, const uint8_t *, offset + 8), 16);
-	if (!option_mac(m, offset + 24, OPTION_SOURCE, &mac) || (probe && mac != NULL)) {
+	if (!option_mac(m, offset + 24, OPTION_SOURCE, &mac) ||
+	    (probe && (mac != NULL || !solicited_node(dst)))) { /* RFC 4861 s7.1.1 */
 		COUNT(s, rx_drop_ndp_malformed);
 		return;
 	}
@@ -476,16 +496,22 @@ static uint64_t lifetime_end(const struct net_stack *s, uint32_t seconds)
 static void prefix_on_link(struct net_stack *s, const uint8_t *prefix, uint8_t len,
 			   uint64_t valid_ns)
 {
-	struct net_prefix6 *p = s->prefixes6, *end = p + s->prefixes6_n;
+	struct net_prefix6 *p = s->prefixes6, *end = p + s->prefixes6_n, *old = NULL;
 
-	while (p < end && (p->len != len || memcmp(p->bytes, prefix, 16) != 0))
-		p++;
+	for (; p < end && (p->len != len || memcmp(p->bytes, prefix, 16) != 0); p++)
+		if (p->valid_ns <= s->now_ns)
+			old = p;
 	if (p == end) {
-		if (s->prefixes6_n == NET_PREFIXES6_MAX) {
+		if (valid_ns <= s->now_ns)
+			return;
+		if (old != NULL) {
+			p = old;
+		} else if (s->prefixes6_n == NET_PREFIXES6_MAX) {
 			COUNT(s, rx_drop_ndp_limit);
 			return;
+		} else {
+			s->prefixes6_n++;
 		}
-		s->prefixes6_n++;
 		memcpy(p->bytes, prefix, 16);
 		p->len = len;
 	}
@@ -557,7 +583,7 @@ static bool advert_options(struct net_stack *s, const struct rte_mbuf *m, uint32
 		if (p[at] == OPTION_MTU && len == 8) {
 			uint32_t mtu = be32_load(p + at + 4);
 
-			if (mtu >= IP6_MTU_MIN && mtu < s->config.mtu)
+			if (mtu >= IP6_MTU_MIN && mtu <= s->config.mtu)
 				s->mtu6 = (uint16_t)mtu;
 		}
 		at += len;
@@ -605,8 +631,8 @@ void ndp_rx(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset,
 		rte_pktmbuf_mtod_offset(m, const struct icmp_header *, offset);
 	uint32_t least = icmp->type == ICMP6_ROUTER_ADVERT ? 16 : 24;
 
-	/* RFC 4861 s7.1: from this link, and whole. */
-	if (ip->hop_limit != 255 || icmp->code != 0 || m->nb_segs != 1 ||
+	/* RFC 4861 s7.1: from this link, and whole; RFC 6980 s5: not even an atomic fragment. */
+	if (ip->hop_limit != 255 || icmp->code != 0 || m->nb_segs != 1 || s->reassembled ||
 	    (icmp->type != ICMP6_ROUTER_SOLICIT && m->data_len < offset + least) ||
 	    (least == 24 && icmp->type != ICMP6_ROUTER_SOLICIT &&
 	     *((const uint8_t *)icmp + 8) == 0xff)) {
@@ -615,7 +641,7 @@ void ndp_rx(struct net_stack *s, const struct rte_mbuf *m, uint32_t offset,
 	}
 	switch (icmp->type) {
 	case ICMP6_NEIGHBOUR_SOLICIT:
-		solicitation(s, m, offset, src);
+		solicitation(s, m, offset, src, dst);
 		break;
 	case ICMP6_NEIGHBOUR_ADVERT:
 		if (net_addr_is_any(src))

@@ -124,7 +124,6 @@ int net_stack_create(const struct net_config *config, const struct net_ops *ops,
 	s->hash_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
 	s->isn_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
 	s->cookie_key = (struct siphash_key){ops->random(ops->ctx), ops->random(ops->ctx)};
-	s->ip_id = (uint16_t)ops->random(ops->ctx);
 	s->icmp_tokens_ns = now_ns;
 	error = reassembly_init(s);
 	if (error == 0)

@@ -222,6 +222,7 @@ struct tcp_time_wait {
 
 /* ---- the stack ------------------------------------------------------------------------------ */
 
+#define NET_IP_IDS   256 /* counters of IPv4 identifiers */
 #define NET_TX_QUEUE 256 /* frames built and not yet taken by the device */
 #define NET_TX_BURST 32  /* offered to it at once while the poll goes on */
 
@@ -306,7 +307,7 @@ struct net_stack {
 
 	/* ICMP, UDP, IPv4 */
 	uint64_t icmp_tokens_ns;
-	uint16_t ip_id;
+	uint16_t ip_ids[NET_IP_IDS];
 
 	/* With config.tx_hold_ns. */
 	uint64_t rx_last_ns, rx_gap_ns; /* the last frame, and the mean time between two */
@@ -699,6 +700,8 @@ void tcp_sent_acked(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t 
 void tcp_sent_lose_all(struct tcp_conn *c);
 /* From "all at sent_tick" to a record that says the same. False if nothing can be lent. */
 bool tcp_flight_borrow(struct tcp_conn *c);
+/* One is lent already, or there are more than repairs may need. */
+bool tcp_flight_spare(const struct tcp_conn *c);
 /* All is acknowledged, or forgotten: what was lent goes back. */
 void tcp_flight_end(struct tcp_conn *c);
 /* The first bytes below `below` that are lost. */

@@ -54,9 +54,11 @@ static void grow(struct tcp_conn *c, uint32_t bytes)
  * that merge segments send one ACK for many. False when the window is past it. */
 static bool slow_start(struct tcp_conn *c, uint32_t bytes)
 {
+	uint32_t left = c->ssthresh - c->cwnd;
+
 	if (c->cwnd >= c->ssthresh)
 		return false;
-	grow(c, bytes);
+	grow(c, bytes < left ? bytes : left); /* also an ACK of all that a timeout believed lost */
 	return true;
 }
 
@@ -221,6 +223,7 @@ static void cubic_timeout(struct tcp_conn *c, uint64_t now_ns)
 	c->cwnd = c->mss;
 	c->cwnd_acked = 0;
 	c->cubic.epoch_ns = 0;
+	c->cubic.w_max = 0; /* s4.8: the next epoch begins with K = 0 where the window is then */
 }
 
 static void cubic_marked(struct tcp_conn *c, uint64_t now_ns)

@@ -267,7 +267,10 @@ static __rte_noinline void in_checked(struct tcp_conn *c, struct tcp_segment *se
 	if (c->state == TCP_SYN_RECEIVED && (seg->flags & (TCP_SYN | TCP_RST)) == TCP_SYN &&
 	    seg->seq == c->opening.irs) {
 		if ((seg->flags & TCP_ACK) == 0) {
-			tcp_syn_send(c); /* our SYN-ACK was lost */
+			/* Our SYN-ACK was lost; the next one echoes the newer timestamp. */
+			if ((c->flags & TCPF_TIMESTAMPS) != 0)
+				ts_update(c, seg);
+			tcp_syn_send(c);
 			return;
 		}
 		/* Simultaneous open: the other side's SYN-ACK; its SYN is known. */
@@ -346,7 +349,7 @@ static __rte_noinline void in_time_wait(struct net_stack *s, struct tcp_time_wai
 		COUNT(s, rx_drop_tcp_rst);
 		return;
 	}
-	if ((seg->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
+	if ((seg->flags & (TCP_SYN | TCP_ACK | TCP_FIN)) == TCP_SYN) {
 		/* RFC 6191 s2: a new life, if its segments cannot be mistaken for old ones. */
 		bool clocked = tw->timestamps && seg->opt.has_timestamp &&
 			       seg->opt.ts_value != tw->ts_recent;

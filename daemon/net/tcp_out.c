@@ -151,8 +151,9 @@ static void conn_segment_finish(struct tcp_conn *c, struct rte_mbuf *m, uint32_t
 	w.ack = c->rcv_nxt;
 	w.flags = flags | TCP_ACK;
 	w.ecn = IP_ECN_NOT;
-	if (c->flags & TCPF_ECN)
-		w.flags |= tcp_ecn_out(c, m->pkt_len, again, &w.ecn);
+	if (c->flags & TCPF_ECN) /* RFC 3168 s6.1.5, s6.1.6: not of what is repeated or probes */
+		w.flags |=
+			tcp_ecn_out(c, m->pkt_len, again || (c->flags & TCPF_PERSIST) != 0, &w.ecn);
 	w.window = window_field(c);
 	c->ack_due = 0;
 	c->flags &= ~TCPF_ACK_NOW;
@@ -680,7 +681,7 @@ static enum stop output_paced(struct tcp_conn *c, uint32_t mss, uint32_t infligh
 
 	if (likely(room == UINT32_MAX && c->flight == NULL))
 		return stop;
-	if (stop == STOP_PACE && !tcp_flight_borrow(c))
+	if (stop == STOP_PACE && !(tcp_flight_spare(c) && tcp_flight_borrow(c)))
 		return output_new(c, mss, inflight + (c->snd_nxt - was), UINT32_MAX);
 	tcp_pace_sent(c, room, c->snd_nxt - was, stop == STOP_PACE);
 	return stop;

@@ -17,6 +17,13 @@
  */
 #include "daemon/net/net_internal.h"
 
+/* Of the stack's flights this part is kept for repairs: what only wants pacing goes without. */
+#define SPARE_PART 4u
+
+/* A peer may cut what is under way into as many pieces as there are bytes, and each ACK looks at
+ * all records: so many bursts and holes of one flight are told apart, not more. */
+#define RECORDS_MAX 1024u
+
 static struct tcp_sent *first(const struct tcp_flight *f)
 {
 	return list_empty(&f->sent) ? NULL
@@ -32,7 +39,8 @@ static bool may_have(const struct tcp_conn *c)
 {
 	uint32_t left = c->stack->sent_pool.free_count;
 
-	return !c->flight->own_used || (left > 0 && c->flight->sent_n <= left);
+	return !c->flight->own_used ||
+	       (left > 0 && c->flight->sent_n <= left && c->flight->sent_n < RECORDS_MAX);
 }
 
 /* A record before `next`. NULL if there is none to be had. */
@@ -89,6 +97,13 @@ bool tcp_flight_borrow(struct tcp_conn *c)
 		r->xmit_ns = s->now_ns - tcp_ticks_ns(s->now_tick - c->sent_tick);
 	}
 	return true;
+}
+
+bool tcp_flight_spare(const struct tcp_conn *c)
+{
+	const struct pool *p = &c->stack->flight_pool;
+
+	return c->flight != NULL || p->free_count > pool_size(p) / SPARE_PART;
 }
 
 void tcp_flight_end(struct tcp_conn *c)
@@ -245,15 +260,40 @@ void tcp_sent_acked(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t 
 	}
 }
 
+/* What the peer has is one run, whenever its parts left. Returns the record that holds `r` now. */
+static struct tcp_sent *sacked_join(struct tcp_conn *c, struct tcp_sent *r)
+{
+	struct tcp_sent *near;
+
+	if (r->link.prev != &c->flight->sent) {
+		near = list_entry(r->link.prev, struct tcp_sent, link);
+		if (near->flags & TCP_SENT_SACKED) {
+			near->end = r->end;
+			record_free(c, r);
+			r = near;
+		}
+	}
+	if (r->link.next != &c->flight->sent) {
+		near = list_entry(r->link.next, struct tcp_sent, link);
+		if (near->flags & TCP_SENT_SACKED) {
+			r->end = near->end;
+			record_free(c, near);
+		}
+	}
+	return r;
+}
+
 /* One block. True if it covers anything new. */
 static bool block_take(struct tcp_conn *c, const struct tcp_segment *seg, uint32_t start,
 		       uint32_t end)
 {
+	struct list *head = &c->flight->sent, *next;
 	bool news = false;
 
-	list_for_each_safe (node, &c->flight->sent) {
+	for (struct list *node = head->next; node != head; node = next) {
 		struct tcp_sent *r = list_entry(node, struct tcp_sent, link);
 
+		next = node->next;
 		if (seq_le(r->end, start) || (r->flags & TCP_SENT_SACKED) != 0)
 			continue;
 		if (seq_ge(r->start, end))
@@ -267,9 +307,24 @@ static bool block_take(struct tcp_conn *c, const struct tcp_segment *seg, uint32
 			continue;
 		tcp_rack_delivered(c, seg, r, r->end);
 		fate_set(c, r, TCP_SENT_SACKED);
+		next = sacked_join(c, r)->link.next;
 		news = true;
 	}
 	return news;
+}
+
+/* RFC 2883 s4: the first block tells of a duplicate if it lies at or below the ACK, or within the
+ * second. */
+static bool dsack(const struct tcp_conn *c, const struct tcp_segment *seg)
+{
+	const struct tcp_sack_block *b = seg->opt.sack;
+
+	if (seq_ge(b->start, b->end))
+		return false;
+	if (seq_le(b->end, seg->ack))
+		return seg->ack - b->start <= c->snd_wnd_max;
+	return seg->opt.sack_n > 1 && seq_ge(b->start, seg->ack) && seq_le(b->end, c->snd_max) &&
+	       seq_ge(b->start, b[1].start) && seq_le(b->end, b[1].end);
 }
 
 bool tcp_sack_update(struct tcp_conn *c, const struct tcp_segment *seg)
@@ -280,9 +335,7 @@ bool tcp_sack_update(struct tcp_conn *c, const struct tcp_segment *seg)
 	for (unsigned i = 0; i < seg->opt.sack_n; i++) {
 		struct tcp_sack_block b = seg->opt.sack[i];
 
-		/* RFC 2883 s4: the first, at or below the ACK, tells of a duplicate. */
-		if (i == 0 && seq_lt(b.start, b.end) && seq_le(b.end, seg->ack) &&
-		    seg->ack - b.start <= c->snd_wnd_max) {
+		if (i == 0 && dsack(c, seg)) {
 			COUNT(c->stack, tcp_dsack_received);
 			tcp_rack_dsack(c);
 		}

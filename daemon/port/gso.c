@@ -204,6 +204,9 @@ static void piece_finish(const struct port_queue *q, struct rte_mbuf *m, const s
 		return;
 	}
 	ip4->total_length = rte_cpu_to_be_16((uint16_t)(m->pkt_len - m->l2_len));
+	/* What no router may fragment has no number: RFC 6864 s4.1. */
+	if ((ip4->fragment_offset & RTE_BE16(RTE_IPV4_HDR_DF_FLAG)) != 0)
+		i = 0;
 	ip4->packet_id = rte_cpu_to_be_16((uint16_t)(rte_be_to_cpu_16(id) + i));
 	ip4->hdr_checksum = 0;
 	if (q->dev->flags & PORT_TX_IP_CKSUM)

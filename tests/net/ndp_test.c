@@ -239,11 +239,12 @@ END_TEST
 
 START_TEST(test_solicitation_is_answered)
 {
-	struct net_addr us = us6(), peer = peer6();
+	struct net_addr us = us6(), peer = peer6(), group;
 	struct message w;
 	uint8_t *f;
 
 	start();
+	ndp_solicited_node(us.bytes, &group);
 	w = about(ICMP6_NEIGHBOUR_SOLICIT, 0, &us, 1, &peer, &us);
 	message_give(&w);
 	f = expect(ICMP6_NEIGHBOUR_ADVERT);
@@ -252,7 +253,7 @@ START_TEST(test_solicitation_is_answered)
 	ck_assert_mem_eq(f + 62, us.bytes, 16);
 	ck_assert_mem_eq(f + 80, rig_mac.addr_bytes, 6);
 	/* A probe: to everybody. */
-	w = about(ICMP6_NEIGHBOUR_SOLICIT, 0, &us, 0, &any6, &us);
+	w = about(ICMP6_NEIGHBOUR_SOLICIT, 0, &us, 0, &any6, &group);
 	message_give(&w);
 	f = expect(ICMP6_NEIGHBOUR_ADVERT);
 	ck_assert_uint_eq(f[58], 0x20);
@@ -298,6 +299,9 @@ START_TEST(test_malformed_discovery)
 	ck_assert_uint_eq(COUNTER(rx_drop_ndp_malformed), ++n);
 	bad = w;
 	bad.src = any6; /* nobody, with a MAC address */
+	message_give(&bad);
+	ck_assert_uint_eq(COUNTER(rx_drop_ndp_malformed), ++n);
+	bad = about(ICMP6_NEIGHBOUR_SOLICIT, 0, &us, 0, &any6, &us); /* a probe, to us alone */
 	message_give(&bad);
 	ck_assert_uint_eq(COUNTER(rx_drop_ndp_malformed), ++n);
 	bad = w;
@@ -392,6 +396,9 @@ START_TEST(test_slaac)
 	ck_assert_mem_eq(hop.bytes, router6.bytes, 16);
 	ck_assert_uint_eq(pmtu_of(r.stack, &far), 1400);
 	ck_assert_uint_eq(r.stack->hop_limit6, 32);
+	be32_store(w.body + 16 + 32 + 4, 1500); /* the link carries more again */
+	message_give(&w);
+	ck_assert_uint_eq(pmtu_of(r.stack, &far), 1500);
 	/* RFC 4862 s5.5.3 (e): a short lifetime does not take the address away at once. */
 	w = advert(1800, 1, 1);
 	message_give(&w);
@@ -413,7 +420,10 @@ END_TEST
 
 START_TEST(test_router_adverts_are_bounded)
 {
+	struct net_addr far = {.family = NET_FAMILY_IPV6, .bytes = {0x20, 1, 0, 2, [15] = 1}}, hop,
+			from;
 	struct message w = advert(1800, 3600, 1800);
+	uint64_t limited;
 
 	start(); /* no slaac: nothing is believed */
 	message_give(&w);
@@ -431,6 +441,18 @@ START_TEST(test_router_adverts_are_bounded)
 	ck_assert_uint_le(r.stack->addresses6_n, NET_ADDRESSES6_MAX);
 	ck_assert_uint_eq(r.stack->prefixes6_n, NET_PREFIXES6_MAX);
 	ck_assert_uint_gt(COUNTER(rx_drop_ndp_limit), 0);
+	/* Those whose time is over leave their places to others. */
+	rig_wait(&r, 3700 * RIG_S);
+	be16_store(w.body + 16 + 16 + 6, 77);
+	limited = COUNTER(rx_drop_ndp_limit);
+	message_give(&w);
+	ck_assert_uint_eq(COUNTER(rx_drop_ndp_limit), limited);
+	far.bytes[7] = 77;
+	ck_assert(ndp_next_hop(r.stack, &far, &hop));
+	ck_assert_mem_eq(hop.bytes, far.bytes, 16); /* on the link */
+	rig_wait(&r, 3 * RIG_S);
+	ck_assert(net_source_for(r.stack, &far, &from));
+	ck_assert_mem_eq(from.bytes, far.bytes, 8);
 	w.src = peer6(); /* no router speaks from there */
 	message_give(&w);
 	ck_assert_uint_eq(COUNTER(rx_drop_ndp_malformed), 1);

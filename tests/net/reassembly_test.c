@@ -245,5 +245,89 @@ START_TEST(test_tcp_in_pieces)
 }
 END_TEST
 
+/* RFC 3168 s5.3: a mark on any piece is one on the whole. RFC 6980 s5: discovery comes in no
+ * pieces. */
+static void marks(uint8_t family)
+{
+	for (unsigned at = 0; at < 4; at++) { /* 3: none is marked */
+		struct rte_mbuf *m = NULL;
+		const uint8_t *ip;
+
+		start(family);
+		for (unsigned i = 0; i < 3; i++) {
+			uint32_t from = 400 * i, len = i < 2 ? 400 : 200, offset = v6() ? 40 : 20;
+			uint8_t f[600] = {0}, *p = f;
+
+			m = rte_pktmbuf_alloc(r.pool);
+			if (v6()) {
+				uint8_t ip6[48] = {0x60, 0, 0, 0, 0, 0, 44, 64};
+
+				be16_store(ip6 + 4, (uint16_t)(len + 8));
+				ip6[1] = (uint8_t)((i == at ? IP_ECN_CE : IP_ECN_ECT0) << 4);
+				ip6[40] = IP_PROTO_TCP;
+				be16_store(ip6 + 42, (uint16_t)(from | (i < 2)));
+				memcpy(p, ip6, sizeof(ip6));
+				p += sizeof(ip6);
+			} else {
+				uint8_t ip4[20] = {0x45};
+
+				ip4[1] = i == at ? IP_ECN_CE : IP_ECN_ECT0;
+				be16_store(ip4 + 2, (uint16_t)(20 + len));
+				ip4[5] = 7;
+				be16_store(ip4 + 6, (uint16_t)(from / 8 | (i < 2 ? 0x2000 : 0)));
+				ip4[9] = IP_PROTO_TCP;
+				memcpy(p, ip4, sizeof(ip4));
+				p += sizeof(ip4);
+			}
+			p += len;
+			memcpy(rte_pktmbuf_append(m, (uint16_t)(p - f)), f, (size_t)(p - f));
+			m = v6() ? reassembly_ip6(r.stack, m, offset)
+				 : reassembly_ip4(r.stack, m, offset);
+			ck_assert_uint_eq(m != NULL, i == 2);
+		}
+		ip = rte_pktmbuf_mtod(m, const uint8_t *);
+		ck_assert_uint_eq(v6() ? ip[1] >> 4 & 3 : ip[1] & 3,
+				  at < 3 ? IP_ECN_CE : IP_ECN_ECT0);
+		rte_pktmbuf_free(m);
+		stop();
+	}
+}
+
+START_TEST(test_marks_are_kept)
+{
+	marks(NET_FAMILY_IPV4);
+	marks(NET_FAMILY_IPV6);
+}
+END_TEST
+
+START_TEST(test_no_discovery_in_fragments)
+{
+	struct net_addr target, src, dst;
+	uint8_t f[200], l4[8 + 24] = {IP_PROTO_ICMP6, [8] = ICMP6_NEIGHBOUR_SOLICIT};
+	uint16_t sum;
+	size_t n;
+
+	start(NET_FAMILY_IPV6);
+	src = rig_remote(0);
+	dst = target = rig_local(0);
+	memcpy(l4 + 16, target.bytes, 16);
+	sum = cksum_fold(cksum_add(net_pseudo_sum(&src, &dst, IP_PROTO_ICMP6, 24), l4 + 8, 24));
+	memcpy(l4 + 10, &sum, 2);
+	n = rig_build_ip(f, 44, l4, sizeof(l4));
+	f[21] = 255; /* hop limit */
+	rig_input(&r, f, n);
+	rig_silent(&r);
+	ck_assert_uint_eq(COUNTER(rx_drop_ndp_malformed), 1);
+	n = rig_build_ip(f, IP_PROTO_ICMP6, l4 + 8, sizeof(l4) - 8);
+	f[21] = 255;
+	rig_input(&r, f, n);
+	ck_assert_uint_eq(COUNTER(rx_ndp_solicitations), 1);
+	while (rig_take(&r, f, sizeof(f)) > 0)
+		;
+	stop();
+}
+END_TEST
+
 RIG_MAIN("reassembly", test_every_order, test_hostile_pieces, test_atomic_fragment,
-	 test_dropped_by_configuration, test_tcp_in_pieces)
+	 test_dropped_by_configuration, test_tcp_in_pieces, test_marks_are_kept,
+	 test_no_discovery_in_fragments)

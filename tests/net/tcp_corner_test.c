@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "daemon/net/cksum.h"
+
 static struct rig r;
 
 #define COUNTER(name) (net_counters_of(r.stack)->name)
@@ -632,6 +634,158 @@ START_TEST(test_frames_wait_for_others)
 }
 END_TEST
 
+/* ---- what a peer may make us remember ------------------------------------------------------- */
+
+/* One byte in two sacked: a record for each piece would be thousands, looked at with each ACK. */
+START_TEST(test_sliced_flight_is_bounded)
+{
+	static const uint8_t syn_sack[] = {2, 4, 0x03, 0xe8, 4, 2, 1, 1};
+	static struct rig_segment s;
+	struct tcp_conn *c;
+	uint32_t most = 0;
+
+	rig_defaults(&r);
+	rig_start(&r);
+	rig_accept(&r, syn_sack, sizeof(syn_sack));
+	c = r.app.conn;
+	app_sends(10000);
+	ck_assert_uint_eq(frames_drop(), 10);
+	memset(&s, 0, sizeof(s));
+	s.src_port = RIG_PEER_PORT;
+	s.dst_port = RIG_PORT;
+	s.seq = r.peer_seq;
+	s.ack = r.peer_ack;
+	s.flags = ACK;
+	s.window = 65535;
+	s.options_len = 12 + 16;
+	s.options[0] = s.options[1] = 1;
+	s.options[2] = 5;
+	s.options[3] = 2 + 24;
+	for (uint32_t at = 1; at + 6 < 10000; at += 6) {
+		for (uint32_t i = 0; i < 3; i++) {
+			be32_store(s.options + 4 + 8 * i, r.peer_ack + at + 2 * i);
+			be32_store(s.options + 8 + 8 * i, r.peer_ack + at + 2 * i + 1);
+		}
+		rig_send(&r, &s);
+		frames_drop();
+		if (c->flight != NULL && c->flight->sent_n > most)
+			most = c->flight->sent_n;
+	}
+	ck_assert_uint_gt(most, 500);
+	ck_assert_uint_le(most, 1026);
+	/* All of it but the first bytes, in one block: one record for them and one for the rest. */
+	s.options[3] = 2 + 8;
+	s.options_len = 12;
+	be32_store(s.options + 4, r.peer_ack + 1000);
+	be32_store(s.options + 8, r.peer_ack + 10000);
+	rig_send(&r, &s);
+	for (struct list *node = c->flight->sent.next; node != &c->flight->sent;
+	     node = node->next) {
+		const struct tcp_sent *sent = list_entry(node, struct tcp_sent, link);
+
+		ck_assert(seq_lt(sent->start, r.peer_ack + 1000) || node->next == &c->flight->sent);
+	}
+	frames_drop();
+	peer_acks(10000, 65535);
+	ck_assert_ptr_null(c->flight);
+	ck_assert_uint_eq(pool_in_use(&r.stack->sent_pool), 0);
+	stop();
+}
+END_TEST
+
+/* What only wants pacing leaves the last flights to those that repair, and goes at once. */
+START_TEST(test_repairs_come_before_pacing)
+{
+	static const uint8_t syn_sack[] = {2, 4, 0x03, 0xe8, 4, 2, 1, 1};
+	struct tcp_flight *taken[8];
+	struct tcp_conn *c;
+
+	for (unsigned left = 3; left >= 2; left--) {
+		rig_defaults(&r);
+		r.config.tcp.flights_max = 8;
+		r.config.tcp.pacing_rtt_min_ns = 5 * RIG_MS;
+		rig_start(&r);
+		rig_accept(&r, syn_sack, sizeof(syn_sack));
+		c = r.app.conn;
+		c->srtt_ticks = c->min_rtt_ticks = tcp_ticks(20 * RIG_MS);
+		c->cwnd = 40000;
+		for (unsigned i = left; i < 8; i++)
+			taken[i] = pool_get(&r.stack->flight_pool);
+		app_sends(30000);
+		ck_assert_uint_eq(frames_drop(), left == 3 ? 10 : 30);
+		ck_assert_uint_eq(c->flight != NULL, left == 3);
+		ck_assert_uint_eq(COUNTER(tcp_flights_blind), 0);
+		for (unsigned i = left; i < 8; i++)
+			pool_put(&r.stack->flight_pool, taken[i]);
+		stop();
+		memset(&r.app, 0, sizeof(r.app));
+	}
+}
+END_TEST
+
+/* RFC 9438 s4.8: after a timeout the curve begins where congestion avoidance does. */
+START_TEST(test_cubic_forgets_at_a_timeout)
+{
+	struct tcp_conn *c;
+
+	rig_defaults(&r);
+	r.config.tcp.congestion = TCP_CONGESTION_CUBIC;
+	rig_start(&r);
+	rig_accept(&r, syn_mss_1000, sizeof(syn_mss_1000));
+	c = r.app.conn;
+	c->cwnd = 100000;
+	app_sends(50000);
+	ck_assert_uint_eq(frames_drop(), 50);
+	rig_wait(&r, 250 * RIG_MS);
+	frames_drop();
+	ck_assert_uint_eq(c->ssthresh, 35000);
+	peer_acks(49000, 65535);
+	ck_assert_uint_eq(c->cwnd, 35000);
+	c->flags |= TCPF_CWND_LIMITED;
+	tcp_cc(c)->acked(c, 1000, r.now_ns);
+	ck_assert_uint_eq(c->cubic.k_us, 0);
+	ck_assert_uint_eq(c->cubic.w_max, 35000);
+	stop();
+}
+END_TEST
+
+/* RFC 6864 s4.1, RFC 7739: what may not be fragmented has no number; else each pair of ends counts
+ * for itself. */
+START_TEST(test_ip_identifiers_tell_nothing)
+{
+	uint8_t frame[200], echo[16] = {8};
+	uint16_t sum = cksum_fold(cksum_add(0, echo, sizeof(echo)));
+	uint16_t last = 0;
+
+	start();
+	say(ACK, r.peer_seq + 100000, r.peer_ack, 1000); /* answered by an ACK */
+	ck_assert_uint_gt(rig_take(&r, frame, sizeof(frame)), 0);
+	ck_assert_uint_eq(be16_load(frame + 18), 0);
+	ck_assert_uint_eq(be16_load(frame + 20), IP4_DONT_FRAGMENT);
+	tcp_abort(r.app.conn);
+	r.app.conn = NULL;
+	rig_flush(&r);
+	ck_assert_uint_gt(rig_take(&r, frame, sizeof(frame)), 0); /* RST */
+	ck_assert_uint_eq(be16_load(frame + 18), 0);
+	ck_assert_uint_eq(be16_load(frame + 20), IP4_DONT_FRAGMENT);
+	say(ACK, 1, 1, 1); /* of no connection: RST */
+	ck_assert_uint_gt(rig_take(&r, frame, sizeof(frame)), 0);
+	ck_assert_uint_eq(be16_load(frame + 18), 0);
+	memcpy(echo + 2, &sum, 2);
+	for (unsigned i = 0; i < 3; i++) {
+		uint8_t f[200];
+
+		rig_input(&r, f, rig_build_ip(f, IP_PROTO_ICMP, echo, sizeof(echo)));
+		ck_assert_uint_gt(rig_take(&r, frame, sizeof(frame)), 0);
+		ck_assert_uint_eq(be16_load(frame + 20), 0);
+		if (i > 0)
+			ck_assert_uint_eq(be16_load(frame + 18), (uint16_t)(last + 1));
+		last = be16_load(frame + 18);
+	}
+	stop();
+}
+END_TEST
+
 RIG_MAIN("tcp_corner", test_closed_window_old_data_is_acked, test_small_window_is_used,
 	 test_user_timeout_after_closed_window, test_old_ack_moves_no_window,
 	 test_simultaneous_open_window, test_old_acks_are_answered_in_measure,
@@ -639,4 +793,6 @@ RIG_MAIN("tcp_corner", test_closed_window_old_data_is_acked, test_small_window_i
 	 test_rto_after_a_lost_syn, test_timestamps_after_24_days,
 	 test_time_wait_reused_within_a_tick, test_nothing_follows_fin, test_connections_max_holds,
 	 test_out_of_order_room_is_shared, test_slow_device_is_shared, test_send_queues_are_shared,
-	 test_frames_wait_for_others)
+	 test_frames_wait_for_others, test_sliced_flight_is_bounded,
+	 test_repairs_come_before_pacing, test_cubic_forgets_at_a_timeout,
+	 test_ip_identifiers_tell_nothing)
