@@ -53,6 +53,7 @@
 	X(SHEPHERD_ATTACH_REFUSED, 229, "attach: refused")                                         \
 	X(SHEPHERD_ATTACH_SCHEMA, 230, "attach: the schema is not valid")                          \
 	X(SHEPHERD_ATTACH_OUTCAST, 231, "attach: this process was cut off for what it did")        \
+	X(SHEPHERD_ATTACH_CERTIFICATE, 232, "attach: the certificate is not for this name")        \
 	X(SHEPHERD_PROTOCOL, SPLIT_E_FATAL + 200, "the host wrote nonsense into its segment")      \
 	X(SHEPHERD_GONE, SPLIT_E_FATAL + 201, "the host or its segment is gone")                   \
 	X(SHEPHERD_RELEASE, SPLIT_E_FATAL + 202, "the host did not give blocks back in time")

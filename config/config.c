@@ -95,6 +95,8 @@ void config_free(struct config *cfg)
 	free(cfg->workers);
 	free(cfg->ports);
 	free(cfg->listeners);
+	for (uint32_t i = 0; i < cfg->hosts_n; i++)
+		free(cfg->hosts[i].remote_names);
 	free(cfg->hosts);
 	free(cfg->services);
 	free(cfg->channels);
@@ -274,6 +276,29 @@ bool config_authority_has(const struct config_item *items, uint32_t items_n, con
 		if (authority_is(items[i].text, authority, len))
 			return true;
 	return items_n == 0;
+}
+
+static bool san_is(const char *san, const char *name)
+{
+	if (strncmp(san, "DNS:", 4) == 0)
+		return strcasecmp(san + 4, name) == 0;
+	return strncmp(san, "URI:", 4) == 0 && strcmp(san + 4, name) == 0;
+}
+
+bool config_host_has_certificate(const struct config_host *host, const char *san)
+{
+	for (uint32_t i = 0; i < host->remote_names_n; i++)
+		if (san_is(san, host->remote_names[i].text))
+			return true;
+	return host->remote_names_n == 0 && san_is(san, host->name);
+}
+
+bool config_host_any_certificate(const struct config_host *host)
+{
+	for (uint32_t i = 0; i < host->remote_names_n; i++)
+		if (strcmp(host->remote_names[i].text, "*") == 0)
+			return true;
+	return false;
 }
 
 bool config_host_has_uid(const struct config_host *host, uint32_t uid)

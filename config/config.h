@@ -46,6 +46,7 @@
 #define CONFIG_CERTIFICATES_MAX 64 /* of one listener */
 #define CONFIG_CERT_NAMES_MAX   64
 #define CONFIG_ALLOW_MAX        64 /* identities of one service */
+#define CONFIG_REMOTE_NAMES_MAX 64 /* names in certificates of one host's processes */
 #define CONFIG_AUTHORITIES_MAX  64 /* of one listener or service */
 #define CONFIG_HELPERS_MAX      16
 
@@ -374,7 +375,9 @@ struct config_host {
 	uint32_t share;       /* of a daemon worker's work, against other processes */
 	uint32_t methods_max; /* that one process may serve */
 	bool remote;          /* processes on other machines may attach under this name */
-	bool gone;            /* a reload has taken it away: nobody attaches as it */
+	struct config_item *remote_names; /* of their certificates; "*": any. None: `name` */
+	uint32_t remote_names_n;
+	bool gone; /* a reload has taken it away: nobody attaches as it */
 };
 
 /* The same order as enum picker_policy (daemon/balance/picker.h). */
@@ -688,6 +691,11 @@ const char *config_policy_name(int policy);
 
 /* Whether `uid` may attach as this host. */
 bool config_host_has_uid(const struct config_host *host, uint32_t uid);
+/* Whether a process on another machine may attach under this name that has shown a certificate with
+ * the alternative name `san`: "DNS:..." (letters of either case are the same) or "URI:...". */
+bool config_host_has_certificate(const struct config_host *host, const char *san);
+/* Whether any certificate of remote.tls.ca will do. */
+bool config_host_any_certificate(const struct config_host *host);
 
 /* "64MiB" and "15ms" to bytes and nanoseconds. 0, or -SPLIT_E_CONFIG_INVALID: not a number with a
  * unit, or past UINT64_MAX. "0" needs no unit. */

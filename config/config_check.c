@@ -767,6 +767,15 @@ static void check_remote(const struct check *c)
 		if (c->cfg->hosts[i].remote)
 			config_sink_node(c->sink, blame(c, doc_element(hosts, i), "remote"),
 					 "is true, expected a remote.port by which they come");
+	for (uint32_t i = 0; i < c->cfg->hosts_n; i++) {
+		const struct config_host *h = &c->cfg->hosts[i];
+
+		if (h->remote_names_n != 0 && (!h->remote || tls == NULL))
+			config_sink_node(c->sink, blame(c, doc_element(hosts, i), "remote_names"),
+					 "is of certificates, expected %s",
+					 h->remote ? "remote.tls, which asks for them"
+						   : "remote to be true");
+	}
 }
 
 void config_check(struct config *cfg, const struct doc_node *root,

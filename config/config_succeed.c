@@ -319,6 +319,8 @@ static int hosts_align(const struct config *running, struct config *fresh, uint3
 			continue;
 		fresh->hosts[i].gone = true;
 		fresh->hosts[i].uids_n = 0;
+		fresh->hosts[i].remote_names = NULL; /* the old one's */
+		fresh->hosts[i].remote_names_n = 0;
 	}
 	return err;
 }

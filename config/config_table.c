@@ -733,6 +733,18 @@ static const struct field host_fields[] = {
 	BOOL("remote", remote, "false",
 	     "Processes on other machines may attach under this name, by remote.port. Who they are "
 	     "is shown by remote.tls alone; `uids` says nothing of them."),
+	{.key = "remote_names",
+	 .type = FIELD_ITEMS,
+	 AT(remote_names),
+	 .count_offset = offsetof(STRUCT, remote_names_n),
+	 .items_min = 1,
+	 .items_max = CONFIG_REMOTE_NAMES_MAX,
+	 .max = CONFIG_ITEM_MAX,
+	 .def_is = "the host's `name`",
+	 .help = "With remote.tls: a process on another machine may attach under this name when "
+		 "its "
+		 "certificate has one of these among its alternative names (a DNS name or a URI, "
+		 "whole). \"*\": any certificate of remote.tls.ca."},
 	INT("calls_max", calls_max, "8192", 1, 65536,
 	    "Calls of one process at once, for each daemon worker."),
 	{.key = "memory_max",

@@ -411,6 +411,7 @@ static bool refusal_is_lasting(int rc)
 	case SPLIT_E_SHEPHERD_ATTACH_LAYOUT:
 	case SPLIT_E_SHEPHERD_ATTACH_UID:
 	case SPLIT_E_SHEPHERD_ATTACH_NAME:
+	case SPLIT_E_SHEPHERD_ATTACH_CERTIFICATE:
 	case SPLIT_E_SHEPHERD_ATTACH_SCHEMA:
 	case SPLIT_E_SHEPHERD_ATTACH_MALFORMED:
 	case SPLIT_E_BASE_SYSTEM: /* a worker could not be started: no such core */

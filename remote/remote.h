@@ -121,8 +121,10 @@ int link_wait_sent(struct remote_link *link, uint64_t until_ns, int stop_fd) SPL
 int link_wait_secure(struct remote_link *link, uint64_t until_ns, int stop_fd) SPLIT_MUST_USE;
 int link_wait_frame(struct remote_link *link, enum remote_type type, uint64_t until_ns, int stop_fd,
 		    struct remote_frame *out) SPLIT_MUST_USE;
-/* Name in the peer's certificate, "" without TLS. */
-void link_peer_name(const struct remote_link *link, char *buf, size_t bytes);
+/* Alternative names of the peer's certificate, "DNS:..." and "URI:...", one after the other, each
+ * with its NUL, and an empty one at the end; only that without TLS. Names that do not fit, or that
+ * have other characters than printable ASCII, are left out. */
+void link_peer_names(const struct remote_link *link, char *buf, size_t bytes);
 
 /* "tcp://host:port", "tcp://[v6]:port". Whether `path` is one; connect to it. fd, or negative with
  * `why` filled. Blocks at most timeout_ms. */

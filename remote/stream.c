@@ -216,12 +216,36 @@ short link_events(const struct remote_link *l)
 	return events;
 }
 
-void link_peer_name(const struct remote_link *l, char *buf, size_t bytes)
+/* Behind the *at bytes that are there, if it fits with one NUL more. */
+static void name_add(char *buf, size_t bytes, size_t *at, const char *kind, const ASN1_STRING *name)
+{
+	const unsigned char *text = ASN1_STRING_get0_data(name);
+	size_t n = (size_t)ASN1_STRING_length(name);
+
+	for (size_t i = 0; i < n; i++)
+		if (text[i] <= ' ' || text[i] > '~')
+			return;
+	if (n == 0 || n + strlen(kind) + 2 > bytes - *at)
+		return;
+	*at += (size_t)snprintf(buf + *at, bytes - *at, "%s%.*s", kind, (int)n, text) + 1;
+	buf[*at] = '\0';
+}
+
+void link_peer_names(const struct remote_link *l, char *buf, size_t bytes)
 {
 	X509 *cert = l->ssl != NULL ? SSL_get0_peer_certificate(l->ssl) : NULL;
+	GENERAL_NAMES *names =
+		cert != NULL ? X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL) : NULL;
+	size_t at = 0;
 
 	buf[0] = '\0';
-	if (cert != NULL && X509_NAME_get_text_by_NID(X509_get_subject_name(cert), NID_commonName,
-						      buf, (int)bytes) < 0)
-		buf[0] = '\0';
+	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+		const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+
+		if (name->type == GEN_DNS)
+			name_add(buf, bytes, &at, "DNS:", name->d.dNSName);
+		else if (name->type == GEN_URI)
+			name_add(buf, bytes, &at, "URI:", name->d.uniformResourceIdentifier);
+	}
+	GENERAL_NAMES_free(names);
 }

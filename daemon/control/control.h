@@ -40,6 +40,8 @@ struct worker;
 	X(attach_accepted, "hosts attached")                                                       \
 	X(attach_refused_uid, "attaches refused: uid not allowed")                                 \
 	X(attach_refused_name, "attaches refused: no such host, or nothing for it to do")          \
+	X(attach_refused_certificate,                                                              \
+	  "attaches refused: of another machine, with a certificate that is for another name")     \
 	X(attach_refused_protocol, "attaches refused: malformed or of another version")            \
 	X(attach_refused_limit, "attaches refused: too many at once")                              \
 	X(attach_refused_outcast, "attaches refused: the process was cut off for what it did")     \

@@ -72,8 +72,8 @@ struct control_host {
 	pid_t pid;
 	uid_t uid;
 	bool outcast; /* it wrote nonsense: its process may not come again */
-	bool remote;  /* a relay's: its process is splitd itself, its host is at `peer` */
-	char peer[96];
+	bool remote;  /* a relay's: its process is splitd itself, its host is the guest */
+	struct relay_guest guest;
 	uint64_t since_ns, deadline_ns;
 	bool drain_asked; /* by the operator; under control's lock */
 	bool leaving;     /* the host said so */
@@ -145,8 +145,8 @@ struct control {
 
 /* hosts.c */
 void hosts_accept(struct control *control);
-/* Hosts of other machines knock at the relay. */
-void guests_knock(struct control *control);
+/* Of another machine: takes guest->fd. */
+void hosts_guest(struct control *control, const struct relay_guest *guest);
 void hosts_event(struct control_host *host, enum watch_kind kind);
 void hosts_report(struct control *control, const struct worker_report *report);
 /* Timeouts, posts that found a full ring, endpoints that are free. Frees hosts. */
@@ -160,6 +160,15 @@ uint64_t host_told(const struct control_host *host, size_t offset);
 bool host_drained(const struct control_host *host);
 /* After the workers have left their loops: everything, at once. */
 void hosts_destroy_all(struct control *control);
+
+/* guests.c: hosts of other machines knock at the relay, and have said who they are. */
+void guests_knock(struct control *control);
+void guests_resume(struct control *control, uint64_t now_ns);
+void guests_accept(struct control *control);
+/* Whether it may use the name: by its certificate, where it had to show one. */
+bool guest_is_for(const struct relay_guest *guest, const struct config_host *host);
+/* What its certificate is for, to follow a sentence. Returns buf. */
+const char *guest_names_text(const struct relay_guest *guest, char *buf, size_t bytes);
 
 /* threads.c: the scheduler's word, and affinities. A host's part is made once it is mapped and
  * freed when no worker holds it. */

@@ -42,6 +42,9 @@ static void count_refusal(struct control *control, int code)
 	case SPLIT_E_SHEPHERD_ATTACH_NAME:
 		counter_inc(&c->attach_refused_name);
 		break;
+	case SPLIT_E_SHEPHERD_ATTACH_CERTIFICATE:
+		counter_inc(&c->attach_refused_certificate);
+		break;
 	case SPLIT_E_SHEPHERD_ATTACH_LIMIT:
 		counter_inc(&c->attach_refused_limit);
 		break;
@@ -74,6 +77,7 @@ static const char *refusal_text(int code, const char *more)
 static void log_refusal(struct control_host *host, int code, const char *more)
 {
 	struct control *control = host->control;
+	char names[RELAY_NAMES_MAX + 64];
 	uint32_t held_back;
 
 	count_refusal(control, code);
@@ -82,9 +86,11 @@ static void log_refusal(struct control_host *host, int code, const char *more)
 		return;
 	if (held_back != 0)
 		log_warn("attach: %u more refusals were not logged", held_back);
+	if (code == -SPLIT_E_SHEPHERD_ATTACH_CERTIFICATE)
+		more = guest_names_text(&host->guest, names, sizeof(names));
 	if (host->remote)
-		log_warn("attach of \"%s\" (remote, %s) refused: %s%s", host->name, host->peer,
-			 refusal_text(code, more), more);
+		log_warn("attach of \"%s\" (remote, %s) refused: %s%s", host->name,
+			 host->guest.peer, refusal_text(code, more), more);
 	else if (host->name[0] != '\0')
 		log_warn("attach of \"%s\" (pid %d, uid %u) refused: %s%s", host->name, host->pid,
 			 host->uid, refusal_text(code, more), more);
@@ -218,6 +224,8 @@ static int host_admit(void *ctx, const struct attach_request *request)
 		return -SPLIT_E_SHEPHERD_ATTACH_NAME;
 	if (host->remote && !cfg->hosts[index].remote)
 		return -SPLIT_E_SHEPHERD_ATTACH_NAME;
+	if (host->remote && !guest_is_for(&host->guest, &cfg->hosts[index]))
+		return -SPLIT_E_SHEPHERD_ATTACH_CERTIFICATE;
 	if (!host->remote && !config_host_has_uid(&cfg->hosts[index], request->uid))
 		return -SPLIT_E_SHEPHERD_ATTACH_UID;
 	if (!host->remote && departed_is_outcast(host->control, request->pid))
@@ -228,8 +236,9 @@ static int host_admit(void *ctx, const struct attach_request *request)
 	return 0;
 }
 
-/* `peer`: where a relay's host is; NULL: a process of this machine. */
-static struct control_host *host_create(struct control *control, int fd, const char *peer)
+/* `guest`: a relay's host; NULL: a process of this machine. */
+static struct control_host *host_create(struct control *control, int fd,
+					const struct relay_guest *guest)
 {
 	struct control_host *host = calloc(1, sizeof(*host));
 	struct attach_policy policy;
@@ -239,9 +248,9 @@ static struct control_host *host_create(struct control *control, int fd, const c
 		return NULL;
 	}
 	host->control = control;
-	host->remote = peer != NULL;
-	if (peer != NULL)
-		snprintf(host->peer, sizeof(host->peer), "%s", peer);
+	host->remote = guest != NULL;
+	if (guest != NULL)
+		host->guest = *guest;
 	host->id = ++control->next_id;
 	host->host_index = -1;
 	host->since_ns = clock_ns();
@@ -474,7 +483,9 @@ static void host_offer(struct control_host *host)
 		.numa_node = ch->numa_node,
 		.calls_max = ch->calls_max,
 		.quota_bytes = ch->memory_max,
-		.release_timeout_ns = ch->release_timeout_ns,
+		/* What waits in a relay for its host's window is no process's that keeps it; one
+		 * that gives nothing back gets nothing more, and who is silent is let go. */
+		.release_timeout_ns = host->remote ? 0 : ch->release_timeout_ns,
 		.outs_max = outs_max(host, request),
 		.revocable = true, /* a call cancelled before it was begun never runs */
 	};
@@ -522,7 +533,8 @@ static void host_log(const struct control_host *host, const char *what, const ch
 	if (held_back != 0)
 		log_info("%u more attaches and detaches were not logged", held_back);
 	if (host->remote)
-		log_info("host \"%s\" (remote, %s) %s: %s", host->name, host->peer, what, more);
+		log_info("host \"%s\" (remote, %s) %s: %s", host->name, host->guest.peer, what,
+			 more);
 	else
 		log_info("host \"%s\" (pid %d, uid %u) %s: %s", host->name, host->pid, host->uid,
 			 what, more);
@@ -637,6 +649,8 @@ static void host_mapped(struct control_host *host)
 	}
 	pthread_mutex_lock(&control->lock);
 	host->config = control->p.config->hosts[host->host_index];
+	host->config.remote_names = NULL; /* the configuration's, which may go first */
+	host->config.remote_names_n = 0;
 	host->shared = (struct worker_endpoint){
 		.told = told,
 		.methods_told = sides_make(control, request->methods_n),
@@ -769,25 +783,6 @@ static void accept_resume(struct control *control, uint64_t now_ns)
 		control->accept_again_ns = now_ns + ACCEPT_PAUSE_NS;
 }
 
-void guests_knock(struct control *control)
-{
-	if (relay_accept(control->relay))
-		return;
-	counter_inc(&control->counters.attach_refused_resources);
-	control_unwatch(control, relay_fd(control->relay));
-	control->relay_again_ns = clock_ns() + ACCEPT_PAUSE_NS;
-}
-
-static void guests_resume(struct control *control, uint64_t now_ns)
-{
-	if (control->relay_again_ns == 0 || now_ns < control->relay_again_ns)
-		return;
-	control->relay_again_ns = 0;
-	if (control->state == CONTROL_RUNNING &&
-	    control_watch(control, relay_fd(control->relay), &control->relay_watch) != 0)
-		control->relay_again_ns = now_ns + ACCEPT_PAUSE_NS;
-}
-
 /* False: nobody knocks. */
 static bool host_accept(struct control *control)
 {
@@ -807,22 +802,14 @@ static bool host_accept(struct control *control)
 	return true;
 }
 
-/* Relays' hosts that have said who they are. */
-static void guests_accept(struct control *control)
+void hosts_guest(struct control *control, const struct relay_guest *guest)
 {
-	struct relay_guest guest;
+	struct control_host *host = host_create(control, guest->fd, guest);
 
-	if (control->relay == NULL)
-		return;
-	relay_tick(control->relay);
-	while (relay_guest_take(control->relay, &guest)) {
-		struct control_host *host = host_create(control, guest.fd, guest.peer);
-
-		if (host == NULL)
-			counter_inc(&control->counters.attach_refused_resources);
-		else
-			host_step(host);
-	}
+	if (host == NULL)
+		counter_inc(&control->counters.attach_refused_resources);
+	else
+		host_step(host);
 }
 
 void hosts_accept(struct control *control)
@@ -950,11 +937,12 @@ void hosts_configure(struct control *control, const struct config *fresh)
 
 	list_for_each_safe (pos, &control->hosts) {
 		struct control_host *host = list_entry(pos, struct control_host, link);
-		bool stays = host->host_index < 0 ||
-			     (!fresh->hosts[host->host_index].gone &&
-			      (host->remote ? fresh->hosts[host->host_index].remote
-					    : config_host_has_uid(&fresh->hosts[host->host_index],
-								  host->uid)));
+		bool stays =
+			host->host_index < 0 ||
+			(!fresh->hosts[host->host_index].gone &&
+			 (host->remote ? guest_is_for(&host->guest, &fresh->hosts[host->host_index])
+				       : config_host_has_uid(&fresh->hosts[host->host_index],
+							     host->uid)));
 
 		if (host->state == HOST_GREETING && !stays) {
 			host_refuse(host, -SPLIT_E_SHEPHERD_ATTACH_NAME,

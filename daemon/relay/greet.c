@@ -104,6 +104,8 @@ static int attach(struct guest *g, struct attach_refusal *why)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0)
 		return -SPLIT_E_BASE_SYSTEM;
+	g->secure = g->relay->tls != NULL;
+	link_peer_names(g->remote, g->names, sizeof(g->names));
 	/* Before anything is sent: the first packet must carry who sends it. */
 	(void)setsockopt(fds[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
 	pthread_mutex_lock(&g->relay->lock);

@@ -200,6 +200,8 @@ bool relay_guest_take(struct relay *r, struct relay_guest *out)
 		out->fd = g->offer_fd;
 		g->offer_fd = -1;
 		snprintf(out->peer, sizeof(out->peer), "%s", g->peer);
+		out->secure = g->secure;
+		memcpy(out->names, g->names, sizeof(out->names));
 	}
 	pthread_mutex_unlock(&r->lock);
 	return g != NULL;

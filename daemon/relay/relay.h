@@ -34,6 +34,9 @@
 
 COUNTER_DECLARE(relay, RELAY_COUNTERS);
 
+/* Bytes of the names in one guest's certificate. Those past them are as if they were not there. */
+#define RELAY_NAMES_MAX 2048
+
 struct relay;
 
 struct relay_params {
@@ -56,6 +59,8 @@ bool relay_accept(struct relay *relay) SPLIT_MUST_USE;
 struct relay_guest {
 	int fd; /* the attach socket's end that splitd serves; the taker's */
 	char peer[96];
+	bool secure;                 /* over TLS: the authority says that it is */
+	char names[RELAY_NAMES_MAX]; /* this, as link_peer_names() has it; else "" */
 };
 bool relay_guest_take(struct relay *relay, struct relay_guest *out);
 /* Collect threads that have ended. */

@@ -53,6 +53,8 @@ struct guest {
 	/* Towards control: the other end of the attach socket, until it is taken. */
 	struct list offer;
 	int offer_fd;
+	bool secure;
+	char names[RELAY_NAMES_MAX];
 
 	/* its thread */
 	struct remote_link *remote;

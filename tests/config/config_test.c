@@ -295,6 +295,47 @@ START_TEST(values)
 }
 END_TEST
 
+/* Which certificates a host on another machine may show (docs/SOCKET.md). */
+START_TEST(certificates)
+{
+	static const struct {
+		const char *names[2];
+		const char *san;
+		bool good;
+	} cases[] = {
+		{{NULL}, "DNS:echo", true},
+		{{NULL}, "DNS:ECHO", true},
+		{{NULL}, "URI:echo", true},
+		{{NULL}, "URI:Echo", false},
+		{{NULL}, "DNS:echo.example", false},
+		{{NULL}, "DNS:ech", false},
+		{{NULL}, "DNS:", false},
+		{{NULL}, "echo", false},
+		{{NULL}, "", false},
+		{{"a.example", "spiffe://example/echo"}, "DNS:A.example", true},
+		{{"a.example", "spiffe://example/echo"}, "URI:spiffe://example/echo", true},
+		{{"a.example", "spiffe://example/echo"}, "URI:spiffe://example/Echo", false},
+		{{"a.example", "spiffe://example/echo"}, "DNS:echo", false},
+		{{"*.example"}, "DNS:a.example", false},
+		{{"*", "a"}, "DNS:*", true},
+	};
+	struct config_item items[2];
+	struct config_host host = {.name = "echo", .remote_names = items};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		uint32_t n = 0;
+
+		for (; n < 2 && cases[i].names[n] != NULL; n++)
+			strcpy(items[n].text, cases[i].names[n]);
+		host.remote_names_n = n;
+		ck_assert_msg(config_host_has_certificate(&host, cases[i].san) == cases[i].good,
+			      "%zu: %s", i, cases[i].san);
+		ck_assert(config_host_any_certificate(&host) ==
+			  (cases[i].names[0] != NULL && strcmp(cases[i].names[0], "*") == 0));
+	}
+}
+END_TEST
+
 START_TEST(authorities)
 {
 	static const struct {
@@ -345,6 +386,13 @@ END_TEST
 static const struct {
 	const char *from, *to, *finding;
 } findings[] = {
+	/* certificates of far hosts */
+	{"\"uids\": [0]", "\"uids\": [0], \"remote_names\": [\"a\"]",
+	 "c.json:7: hosts[0].remote_names: is of certificates, expected remote to be true"},
+	{"\"uids\": [0]}]",
+	 "\"uids\": [0], \"remote\": true, \"remote_names\": [\"a\"]}], \"remote\": {\"port\": 1}",
+	 "c.json:7: hosts[0].remote_names: is of certificates, expected remote.tls, which asks for "
+	 "them"},
 	/* keys, types, ranges */
 	{"\"core\": 0", "\"core\": 0, \"cores\": 1",
 	 "c.json:3: workers[0].cores: unknown key, expected \"core\"?"},
@@ -849,6 +897,7 @@ int main(void)
 	tcase_add_test(tcase, defaults);
 	tcase_add_test(tcase, values);
 	tcase_add_test(tcase, authorities);
+	tcase_add_test(tcase, certificates);
 	tcase_add_loop_test(tcase, finding, 0, (int)ARRAY_LEN(findings));
 	tcase_add_test(tcase, all_at_once_in_order);
 	tcase_add_test(tcase, bounds);

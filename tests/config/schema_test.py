@@ -59,6 +59,7 @@ BEYOND = [
     r"lets nobody in: no listener",
     r"is mutual, expected cert, key and ca",
     r"expected a remote\.port by which they come",
+    r"is of certificates, expected (remote\.tls|remote to be true)",
     r"expected client_ca with it",
     r"beside a client_ca",
     r"are of TLS 1\.2, which min_version leaves out",

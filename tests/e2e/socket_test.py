@@ -5,8 +5,8 @@ usage: socket_test.py BUILD PART
 
 PART is `plain` (kinds of call, metadata, errors, large messages, death of the host, restart of splitd), `large` (answers
 that cannot go over the connection end their calls and nothing else), or `tls`
-(mutual TLS: a host without a certificate and one with another authority's are refused, with a line that says so; names
-that the configuration keeps for this machine are refused).
+(mutual TLS: a host without a certificate, one with another authority's and one whose certificate is for another name are
+refused, with a line that says so on both sides; hosts[].remote_names, also as a reload changes them).
 """
 import json
 import os
@@ -179,9 +179,27 @@ def tls(bed, far):
     refused("no certificate", {}, "refused: ")
     refused("another authority's certificate", env(*other.make("stranger", client=True), good.cert), "TLS: the peer's certificate: ")
     refused("a host that does not trust splitd", env(*good.make("host0", client=True), other.cert), "alert unknown ca")
+    # One of the right authority whose certificate is for another name, or for none: it has to be for "echo".
+    wrong = "attach: the certificate is not for this name"
+    uri = "spiffe://example.org/echo"
+    names = good.make("names", ["DNS:greeter", f"URI:{uri}", "IP:198.19.0.2"], client=True)
+    refused("another name's certificate", env(*names, good.cert), f"refused: {wrong}; it is for DNS:greeter URI:{uri}")
+    refused("a certificate without a name", env(*good.make("echo", client=True), good.cert), "; it has no DNS name and no URI")
+    assert f"{wrong}\n" in bed.log_text(), "the host does not say why"
+    assert bed.counters()["control.attach_refused_certificate"] == 2, bed.counters()
     assert not bed.probe(seconds=1), "a stranger serves"
-    far.host("echo", env=env(*good.make("host", client=True), good.cert))
+    host = far.host("echo", env=env(*good.make("host", ["DNS:other", "DNS:Echo"], client=True), good.cert))
     assert bed.probe(), "no answer over TLS"
+    # A list takes the place of the name: whoever is not in it any more goes, who is comes.
+    entry = next(h for h in bed.config["hosts"] if h["name"] == "echo")
+    entry["remote_names"] = ["someone", uri]
+    status, said = bed.reload(bed.config)
+    assert status == 0, said
+    wait_until(lambda: not bed.ctl("endpoints"), PATIENCE, "the host whose name the reload took away goes")
+    host.terminate()
+    host.wait(PATIENCE)
+    far.host("echo", env=env(*names, good.cert))
+    assert bed.probe(), "no answer of the host that the list names"
     matrix(bed)
     client(bed, "many", 10, 10, [0, 1000, 300000], 2)
     assert relayed(bed)["refused_tls"] >= 2
