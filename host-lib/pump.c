@@ -115,7 +115,7 @@ static int greet(struct pump *p, const struct attach_hello *hello, int timeout_m
 		rc = hello_say(p, hello);
 	if (rc == 0)
 		rc = link_wait_sent(p->remote, until_ns, stop);
-	/* A refusal may have come before all was sent. */
+	/* A refusal, or TLS's alert, may have come before all was sent: it can still be read. */
 	if (rc == 0 || rc == -SPLIT_E_REMOTE_CLOSED)
 		rc = link_wait_frame(p->remote, REMOTE_WELCOME, until_ns, stop, &f);
 	if (rc == 1) {
@@ -393,6 +393,7 @@ static int tables_make(struct pump *p, const struct attach_hello *hello)
 		.foreign_slots = FOREIGN_SLOTS,
 		.to_host_bytes = rings + (uint64_t)w->daemon_workers * WINDOW_BYTES + MIB,
 		.to_daemon_bytes = rings + TO_DAEMON_BYTES + MIB,
+		.lazy = true, /* most of the window is rarely in use */
 		.numa_node = -1,
 		.calls_max = w->calls_max,
 		.tokens_max = w->tokens_max,
@@ -450,6 +451,7 @@ int pump_open(struct split_host *host, const struct attach_hello *hello, int tim
 {
 	static const struct attach_policy policy = {.admit = admit};
 	struct pump *p = calloc(1, sizeof(*p));
+	struct attach_hello lazy = *hello;
 	sigset_t pipe, before;
 	int fds[2] = {-1, -1}, on = 1, rc;
 
@@ -458,6 +460,7 @@ int pump_open(struct split_host *host, const struct attach_hello *hello, int tim
 		return fail(why, -SPLIT_E_BASE_NOMEM, "out of memory");
 	p->host = host;
 	list_init(&p->due);
+	list_init(&p->opening);
 	sigemptyset(&pipe);
 	sigaddset(&pipe, SIGPIPE);
 	(void)pthread_sigmask(SIG_BLOCK, &pipe, &before);
@@ -465,6 +468,7 @@ int pump_open(struct split_host *host, const struct attach_hello *hello, int tim
 	if (rc == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0)
 		rc = fail(why, -SPLIT_E_BASE_SYSTEM, "no socket");
 	if (rc == 0) {
+		lazy.lazy = true;
 		(void)setsockopt(fds[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
 		rc = attach_server_create(fds[0], &policy, &p->server);
 		if (rc == 0)
@@ -472,7 +476,7 @@ int pump_open(struct split_host *host, const struct attach_hello *hello, int tim
 		if (rc < 0)
 			close(fds[1]);
 		else
-			rc = attachment_open_fd(fds[1], hello, timeout_ms, out, why);
+			rc = attachment_open_fd(fds[1], &lazy, timeout_ms, out, why);
 	}
 	/* One of ours is not the program's. */
 	if (sigismember(&before, SIGPIPE) == 0)

@@ -33,14 +33,14 @@ void pump_close(struct pump *pump);
 /* A slot from splitd that waits for a worker, for room or for those before it. */
 struct pump_frame {
 	struct pump_frame *next;
-	uint64_t charge;
+	uint64_t charge, came_ns;
 	size_t bytes;
 	_Alignas(16) uint8_t body[];
 };
 
 /* A call in either direction. */
 struct pump_call {
-	struct list due; /* in pump.due while frames wait */
+	struct list due; /* in pump.due or .opening while frames wait */
 	struct pump_frame *first, *last;
 	uint64_t wire_id; /* as both ends of the connection call it */
 	uint64_t id;      /* as the rings here do; of a call out the same */
@@ -48,6 +48,8 @@ struct pump_call {
 	unsigned d, lane;
 	bool out;
 	bool begun;                      /* it is in the rings */
+	bool forgotten;                  /* splitd's is over: only a CANCEL waits for room */
+	uint32_t failed;                 /* a call out that could not go on: its status; 0: none */
 	bool alone;                      /* so far by its REQUEST only: it can be taken back */
 	struct endpoint_request request; /* as it was given to its lane, while `alone` */
 };
@@ -77,7 +79,8 @@ struct pump {
 	bool active; /* ACTIVE has been said: slots may come */
 	bool over;
 	struct pump_calls *calls, *outs; /* by daemon worker */
-	struct list due;                 /* calls with frames that wait, the longest first */
+	struct list due;                 /* calls that are begun and have frames that wait */
+	struct list opening;             /* calls that wait for a worker, the longest first */
 	uint64_t due_charge;
 	uint32_t due_n;
 	struct pump_call *
@@ -97,8 +100,12 @@ uint64_t pump_due_next_ns(const struct pump *p);
 void pump_call_free(struct pump *p, struct pump_call *call);
 struct pump_call *pump_call_new(struct pump *p, uint64_t wire_id, uint32_t method);
 void pump_calls_fini(struct pump *p);
-/* A call out ends here, with a status of our own. */
-void pump_out_end(struct pump *p, uint64_t wire_id, uint32_t status, uint64_t now_ns);
+/* A call out of which splitd has heard nothing ends here, with a status of our own. */
+void pump_out_end(struct pump *p, uint64_t wire_id, uint32_t status);
+/* One of which splitd has heard: it ends with that status when splitd says that it has ended. */
+void pump_out_fail(struct pump *p, uint64_t wire_id, uint32_t status);
+/* One of splitd's is over there: its handler hears of it. Nothing, where it is over here too. */
+void pump_call_end(struct pump *p, uint64_t wire_id, uint64_t now_ns);
 
 /* pump_out.c */
 extern const struct endpoint_events pump_events;

@@ -18,7 +18,7 @@
 #define DUE_RETRY_NS CLOCK_NS_PER_MS
 #define DUE_MAX      262144u /* slots that wait; those without parts cost no window */
 
-enum delivery { DONE, LATER, GONE /* done, and the call is freed */ };
+enum delivery { DONE, LATER, NO_WORKER /* later too */, GONE /* done, and the call is freed */ };
 
 /* ------------------------------------------------------------------ calls */
 
@@ -71,20 +71,6 @@ void pump_call_free(struct pump *p, struct pump_call *call)
 	free(call);
 }
 
-/* Splitd has forgotten it: so do the workers. */
-static void call_forget(struct pump *p, struct pump_call *call, uint64_t now_ns)
-{
-	if (call->begun) {
-		const struct endpoint_request r = {
-			.kind = TO_HOST_CANCEL, .call_id = call->id, .info = CANCEL_CONNECTION};
-
-		if (!call->out)
-			(void)!endpoint_submit(p->ports[call->d], call->lane, &r, now_ns);
-		endpoint_call_close(p->ports[call->d], call->id, now_ns);
-	}
-	pump_call_free(p, call);
-}
-
 struct pump_call *pump_call_new(struct pump *p, uint64_t wire_id, uint32_t method)
 {
 	uint32_t place, n;
@@ -114,14 +100,10 @@ struct pump_call *pump_call_new(struct pump *p, uint64_t wire_id, uint32_t metho
 	return call;
 }
 
-static void calls_fini(struct pump *p, struct pump_calls *c)
+static void calls_fini(struct pump_calls *c)
 {
-	for (uint32_t i = 0; i < c->n; i++) {
-		if (c->at[i] == NULL)
-			continue;
-		frames_free(p, c->at[i]);
+	for (uint32_t i = 0; i < c->n; i++)
 		free(c->at[i]);
-	}
 	free(c->at);
 	c->at = NULL;
 	c->n = 0;
@@ -129,11 +111,16 @@ static void calls_fini(struct pump *p, struct pump_calls *c)
 
 void pump_calls_fini(struct pump *p)
 {
+	/* Those that are forgotten are in no table. */
+	while (!list_empty(&p->due))
+		pump_call_free(p, list_entry(list_first(&p->due), struct pump_call, due));
+	while (!list_empty(&p->opening))
+		pump_call_free(p, list_entry(list_first(&p->opening), struct pump_call, due));
 	for (unsigned d = 0; d < p->daemon_workers; d++) {
 		if (p->calls != NULL)
-			calls_fini(p, &p->calls[d]);
+			calls_fini(&p->calls[d]);
 		if (p->outs != NULL)
-			calls_fini(p, &p->outs[d]);
+			calls_fini(&p->outs[d]);
 	}
 }
 
@@ -198,7 +185,7 @@ static bool is_end(const struct remote_slot *s)
 }
 
 static void request_fill(const struct pump_call *call, const struct remote_slot *s,
-			 const struct remote_landed *at, uint64_t now_ns,
+			 const struct remote_landed *at, uint64_t came_ns,
 			 struct endpoint_request *r)
 {
 	*r = (struct endpoint_request){
@@ -222,19 +209,17 @@ static void request_fill(const struct pump_call *call, const struct remote_slot 
 	};
 	memcpy(r->peer_address, s->peer_address, sizeof(r->peer_address));
 	if (s->kind == TO_HOST_REQUEST && s->deadline_left_ns != 0)
-		r->deadline_ns = now_ns + s->deadline_left_ns;
+		r->deadline_ns = came_ns + s->deadline_left_ns;
 }
 
-/* DONE: the host has it; the blocks are its own. Else they are still the caller's. */
-static int submit(struct pump *p, struct pump_call *call, struct endpoint_request *r,
+/* To worker h. DONE: the host has it; the blocks are its own. Else they are still the caller's. */
+static int submit(struct pump *p, struct pump_call *call, int h, struct endpoint_request *r,
 		  uint64_t now_ns)
 {
 	struct endpoint_port *port = p->ports[call->d];
 	bool opens = r->kind == TO_HOST_REQUEST;
-	int h = opens ? worker_choose(p, call->d) : (int)call->lane, rc;
+	int rc;
 
-	if (h < 0)
-		return LATER;
 	if (opens) {
 		rc = endpoint_call_open(port, call, &call->id);
 		if (rc != 0)
@@ -271,9 +256,25 @@ static int submitted(struct pump *p, struct pump_call *call, const struct remote
 	return DONE;
 }
 
-/* Give the slot to its worker. DONE, LATER, GONE, or negative: nonsense. */
+/* The worker for a slot, with room for it in its ring; or LATER or NO_WORKER, as a negative number.
+ */
+static int lane_for(struct pump *p, const struct pump_call *call, const struct remote_slot *s)
+{
+	struct endpoint_lane_state lane;
+	int h;
+
+	if (s->kind == TO_HOST_REQUEST) {
+		h = worker_choose(p, call->d);
+		return h >= 0 ? h : -NO_WORKER;
+	}
+	endpoint_lane_state(p->ports[call->d], call->lane, &lane);
+	return lane.room != 0 ? (int)call->lane : -LATER;
+}
+
+/* Give the slot, which came at came_ns, to its worker. What finds no worker and no room in a ring
+ * is not landed before: it may be looked at often. enum delivery, or negative: nonsense. */
 static int deliver(struct pump *p, struct pump_call *call, const struct remote_arrival *a,
-		   uint64_t now_ns)
+		   uint64_t came_ns, uint64_t now_ns)
 {
 	const struct remote_slot *s = &a->slot;
 	const struct attach_method *m = &p->methods[call->method];
@@ -282,8 +283,10 @@ static int deliver(struct pump *p, struct pump_call *call, const struct remote_a
 	struct remote_landed at = {0};
 	struct shepherd_chunk chunk;
 	struct endpoint_request r;
-	int rc;
+	int h = lane_for(p, call, s), rc;
 
+	if (h < 0)
+		return -h;
 	if (a->room != 0) {
 		if (endpoint_block_get(port, &blocks, a->room, &chunk) != 0)
 			return LATER;
@@ -296,9 +299,9 @@ static int deliver(struct pump *p, struct pump_call *call, const struct remote_a
 			return rc;
 		}
 	}
-	request_fill(call, s, &at, now_ns, &r);
+	request_fill(call, s, &at, came_ns, &r);
 	r.blocks = &blocks;
-	rc = submit(p, call, &r, now_ns);
+	rc = submit(p, call, h, &r, now_ns);
 	if (rc == DONE)
 		return submitted(p, call, s, &r, now_ns);
 	endpoint_blocks_put(port, &blocks);
@@ -309,7 +312,7 @@ static int deliver(struct pump *p, struct pump_call *call, const struct remote_a
 }
 
 static int wait_in_line(struct pump *p, struct pump_call *call, const struct remote_frame *frame,
-			uint64_t charge)
+			uint64_t charge, uint64_t now_ns)
 {
 	struct pump_frame *f = aligned_alloc(16, align_up(sizeof(*f) + frame->bytes, 16));
 
@@ -321,6 +324,7 @@ static int wait_in_line(struct pump *p, struct pump_call *call, const struct rem
 	}
 	f->next = NULL;
 	f->charge = charge;
+	f->came_ns = now_ns;
 	f->bytes = frame->bytes;
 	memcpy(f->body, frame->body, frame->bytes);
 	if (call->last != NULL)
@@ -331,19 +335,78 @@ static int wait_in_line(struct pump *p, struct pump_call *call, const struct rem
 	p->due_charge += charge;
 	p->due_n++;
 	if (list_empty(&call->due))
-		list_add_tail(&p->due, &call->due);
+		list_add_tail(call->begun ? &p->due : &p->opening, &call->due);
 	return 0;
 }
 
-void pump_out_end(struct pump *p, uint64_t wire_id, uint32_t status, uint64_t now_ns)
+/* Splitd has forgotten it: so do the workers, once there is room to tell them. */
+static void call_forget(struct pump *p, struct pump_call *call, uint64_t now_ns)
+{
+	const struct remote_slot cancel = {
+		.kind = TO_HOST_CANCEL, .call_id = call->wire_id, .info = CANCEL_CONNECTION};
+	const struct remote_frame frame = {
+		.type = REMOTE_SLOT, .body = (const uint8_t *)&cancel, .bytes = sizeof(cancel)};
+	const struct remote_arrival a = {.slot = cancel};
+	struct pump_calls *c;
+	uint32_t place;
+	int rc;
+
+	if (!call->begun) {
+		pump_call_free(p, call);
+		return;
+	}
+	frames_free(p, call);
+	rc = deliver(p, call, &a, now_ns, now_ns);
+	if (rc != LATER)
+		return; /* and it is freed */
+	c = calls_of(p, call->wire_id, &place);
+	if (c->at[place] == call)
+		c->at[place] = NULL;
+	call->forgotten = true;
+	if (wait_in_line(p, call, &frame, 0, now_ns) != 0)
+		p->over = true;
+}
+
+void pump_call_end(struct pump *p, uint64_t wire_id, uint64_t now_ns)
 {
 	struct pump_call *call = call_find(p, wire_id);
 
-	(void)now_ns;
+	if (call != NULL)
+		call_forget(p, call, now_ns);
+}
+
+void pump_out_end(struct pump *p, uint64_t wire_id, uint32_t status)
+{
+	struct pump_call *call = call_find(p, wire_id);
+
 	if (call == NULL)
 		return;
 	endpoint_out_refuse(p->ports[call->d], call->id, status);
 	pump_call_free(p, call);
+}
+
+void pump_out_fail(struct pump *p, uint64_t wire_id, uint32_t status)
+{
+	struct pump_call *call = call_find(p, wire_id);
+
+	if (call != NULL && call->failed == 0)
+		call->failed = status;
+}
+
+/* What still comes of a call out that has failed here: its end, as it failed. False: nothing. */
+static bool failed_look(const struct pump_call *call, struct remote_arrival *a)
+{
+	if (call->failed == 0)
+		return true;
+	if (!is_end(&a->slot))
+		return false;
+	*a = (struct remote_arrival){
+		.slot = {.kind = TO_HOST_STATUS,
+			 .flags = SLOT_END_STREAM | SLOT_HAS_STATUS,
+			 .call_id = a->slot.call_id,
+			 .status = call->failed},
+	};
+	return true;
 }
 
 /* What splitd may say of a call as it is. */
@@ -386,6 +449,7 @@ int pump_slot(struct pump *p, const struct remote_frame *frame, uint64_t now_ns)
 {
 	struct remote_arrival a;
 	struct pump_call *call;
+	uint64_t charge;
 	int rc = remote_slot_parse(frame, true, &a);
 
 	if (rc == 0)
@@ -400,15 +464,20 @@ int pump_slot(struct pump *p, const struct remote_frame *frame, uint64_t now_ns)
 	}
 	if (a.slot.kind == TO_HOST_CANCEL)
 		frames_free(p, call); /* nobody wants them now */
-	rc = call->first != NULL ? LATER : deliver(p, call, &a, now_ns);
-	if (rc == LATER)
-		rc = wait_in_line(p, call, frame, remote_charge(&a.slot));
+	charge = remote_charge(&a.slot);
+	/* Who came first is served first. */
+	if (call->first != NULL || (!call->begun && !list_empty(&p->opening)))
+		rc = LATER;
+	else
+		rc = failed_look(call, &a) ? deliver(p, call, &a, now_ns, now_ns) : DONE;
+	if (rc == LATER || rc == NO_WORKER)
+		rc = wait_in_line(p, call, frame, charge, now_ns);
 	return rc < 0 ? rc : 0;
 }
 
 /* ------------------------------------------------------------------ what waits */
 
-/* As many of its slots as go. GONE, LATER, negative, or DONE: none is left. */
+/* As many of its slots as go. GONE, LATER, NO_WORKER, negative, or DONE: none is left. */
 static int call_due(struct pump *p, struct pump_call *call, uint64_t now_ns)
 {
 	int rc = DONE;
@@ -420,8 +489,8 @@ static int call_due(struct pump *p, struct pump_call *call, uint64_t now_ns)
 		struct remote_arrival a;
 
 		rc = remote_slot_parse(&frame, true, &a);
-		if (rc == 0)
-			rc = deliver(p, call, &a, now_ns);
+		if (rc == 0 && failed_look(call, &a))
+			rc = deliver(p, call, &a, f->came_ns, now_ns);
 		if (rc != DONE)
 			return rc;
 		call->first = f->next;
@@ -439,6 +508,7 @@ static void take_back(struct pump *p, uint64_t now_ns)
 {
 	struct pump_call *stuck = NULL;
 	bool any_free = false;
+	int to;
 
 	if (p->workers == 1 || now_ns < p->look_ns)
 		return;
@@ -448,8 +518,11 @@ static void take_back(struct pump *p, uint64_t now_ns)
 
 		if (is_free(&s))
 			any_free = true;
-		else if (p->ahead[h] != NULL && p->ahead[h]->alone && s.queued != 0 &&
-			 s.oldest_ns != 0 && s.oldest_ns + TAKE_BACK_NS <= now_ns)
+		if (p->ahead[h] == NULL)
+			continue;
+		if (s.oldest_ns == 0) /* it has begun all that it was given */
+			p->ahead[h] = NULL;
+		else if (p->ahead[h]->alone && s.oldest_ns + TAKE_BACK_NS <= now_ns)
 			stuck = p->ahead[h];
 	}
 	if (stuck != NULL && any_free) {
@@ -461,7 +534,8 @@ static void take_back(struct pump *p, uint64_t now_ns)
 			return; /* it has begun after all */
 		r.blocks = &blocks;
 		stuck->begun = false;
-		if (submit(p, stuck, &r, now_ns) == DONE) {
+		to = worker_choose(p, stuck->d);
+		if (to >= 0 && submit(p, stuck, to, &r, now_ns) == DONE) {
 			stuck->request.call_id = stuck->id;
 			p->ahead[stuck->lane] = stuck;
 			return;
@@ -475,25 +549,29 @@ static void take_back(struct pump *p, uint64_t now_ns)
 
 int pump_due(struct pump *p, uint64_t now_ns)
 {
-	struct list again;
+	int rc;
 
-	/* Each once, in their order; who cannot go on waits further in the same. */
-	list_init(&again);
-	while (!list_empty(&p->due)) {
-		struct pump_call *call = list_entry(list_first(&p->due), struct pump_call, due);
-		int rc;
+	list_for_each_safe (pos, &p->due) {
+		struct pump_call *call = list_entry(pos, struct pump_call, due);
 
-		list_del(&call->due);
-		list_add_tail(&again, &call->due);
 		rc = call_due(p, call, now_ns);
-		if (rc < 0) {
-			list_del(&again); /* they all go, and find themselves on no list */
+		if (rc < 0)
 			return rc;
-		}
+		if (rc == DONE)
+			list_del(&call->due);
 	}
-	while (!list_empty(&again)) {
-		struct pump_call *call = list_entry(list_first(&again), struct pump_call, due);
+	/* In the order in which they came; without a worker for one there is none for the others.
+	 */
+	list_for_each_safe (pos, &p->opening) {
+		struct pump_call *call = list_entry(pos, struct pump_call, due);
 
+		rc = call_due(p, call, now_ns);
+		if (rc < 0)
+			return rc;
+		if (rc == NO_WORKER)
+			break;
+		if (rc == GONE || !call->begun)
+			continue;
 		list_del(&call->due);
 		if (call->first != NULL)
 			list_add_tail(&p->due, &call->due);
@@ -504,7 +582,7 @@ int pump_due(struct pump *p, uint64_t now_ns)
 
 uint64_t pump_due_next_ns(const struct pump *p)
 {
-	if (!list_empty(&p->due))
+	if (!list_empty(&p->due) || !list_empty(&p->opening))
 		return clock_ns() + DUE_RETRY_NS;
 	for (unsigned h = 0; p->workers > 1 && h < p->workers; h++)
 		if (p->ahead[h] != NULL)

@@ -17,18 +17,23 @@ static void item_impossible(struct pump *p, const struct remote_item *item, int 
 {
 	static const char text[] = "the message is too large for the connection to splitd";
 	struct remote_item *end;
+	bool out = (item->slot.call_id & SLOT_OUT) != 0;
 
-	if (item->slot.kind == TO_DAEMON_CALL || (item->slot.call_id & SLOT_OUT) != 0)
-		pump_out_end(p, item->slot.call_id, 8, now_ns);
-	if (item->slot.kind == TO_DAEMON_CALL)
+	if (item->slot.kind == TO_DAEMON_CALL) {
+		pump_out_end(p, item->slot.call_id, remote_item_status(rc));
 		return; /* splitd has never heard of it */
+	}
+	if (out)
+		pump_out_fail(p, item->slot.call_id, remote_item_status(rc));
+	else
+		pump_call_end(p, item->slot.call_id, now_ns);
 	end = remote_item_get(&p->queue);
 	if (end == NULL) {
 		p->over = true;
 		return;
 	}
 	end->slot.call_id = item->slot.call_id;
-	if ((item->slot.call_id & SLOT_OUT) != 0) {
+	if (out) {
 		end->slot.kind = TO_DAEMON_ABANDON;
 	} else {
 		end->slot.kind = TO_DAEMON_STATUS;
@@ -142,23 +147,33 @@ static void item_go(struct pump *p, struct remote_item *item, uint64_t now_ns)
 	remote_queue_add(&p->queue, item);
 }
 
+static bool call_ends(const struct endpoint_completion *c)
+{
+	return (c->flags & SLOT_HAS_STATUS) != 0 || c->kind == TO_DAEMON_REFUSE;
+}
+
 static void completion(void *ctx, struct endpoint_port *port, const struct endpoint_completion *c)
 {
 	struct pump *p = ctx;
 	struct pump_call *call = call_of(p, port, c);
-	struct remote_item *item = call != NULL ? remote_item_get(&p->queue) : NULL;
+	bool wanted = call != NULL && !call->forgotten;
+	struct remote_item *item = wanted ? remote_item_get(&p->queue) : NULL;
 	uint64_t now_ns = clock_ns();
 
 	if (item == NULL) {
 		if (c->has_token)
 			endpoint_token_release(port, c->lane, c->token);
+		if (call != NULL && call->forgotten && call_ends(c)) {
+			endpoint_call_close(port, call->id, now_ns);
+			pump_call_free(p, call);
+		}
 		/* Without memory the session is of no use. */
-		p->over |= call != NULL;
+		p->over |= wanted;
 		return;
 	}
 	call->alone = false;
 	item_fill(p, port, call, c, item);
-	if ((c->flags & SLOT_HAS_STATUS) != 0 || c->kind == TO_DAEMON_REFUSE) {
+	if (call_ends(c)) {
 		endpoint_call_close(port, call->id, now_ns);
 		pump_call_free(p, call);
 	}

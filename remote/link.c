@@ -34,7 +34,8 @@ static size_t up8(size_t n)
 
 int link_fail(struct remote_link *l, int code, const char *text)
 {
-	if (l->fault == 0) {
+	if (l->fault == 0 || l->deaf_end) {
+		l->deaf_end = false;
 		l->fault = code;
 		snprintf(l->cause, sizeof(l->cause), "%s", text);
 	}
@@ -52,7 +53,7 @@ int link_create(int fd, struct remote_tls *tls, bool server, struct remote_link 
 	}
 	l->fd = fd;
 	l->frame_max = REMOTE_HELLO_MAX;
-	l->heard_ns = clock_ns();
+	l->heard_ns = l->said_ns = clock_ns();
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	rc = stream_init(l, tls, server);
 	if (rc < 0) {
@@ -72,6 +73,11 @@ void link_destroy(struct remote_link *l)
 	free(l->in);
 	free(l->out);
 	free(l);
+}
+
+int link_fault(const struct remote_link *l)
+{
+	return l->fault;
 }
 
 const char *link_cause(const struct remote_link *l)
@@ -142,7 +148,8 @@ int link_read(struct remote_link *l, uint64_t now_ns)
 	size_t most = READ_MAX;
 	int took = 0;
 
-	if (l->fault != 0)
+	/* A peer that says why it goes may have closed before all of ours was written. */
+	if (l->fault != 0 && !l->deaf_end)
 		return l->fault;
 	in_compact(l);
 	if (l->in_have >= READ_MAX && l->in_have >= in_wanted(l))
@@ -166,8 +173,8 @@ int link_read(struct remote_link *l, uint64_t now_ns)
 		l->heard_ns = now_ns;
 		took = 1;
 		most = (size_t)got < most ? most - (size_t)got : 0;
-		if ((size_t)got < n)
-			break;
+		if ((size_t)got < n && l->ssl == NULL)
+			break; /* TLS gives one record at a time */
 	}
 	return took;
 }
@@ -229,6 +236,7 @@ uint8_t *link_put(struct remote_link *l, enum remote_type type, size_t body_byte
 		memset(at + bytes - 8, 0, 8);
 	l->out_last = l->out_have;
 	l->out_have += bytes;
+	l->puts++;
 	return at + sizeof(h);
 }
 
@@ -277,22 +285,34 @@ size_t link_backlog(const struct remote_link *l)
 
 /* ------------------------------------------------------------------ pulse */
 
+/* Each side says something at least once in a step, unasked: an asking PULSE may lie behind a large
+ * message for longer than the whole timeout, while he who is to answer has nothing to say. */
 int link_pulse(struct remote_link *l, uint64_t now_ns, uint64_t timeout_ns, uint64_t *next_ns)
 {
 	uint64_t step = timeout_ns / PULSE_OF_LIMIT;
+	bool asks = now_ns > l->heard_ns && now_ns - l->heard_ns >= step;
+	uint64_t last;
 	uint8_t *at;
 
+	if (l->puts != l->puts_seen)
+		l->said_ns = now_ns;
+	l->puts_seen = l->puts;
 	if (now_ns > l->heard_ns && now_ns - l->heard_ns >= timeout_ns)
 		return link_fail(l, -SPLIT_E_REMOTE_SILENT,
 				 "nothing was heard of the peer in time");
-	if (now_ns > l->heard_ns && now_ns - l->heard_ns >= step && now_ns - l->asked_ns >= step) {
+	if ((asks || (now_ns > l->said_ns && now_ns - l->said_ns >= step)) &&
+	    now_ns - l->pulse_ns >= step) {
 		at = link_put(l, REMOTE_PULSE, 0);
 		if (at == NULL)
 			return l->fault;
-		at[-3] = PULSE_ASKS; /* remote_head.flags */
-		l->asked_ns = now_ns;
+		at[-3] = asks ? PULSE_ASKS : 0; /* remote_head.flags */
+		l->pulse_ns = l->said_ns = now_ns;
+		l->puts_seen = l->puts;
 	}
-	*next_ns = (l->heard_ns > l->asked_ns ? l->heard_ns : l->asked_ns) + step;
+	last = l->heard_ns < l->said_ns ? l->heard_ns : l->said_ns;
+	if (last < l->pulse_ns)
+		last = l->pulse_ns;
+	*next_ns = last + step;
 	return 0;
 }
 
@@ -400,6 +420,19 @@ static bool address_split(const char *path, char *host, size_t host_bytes, const
 	return true;
 }
 
+/* A signal of the program's is no reason to give up. */
+static bool connect_wait(struct pollfd *p, int timeout_ms)
+{
+	uint64_t until_ns = clock_ns() + (uint64_t)timeout_ms * CLOCK_NS_PER_MS, now_ns;
+	int n;
+
+	while ((n = poll(p, 1, timeout_ms)) < 0 && errno == EINTR) {
+		now_ns = clock_ns();
+		timeout_ms = now_ns < until_ns ? (int)((until_ns - now_ns) / CLOCK_NS_PER_MS) : 0;
+	}
+	return n == 1;
+}
+
 static int connect_one(const struct addrinfo *a, int timeout_ms)
 {
 	int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -412,7 +445,7 @@ static int connect_one(const struct addrinfo *a, int timeout_ms)
 	if (connect(fd, a->ai_addr, a->ai_addrlen) == 0)
 		return fd;
 	if (errno == EINPROGRESS) {
-		if (poll(&p, 1, timeout_ms) != 1)
+		if (!connect_wait(&p, timeout_ms))
 			error = ETIMEDOUT;
 		else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
 			error = errno;

@@ -88,11 +88,14 @@ int link_create(int fd, struct remote_tls *tls, bool server,
 void link_destroy(struct remote_link *link);
 /* Why the link is of no use any more, one line; "" while it is well. */
 const char *link_cause(const struct remote_link *link);
+/* The same as a negative code; 0. */
+int link_fault(const struct remote_link *link);
 int link_fd(const struct remote_link *link);
 /* Frames of more bytes than this are refused; REMOTE_HELLO_MAX at first. */
 void link_frame_max_set(struct remote_link *link, size_t bytes);
 
-/* Take in what is there. 1: something was; 0: nothing; negative: the end, cause set. */
+/* Take in what is there. 1: something was; 0: nothing; negative: the end, cause set. After writing
+ * has failed, what had come before can still be read. */
 int link_read(struct remote_link *link, uint64_t now_ns) SPLIT_MUST_USE;
 /* The next whole frame: 1; 0: it is not here yet; -SPLIT_E_REMOTE_FRAME. */
 int link_frame(struct remote_link *link, struct remote_frame *out) SPLIT_MUST_USE;
@@ -109,8 +112,9 @@ int link_flush(struct remote_link *link) SPLIT_MUST_USE;
 size_t link_backlog(const struct remote_link *link);
 /* What poll shall wait for. */
 short link_events(const struct remote_link *link);
-/* Ask for a pulse where nothing has been heard, and give up after `timeout_ns` of silence. The time
- * of the next look in *next_ns. 0 or negative: the end. */
+/* Say something where nothing was put for a third of `timeout_ns`, ask for a pulse where nothing
+ * was heard for as long, and give up after the whole of it. Call it at least as often as *next_ns,
+ * the time of the next look, says. 0 or negative: the end, -SPLIT_E_REMOTE_SILENT. */
 int link_pulse(struct remote_link *link, uint64_t now_ns, uint64_t timeout_ns,
 	       uint64_t *next_ns) SPLIT_MUST_USE;
 /* Answer an asking PULSE. */

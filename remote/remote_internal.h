@@ -17,12 +17,15 @@ struct remote_link {
 	size_t out_at, out_have, out_room, out_last;
 	size_t out_largest; /* frame so far */
 	size_t frame_max;
-	uint64_t heard_ns, asked_ns;
+	uint64_t heard_ns, said_ns, pulse_ns; /* pulse_ns: when the last PULSE was put */
+	uint64_t puts, puts_seen;             /* frames put; as of link_pulse's last look */
+	bool deaf_end; /* fault is of writing: what came before may still be read */
 	int fault;
 	char cause[192];
 };
 
-/* Keep the first cause. Returns the fault. */
+/* Keep the first cause; but what is read after writing has failed knows better. Returns the fault.
+ */
 int link_fail(struct remote_link *l, int code, const char *text);
 
 /* stream.c */

@@ -180,7 +180,11 @@ ssize_t stream_write(struct remote_link *l, const void *buf, size_t bytes)
 		l->wants_read = false;
 		errno = 0;
 		put = SSL_write(l->ssl, buf, bytes > INT32_MAX ? INT32_MAX : (int)bytes);
-		return put > 0 ? put : tls_result(l, put, false);
+		if (put > 0)
+			return put;
+		n = tls_result(l, put, false);
+		l->deaf_end = n < 0;
+		return n;
 	}
 	do
 		n = send(l->fd, buf, bytes, MSG_NOSIGNAL);
@@ -190,6 +194,7 @@ ssize_t stream_write(struct remote_link *l, const void *buf, size_t bytes)
 	if (errno == EAGAIN)
 		return 0;
 	link_fail(l, -SPLIT_E_REMOTE_CLOSED, strerror(errno));
+	l->deaf_end = true;
 	return -1;
 }
 

@@ -16,6 +16,7 @@
 struct opening {
 	int fd;
 	int timeout_ms;
+	bool lazy;
 	struct attach_refusal *why;
 	struct attachment *a;
 	int eventfds[SHEPHERD_DAEMON_WORKERS_MAX];
@@ -167,6 +168,7 @@ static int take_offer(struct opening *o)
 	rc = segment_adopt(&a->to_host, r.fds[0], p.to_host_bytes, p.huge != 0);
 	if (segment_adopt(&a->to_daemon, r.fds[1], p.to_daemon_bytes, p.huge != 0) < 0)
 		rc = -SPLIT_E_SHEPHERD_GEOMETRY;
+	a->to_host.lazy = a->to_daemon.lazy = o->lazy;
 	if (rc == 0)
 		rc = segment_map(&a->to_host, false, NULL);
 	if (rc == 0)
@@ -224,7 +226,7 @@ static void attachment_free(struct attachment *a)
 int attachment_open_fd(int fd, const struct attach_hello *hello, int timeout_ms,
 		       struct attachment **out, struct attach_refusal *why)
 {
-	struct opening o = {.fd = fd, .timeout_ms = timeout_ms, .why = why};
+	struct opening o = {.fd = fd, .timeout_ms = timeout_ms, .why = why, .lazy = hello->lazy};
 	int rc;
 
 	if (why != NULL)

@@ -227,11 +227,13 @@ static int endpoint_segments(struct endpoint *e, const struct endpoint_config *c
 	int rc;
 
 	snprintf(name, sizeof(name), "splitd-%s-to-host", e->name);
-	rc = segment_create(&e->to_host, name, c->to_host_bytes, c->hugepages, c->numa_node);
+	rc = segment_create(&e->to_host, name, c->to_host_bytes, c->hugepages, c->numa_node,
+			    c->lazy);
 	if (rc < 0)
 		return rc;
 	snprintf(name, sizeof(name), "splitd-%s-to-daemon", e->name);
-	rc = segment_create(&e->to_daemon, name, c->to_daemon_bytes, c->hugepages, c->numa_node);
+	rc = segment_create(&e->to_daemon, name, c->to_daemon_bytes, c->hugepages, c->numa_node,
+			    c->lazy);
 	if (rc < 0)
 		return rc;
 	*g = (struct geometry){

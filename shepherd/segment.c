@@ -149,12 +149,13 @@ static void segment_place(const struct segment *s, int node)
 	munmap(mem, s->bytes);
 }
 
-int segment_create(struct segment *s, const char *name, uint64_t bytes, bool huge, int numa_node)
+int segment_create(struct segment *s, const char *name, uint64_t bytes, bool huge, int numa_node,
+		   bool lazy)
 {
 	uint64_t page = huge ? SEGMENT_HUGE : (uint64_t)sysconf(_SC_PAGESIZE);
 	int rc;
 
-	*s = (struct segment){.fd = -1, .huge = huge};
+	*s = (struct segment){.fd = -1, .huge = huge, .lazy = lazy};
 	if (bytes == 0 || bytes > SHEPHERD_SEGMENT_MAX)
 		return -SPLIT_E_SHEPHERD_GEOMETRY;
 	s->bytes = (bytes + page - 1) / page * page;
@@ -166,7 +167,7 @@ int segment_create(struct segment *s, const char *name, uint64_t bytes, bool hug
 	if (rc == 0) {
 		segment_place(s, numa_node);
 		do
-			rc = fallocate(s->fd, 0, 0, (off_t)s->bytes);
+			rc = lazy ? 0 : fallocate(s->fd, 0, 0, (off_t)s->bytes);
 		while (rc < 0 && errno == EINTR);
 	}
 	if (rc < 0) {
@@ -190,7 +191,9 @@ int segment_map(struct segment *s, bool writable, uint32_t *dead)
 	if (madvise(mem, s->bytes, MADV_DONTFORK) < 0)
 		goto fail;
 	do
-		rc = madvise(mem, s->bytes, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+		rc = s->lazy ? 0
+			     : madvise(mem, s->bytes,
+				       writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 	while (rc < 0 && (errno == EINTR || errno == EAGAIN));
 	if (rc < 0)
 		goto fail;

@@ -160,6 +160,7 @@ struct attach_hello {
 	size_t schema_bytes;
 	uint32_t workers_min;  /* of the workers, at work from the beginning; 0: all */
 	uint32_t yield_signal; /* asks a worker that is in a handler to yield; 0: none */
+	bool lazy; /* pages are taken when touched: as in endpoint_config, by who offers both */
 };
 
 /* How big an endpoint is. */
@@ -173,8 +174,10 @@ struct endpoint_config {
 	uint32_t foreign_slots;
 	uint64_t to_host_bytes; /* whole segments, rounded up to pages */
 	uint64_t to_daemon_bytes;
-	bool hugepages;     /* 2 MiB pages, or -SPLIT_E_SHEPHERD_MEMORY */
-	int numa_node;      /* -1: anywhere */
+	bool hugepages; /* 2 MiB pages, or -SPLIT_E_SHEPHERD_MEMORY */
+	bool lazy;     /* a page is taken when it is first touched, not at once. For two ends of one
+			* process: who may cut a segment short can kill who touches it */
+	int numa_node; /* -1: anywhere */
 	uint32_t calls_max; /* each by daemon worker */
 	uint32_t holds_max; /* messages handed over with blocks and not given back; 0: 4 * calls_max
 			     */

@@ -31,13 +31,15 @@ struct segment {
 	uint8_t *mem; /* NULL: not mapped */
 	size_t bytes;
 	bool huge;
+	bool lazy;                  /* its pages are taken when they are touched */
 	struct sigbus_entry *watch; /* NULL: its SIGBUS is not ours */
 };
 
-/* A memfd of `bytes` (rounded up), its pages taken. Not mapped, not sealed. */
-int segment_create(struct segment *s, const char *name, uint64_t bytes, bool huge,
-		   int numa_node) SPLIT_MUST_USE;
-/* Map it and fault every page in. `dead` is set by the SIGBUS handler; NULL: not registered. */
+/* A memfd of `bytes` (rounded up), its pages taken unless it is lazy. Not mapped, not sealed. */
+int segment_create(struct segment *s, const char *name, uint64_t bytes, bool huge, int numa_node,
+		   bool lazy) SPLIT_MUST_USE;
+/* Map it and fault every page in, unless it is lazy. `dead` is set by the SIGBUS handler; NULL: not
+ * registered. */
 int segment_map(struct segment *s, bool writable, uint32_t *dead) SPLIT_MUST_USE;
 /* Add the seals and see that they hold, that the size is right. */
 int segment_seal(const struct segment *s) SPLIT_MUST_USE;

@@ -109,8 +109,12 @@ static int attach(struct guest *g, struct attach_refusal *why)
 	/* Before anything is sent: the first packet must carry who sends it. */
 	(void)setsockopt(fds[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
 	pthread_mutex_lock(&g->relay->lock);
-	g->offer_fd = fds[0];
-	list_add_tail(&g->relay->waiting, &g->offer);
+	if (g->relay->closing) {
+		close(fds[0]);
+	} else {
+		g->offer_fd = fds[0];
+		list_add_tail(&g->relay->waiting, &g->offer);
+	}
 	pthread_mutex_unlock(&g->relay->lock);
 	return attachment_open_fd(fds[1], &hello,
 				  (int)(g->relay->p.attach_timeout_ns / CLOCK_NS_PER_MS) + 1, &g->a,
@@ -210,14 +214,10 @@ static int greet(struct guest *g, uint64_t until_ns)
 void guest_fini(struct guest *g)
 {
 	for (unsigned d = 0; d < g->daemon_workers; d++) {
-		if (g->calls != NULL) {
-			free(g->calls[d].ids);
-			free(g->calls[d].methods);
-		}
-		if (g->outs != NULL) {
-			free(g->outs[d].ids);
-			free(g->outs[d].methods);
-		}
+		if (g->calls != NULL)
+			free(g->calls[d].at);
+		if (g->outs != NULL)
+			free(g->outs[d].at);
 	}
 	free(g->calls);
 	free(g->outs);

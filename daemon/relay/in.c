@@ -12,7 +12,7 @@
  * connection is not an honest one's. */
 #define WAITING_MAX 262144u
 
-enum landing { LANDED, LATER };
+enum landing { LANDED, NO_SLOT, NO_BLOCK };
 
 /* The type of its message; NULL: it makes no sense, or the call is over (`*stale`). */
 static const struct schema_message *arrival_type(const struct guest *g, const struct remote_slot *s,
@@ -22,7 +22,8 @@ static const struct schema_message *arrival_type(const struct guest *g, const st
 
 	*stale = false;
 	if (s->kind == TO_DAEMON_CALL) {
-		if (s->method >= g->table.methods_n || g->table.methods[s->method].channel == NULL)
+		if ((s->call_id & SLOT_OUT) == 0 || s->method >= g->table.methods_n ||
+		    g->table.methods[s->method].channel == NULL)
 			return NULL;
 		return guest_type(g, &g->table.methods[s->method], false);
 	}
@@ -57,8 +58,8 @@ static void slot_fill(struct slot *slot, const struct remote_slot *s,
 	}
 }
 
-/* One arrival into its lane: LANDED, LATER (no room), or negative. */
-static int land(struct guest *g, const struct remote_arrival *a, uint64_t now_ns)
+/* One arrival, which came at came_ns, into its lane: enum landing, or negative. */
+static int land(struct guest *g, const struct remote_arrival *a, uint64_t came_ns)
 {
 	const struct remote_slot *s = &a->slot;
 	unsigned d = attachment_call_worker(s->call_id);
@@ -78,10 +79,10 @@ static int land(struct guest *g, const struct remote_arrival *a, uint64_t now_ns
 	lane = attachment_lane(g->a, d, 0);
 	slot = host_lane_reserve(lane, !small);
 	if (slot == NULL)
-		return LATER;
+		return NO_SLOT;
 	if (!small && arena_get(g->arena, a->room, &chunk) != 0) {
 		host_lane_drop(lane, slot);
-		return LATER;
+		return NO_BLOCK;
 	}
 	rc = remote_land(a, type, small ? slot->inline_area : chunk.mem, 0, &at);
 	if (rc == 0 && s->kind == TO_DAEMON_CALL && !guest_call_note(g, s->call_id, s->method))
@@ -92,7 +93,7 @@ static int land(struct guest *g, const struct remote_arrival *a, uint64_t now_ns
 		host_lane_drop(lane, slot);
 		return rc;
 	}
-	slot_fill(slot, s, &at, now_ns);
+	slot_fill(slot, s, &at, came_ns);
 	if (small) {
 		slot->inline_bytes = (uint8_t)a->room;
 		slot->flags |= at.message != 0 ? SLOT_INLINE : 0;
@@ -106,28 +107,50 @@ static int land(struct guest *g, const struct remote_arrival *a, uint64_t now_ns
 	return LANDED;
 }
 
-static int wait_for_room(struct guest *g, const struct remote_frame *f, uint64_t charge)
+/* Behind the others of its call. */
+static int wait_for_room(struct guest *g, struct guest_call *call, const struct remote_frame *f,
+			 const struct remote_arrival *a, uint64_t charge, uint64_t now_ns)
 {
 	struct guest_waiting *w = aligned_alloc(16, (sizeof(*w) + f->bytes + 15) & ~(size_t)15);
 
 	if (w == NULL)
 		return -SPLIT_E_BASE_NOMEM;
-	if (g->waiting_n++ >= WAITING_MAX) {
+	if (g->waiting_n >= WAITING_MAX) {
 		free(w);
 		return -SPLIT_E_REMOTE_FRAME;
 	}
 	RELAY_COUNT(g, room_waits);
-	w->next = NULL;
-	w->charge = charge;
-	w->bytes = f->bytes;
+	*w = (struct guest_waiting){.charge = charge,
+				    .came_ns = now_ns,
+				    .call_id = a->slot.call_id,
+				    .bytes = f->bytes,
+				    .room = a->room};
 	memcpy(w->body, f->body, f->bytes);
 	if (g->waiting == NULL)
 		g->waiting = w;
 	else
 		g->waiting_last->next = w;
 	g->waiting_last = w;
+	g->waiting_n++;
 	g->waiting_charge += charge;
+	call->waits++;
 	return 0;
+}
+
+/* Slots of one call keep their order; those of others pass, so that an answer that finds no block
+ * of its size does not hold up what needs none. */
+static int land_or_wait(struct guest *g, const struct remote_frame *f,
+			const struct remote_arrival *a, uint64_t charge, uint64_t now_ns)
+{
+	struct guest_call *call = guest_call_place(g, a->slot.call_id);
+	int rc;
+
+	if (call == NULL) /* of no call that can be */
+		return a->slot.kind == TO_DAEMON_CALL ? -SPLIT_E_REMOTE_FRAME : 0;
+	rc = call->waits == 0 ? land(g, a, now_ns) : NO_SLOT;
+	if (rc == NO_SLOT || rc == NO_BLOCK)
+		rc = wait_for_room(g, call, f, a, charge, now_ns);
+	return rc;
 }
 
 int guest_slot(struct guest *g, const struct remote_frame *f, uint64_t now_ns)
@@ -139,33 +162,69 @@ int guest_slot(struct guest *g, const struct remote_frame *f, uint64_t now_ns)
 		rc = remote_flow_take(&g->flow, &a.slot);
 	if (rc < 0)
 		return rc;
-	rc = g->waiting != NULL ? LATER : land(g, &a, now_ns);
-	if (rc == LATER)
-		rc = wait_for_room(g, f, remote_charge(&a.slot));
+	/* The host has said its last word on it: it wants to hear no more of it. */
+	if ((a.slot.flags & SLOT_HAS_STATUS) != 0 && g->queue.first != NULL)
+		(void)guest_queue_purge(g, a.slot.call_id);
+	return land_or_wait(g, f, &a, remote_charge(&a.slot), now_ns);
+}
+
+/* What one pass over those that wait has found to be full. */
+struct full {
+	uint64_t slots[2]; /* bits of daemon workers: no slot, and none that may have a block */
+	size_t room;       /* no block of so much */
+};
+
+_Static_assert(SHEPHERD_DAEMON_WORKERS_MAX <= 64, "one bit for each daemon worker");
+
+/* LANDED: it is through. */
+static int retry(struct guest *g, const struct guest_waiting *w, struct full *full)
+{
+	const struct remote_frame f = {.type = REMOTE_SLOT, .body = w->body, .bytes = w->bytes};
+	uint64_t worker = UINT64_C(1) << attachment_call_worker(w->call_id);
+	bool large = w->room > SLOT_INLINE_BYTES;
+	struct remote_arrival a;
+	int rc;
+
+	if ((full->slots[large] & worker) != 0)
+		return NO_SLOT;
+	if (large && w->room >= full->room)
+		return NO_BLOCK;
+	rc = remote_slot_parse(&f, false, &a);
+	if (rc == 0)
+		rc = land(g, &a, w->came_ns);
+	if (rc == NO_SLOT)
+		full->slots[large] |= worker;
+	else if (rc == NO_BLOCK)
+		full->room = w->room;
 	return rc;
 }
 
-int guest_waiting_retry(struct guest *g, uint64_t now_ns)
+int guest_waiting_retry(struct guest *g)
 {
-	while (g->waiting != NULL) {
-		struct guest_waiting *w = g->waiting;
-		const struct remote_frame f = {
-			.type = REMOTE_SLOT, .body = w->body, .bytes = w->bytes};
-		struct remote_arrival a;
-		int rc = remote_slot_parse(&f, false, &a);
+	struct guest_waiting **at = &g->waiting, *w, *last = NULL;
+	struct full full = {.room = SIZE_MAX};
+	struct guest_call *call;
+	int rc = 0;
 
-		if (rc == 0)
-			rc = land(g, &a, now_ns);
-		if (rc == LATER)
-			return 0;
-		g->waiting = w->next;
+	g->pass++;
+	while ((w = *at) != NULL && rc >= 0) {
+		call = guest_call_place(g, w->call_id);
+		rc = call->pass == g->pass ? NO_SLOT : retry(g, w, &full);
+		if (rc == NO_SLOT || rc == NO_BLOCK) {
+			call->pass = g->pass;
+			last = w;
+			at = &w->next;
+			continue;
+		}
+		*at = w->next;
+		call->waits--;
 		g->waiting_n--;
 		g->waiting_charge -= w->charge;
 		free(w);
-		if (rc < 0)
-			return rc;
 	}
-	return 0;
+	if (*at == NULL)
+		g->waiting_last = last;
+	return rc < 0 ? rc : 0;
 }
 
 void guest_call_end(struct guest *g, uint64_t call_id, uint32_t status, const char *text)
@@ -187,7 +246,6 @@ void guest_call_end(struct guest *g, uint64_t call_id, uint32_t status, const ch
 		memcpy(body.text, text, body.slot.text_bytes);
 	}
 	f.bytes = sizeof(body.slot) + (body.slot.text_bytes + 7) / 8 * 8;
-	if (remote_slot_parse(&f, false, &a) == 0 &&
-	    (g->waiting != NULL || land(g, &a, 0) == LATER) && wait_for_room(g, &f, 0) != 0)
+	if (remote_slot_parse(&f, false, &a) == 0 && land_or_wait(g, &f, &a, 0, 0) < 0)
 		g->over = true;
 }

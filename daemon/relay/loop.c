@@ -92,6 +92,13 @@ static int frame_take(struct guest *g, const struct remote_frame *f, uint64_t no
 	}
 }
 
+void guest_fault(struct guest *g)
+{
+	if (!g->faulted)
+		RELAY_COUNT(g, faults);
+	g->faulted = true;
+}
+
 /* True: something came. */
 static bool frames_take(struct guest *g, uint64_t now_ns)
 {
@@ -107,7 +114,7 @@ static bool frames_take(struct guest *g, uint64_t now_ns)
 		else if (rc == 0)
 			break;
 		if (rc < 0) {
-			RELAY_COUNT(g, faults);
+			guest_fault(g);
 			log_warn("remote host %s (\"%s\"): %s", g->peer, g->hello.name,
 				 error_text(rc));
 			g->over = true;
@@ -167,8 +174,8 @@ static void turn(struct guest *g)
 	uint64_t now_ns = clock_ns(), next_ns = UINT64_MAX, used;
 	bool busy = frames_take(g, now_ns);
 
-	if (guest_waiting_retry(g, now_ns) < 0) {
-		RELAY_COUNT(g, faults);
+	if (guest_waiting_retry(g) < 0) {
+		guest_fault(g);
 		g->over = true;
 	}
 	busy |= guest_lanes_take(g, now_ns);
@@ -204,6 +211,8 @@ void guest_serve(struct guest *g)
 	if (link_cause(g->remote)[0] == '\0' && link_say(g->remote, REMOTE_GOODBYE, NULL, 0) == 0)
 		(void)!link_flush(g->remote);
 	why = link_cause(g->remote);
+	if (link_fault(g->remote) == -SPLIT_E_REMOTE_SILENT)
+		guest_fault(g);
 	log_info("remote host %s (\"%s\"): connection closed: %s", g->peer, g->hello.name,
 		 why[0] != '\0' ? why : "one side wanted it");
 	guest_fini(g);

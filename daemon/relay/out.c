@@ -27,30 +27,35 @@ static struct guest_calls *calls_of(const struct guest *g, uint64_t call_id, uin
 	return *place < c->max ? c : NULL;
 }
 
-bool guest_call_note(struct guest *g, uint64_t call_id, uint32_t method)
+struct guest_call *guest_call_place(struct guest *g, uint64_t call_id)
 {
 	uint32_t place, n;
 	struct guest_calls *c = calls_of(g, call_id, &place);
-	uint64_t *ids;
-	uint32_t *methods;
+	struct guest_call *at;
 
 	if (c == NULL)
-		return false;
+		return NULL;
 	if (place >= c->n) {
 		n = (uint32_t)pow2_up((uint64_t)place + 64);
-		ids = realloc(c->ids, n * sizeof(*ids));
-		if (ids == NULL)
-			return false;
-		c->ids = ids;
-		methods = realloc(c->methods, n * sizeof(*methods));
-		if (methods == NULL)
-			return false;
-		c->methods = methods;
-		memset(ids + c->n, 0, (n - c->n) * sizeof(*ids));
+		at = realloc(c->at, n * sizeof(*at));
+		if (at == NULL)
+			return NULL;
+		memset(at + c->n, 0, (n - c->n) * sizeof(*at));
+		c->at = at;
 		c->n = n;
 	}
-	c->ids[place] = call_id;
-	c->methods[place] = method;
+	return &c->at[place];
+}
+
+bool guest_call_note(struct guest *g, uint64_t call_id, uint32_t method)
+{
+	struct guest_call *call = guest_call_place(g, call_id);
+
+	if (call == NULL)
+		return false;
+	call->id = call_id;
+	call->method = method;
+	call->failed = 0;
 	return true;
 }
 
@@ -59,9 +64,9 @@ const struct attach_method *guest_call_method(const struct guest *g, uint64_t ca
 	uint32_t place;
 	const struct guest_calls *c = calls_of(g, call_id, &place);
 
-	if (c == NULL || place >= c->n || c->ids[place] != call_id)
+	if (c == NULL || place >= c->n || c->at[place].id != call_id)
 		return NULL;
-	return &g->table.methods[c->methods[place]];
+	return &g->table.methods[c->at[place].method];
 }
 
 /* ------------------------------------------------------------------ giving requests back */
@@ -119,51 +124,101 @@ static void item_done(struct guest *g, struct remote_item *item)
 	remote_item_free(&g->queue, item);
 }
 
-/* A message that can never go: the call ends on both sides. */
-static void item_impossible(struct guest *g, const struct remote_item *item, int rc)
+static const char too_large[] = "the message is too large for the connection to the host";
+
+/* `item` becomes the end of a call out, without anything else. */
+static void item_end(struct remote_item *item, uint32_t status)
 {
-	static const char text[] = "the message is too large for the connection to the host";
-	bool out = (item->slot.call_id & SLOT_OUT) != 0;
+	item->type = NULL;
+	item->metadata = item->identity = NULL;
+	item->measured = false;
+	item->slot.kind = TO_HOST_STATUS;
+	item->slot.flags = SLOT_END_STREAM | SLOT_HAS_STATUS;
+	item->slot.status = status;
+	item->text = too_large;
+	item->text_bytes = sizeof(too_large) - 1;
+}
+
+/* A message that can never go to the host, of a call out of it. The host hears the end when its
+ * worker has said it, not before: until then the call's id is not free (docs/SHARED-MEMORY.md). */
+static void out_impossible(struct guest *g, const struct remote_item *item, int rc)
+{
+	struct guest_call *call = guest_call_place(g, item->slot.call_id);
 	struct remote_item *end;
 
-	RELAY_COUNT(g, messages_large);
-	if (!out)
-		guest_call_end(g, item->slot.call_id, remote_item_status(rc), text);
-	else if ((item->slot.flags & SLOT_HAS_STATUS) == 0)
+	if (call == NULL)
+		return;
+	call->failed = remote_item_status(rc);
+	if ((item->slot.flags & SLOT_HAS_STATUS) == 0) {
 		guest_call_end(g, item->slot.call_id, 0, NULL);
-	if (!out && item->slot.kind == TO_HOST_REQUEST)
-		return; /* the host has never heard of it */
+		return;
+	}
 	end = remote_item_get(&g->queue);
 	if (end == NULL) {
 		g->over = true;
 		return;
 	}
 	end->slot.call_id = item->slot.call_id;
-	if (out) {
-		end->slot.kind = TO_HOST_STATUS;
-		end->slot.flags = SLOT_END_STREAM | SLOT_HAS_STATUS;
-		end->slot.status = remote_item_status(rc);
-		end->text = text;
-		end->text_bytes = sizeof(text) - 1;
-	} else {
-		end->slot.kind = TO_HOST_CANCEL;
-		end->slot.info = CANCEL_SHUTDOWN;
-	}
+	item_end(end, call->failed);
 	/* The next to go, and charged to the window like any other. */
 	remote_queue_put_back(&g->queue, end);
+}
+
+/* A message that can never go: the call ends on both sides. */
+static void item_impossible(struct guest *g, const struct remote_item *item, int rc)
+{
+	struct remote_item *end;
+
+	RELAY_COUNT(g, messages_large);
+	if ((item->slot.call_id & SLOT_OUT) != 0) {
+		out_impossible(g, item, rc);
+		return;
+	}
+	guest_call_end(g, item->slot.call_id, remote_item_status(rc), too_large);
+	if (item->slot.kind == TO_HOST_REQUEST)
+		return; /* the host has never heard of it */
+	(void)guest_queue_purge(g, item->slot.call_id);
+	end = remote_item_get(&g->queue);
+	if (end == NULL) {
+		g->over = true;
+		return;
+	}
+	end->slot.call_id = item->slot.call_id;
+	end->slot.kind = TO_HOST_CANCEL;
+	end->slot.info = CANCEL_SHUTDOWN;
+	remote_queue_put_back(&g->queue, end);
+}
+
+/* What still comes of a call out that has failed: nothing but its end, as it failed. False: nothing
+ * of it goes. */
+static bool failed_look(struct guest *g, struct remote_item *item)
+{
+	struct guest_call *call = (item->slot.call_id & SLOT_OUT) != 0
+					  ? guest_call_place(g, item->slot.call_id)
+					  : NULL;
+
+	if (call == NULL || call->id != item->slot.call_id || call->failed == 0)
+		return true;
+	if ((item->slot.flags & SLOT_HAS_STATUS) == 0)
+		return false;
+	item_end(item, call->failed);
+	return true;
 }
 
 /* False: it must wait. */
 static bool item_send(struct guest *g, struct remote_item *item, uint64_t now_ns)
 {
-	int rc = remote_item_send(&g->flow, g->remote, item, now_ns);
+	int rc = 0;
 
+	if (failed_look(g, item)) {
+		rc = remote_item_send(&g->flow, g->remote, item, now_ns);
+		if (rc == 0)
+			RELAY_COUNT(g, slots_out);
+	}
 	if (rc > 0)
 		return false;
 	if (rc < 0)
 		item_impossible(g, item, rc);
-	else
-		RELAY_COUNT(g, slots_out);
 	item_done(g, item);
 	return true;
 }
@@ -181,8 +236,7 @@ void guest_queue_send(struct guest *g, uint64_t now_ns)
 	}
 }
 
-/* Nobody waits for the call: what waits of it is not sent. True: not even its beginning was. */
-static bool queue_purge(struct guest *g, uint64_t call_id)
+bool guest_queue_purge(struct guest *g, uint64_t call_id)
 {
 	struct remote_item *item, *rest = g->queue.first;
 	bool unbegun = false;
@@ -308,7 +362,7 @@ static bool call_slot_take(struct guest *g, struct host_lane *lane, const struct
 	item = item_make(g, slot, d, m);
 	if (item == NULL)
 		return false;
-	if (slot->kind == TO_HOST_CANCEL && queue_purge(g, slot->call_id)) {
+	if (slot->kind == TO_HOST_CANCEL && guest_queue_purge(g, slot->call_id)) {
 		item_done(g, item);
 		return true;
 	}

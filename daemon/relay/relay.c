@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 COUNTER_DEFINE(relay, RELAY_COUNTERS);
@@ -181,6 +182,10 @@ bool relay_accept(struct relay *r)
 		__atomic_fetch_add(&r->counters.connections, 1, __ATOMIC_RELAXED);
 		if (r->guests_n >= r->p.config->connections_max) {
 			__atomic_fetch_add(&r->counters.refused_limit, 1, __ATOMIC_RELAXED);
+			if (log_limit_pass(&r->limit_log, clock_ns(), 1, CLOCK_NS_PER_SEC, NULL))
+				log_warn("remote: a connection was closed at once: there are "
+					 "remote.connections_max (%u)",
+					 r->p.config->connections_max);
 			close(fd);
 		} else if (!guest_start(r, fd, &from)) {
 			close(fd);
@@ -227,6 +232,17 @@ void relay_destroy(struct relay *r)
 		return;
 	if (r->fd >= 0)
 		close(r->fd);
+	/* Who waits for control to take his offer waits no longer: it will not. */
+	pthread_mutex_lock(&r->lock);
+	r->closing = true;
+	while (!list_empty(&r->waiting)) {
+		struct guest *g = list_entry(list_first(&r->waiting), struct guest, offer);
+
+		list_del(&g->offer);
+		close(g->offer_fd);
+		g->offer_fd = -1;
+	}
+	pthread_mutex_unlock(&r->lock);
 	list_for_each (pos, &r->guests)
 		(void)!write(list_entry(pos, struct guest, link)->stop_fd, &one, sizeof(one));
 	while (!list_empty(&r->guests)) {

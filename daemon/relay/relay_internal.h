@@ -6,6 +6,7 @@
 #include <semaphore.h>
 
 #include "base/list.h"
+#include "base/log.h"
 #include "daemon/relay/relay.h"
 #include "remote/remote.h"
 #include "shepherd/shepherd.h"
@@ -15,24 +16,34 @@ struct relay {
 	int fd;
 	struct remote_tls *tls;
 	struct list guests; /* of struct guest; the control thread's */
+	struct log_limit limit_log;
 	unsigned guests_n;
 	pthread_mutex_t lock;
 	struct list waiting;            /* of struct guest.offer; under the lock */
+	bool closing;                   /* under the lock: nobody is offered any more */
 	struct relay_counters counters; /* atomic adds */
 };
 
-/* Which method a call is of, by its place at a daemon worker. */
+/* A call, by its place at a daemon worker. */
+struct guest_call {
+	uint64_t id;
+	uint32_t method;
+	uint32_t waits; /* arrivals of this place that wait for room */
+	uint32_t pass;  /* guest.pass in which one of them found none */
+	uint32_t
+		failed; /* a call out whose answer cannot go to the host: the status it ends with */
+};
+
 struct guest_calls {
-	uint64_t *ids;
-	uint32_t *methods;
+	struct guest_call *at;
 	uint32_t n, max;
 };
 
 /* A slot that has arrived and waits for room towards the workers. */
 struct guest_waiting {
 	struct guest_waiting *next;
-	uint64_t charge;
-	size_t bytes;
+	uint64_t charge, came_ns, call_id;
+	size_t bytes, room;
 	_Alignas(16) uint8_t body[];
 };
 
@@ -73,8 +84,10 @@ struct guest {
 	struct guest_waiting *waiting, *waiting_last;
 	uint64_t waiting_charge;
 	uint32_t waiting_n;
+	uint32_t pass; /* over those that wait */
 	struct remote_flow flow;
 	bool over;
+	bool faulted; /* it was counted */
 	/* The waker: waits for the workers' wake-up while `parked`. */
 	pthread_t waker;
 	bool waker_runs;
@@ -101,13 +114,19 @@ void guest_queue_send(struct guest *g, uint64_t now_ns);
 /* in.c: a frame from the host. Negative: it makes no sense. */
 int guest_slot(struct guest *g, const struct remote_frame *frame, uint64_t now_ns) SPLIT_MUST_USE;
 /* Those that waited. Negative: one makes no sense. */
-int guest_waiting_retry(struct guest *g, uint64_t now_ns) SPLIT_MUST_USE;
+int guest_waiting_retry(struct guest *g) SPLIT_MUST_USE;
 /* End a call towards its worker: STATUS for one of splitd's, ABANDON for a call out. */
 void guest_call_end(struct guest *g, uint64_t call_id, uint32_t status, const char *text);
 /* Give a request's blocks back; they go out in batches. */
 void guest_release(struct guest *g, unsigned d, uint64_t token);
 void guest_releases_flush(struct guest *g);
 
+/* The host's fault, counted once. */
+void guest_fault(struct guest *g);
+/* Nobody wants what waits for the window of this call. True: not even its beginning was sent. */
+bool guest_queue_purge(struct guest *g, uint64_t call_id);
+/* Where a call is kept, whichever now is. NULL: no memory, or an id that cannot be. */
+struct guest_call *guest_call_place(struct guest *g, uint64_t call_id);
 /* Remember the method of a call; false: no memory, or an id that cannot be. */
 bool guest_call_note(struct guest *g, uint64_t call_id, uint32_t method);
 /* NULL: a call that is not known. */

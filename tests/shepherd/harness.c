@@ -52,7 +52,12 @@ const struct attach_hello *pair_hello(void)
 		{"far.Service", "Ask", ATTACH_SERVER_STREAM, 4, 5, 0, 0, 7, {0}, "back"},
 	};
 	static uint8_t schema[100000];
-	static struct attach_hello hello = {"test", 2, methods, 3, schema, sizeof(schema), 0, 0};
+	static struct attach_hello hello = {.name = "test",
+					    .workers = 2,
+					    .methods = methods,
+					    .methods_n = 3,
+					    .schema = schema,
+					    .schema_bytes = sizeof(schema)};
 
 	for (size_t i = 0; i < sizeof(schema); i++)
 		schema[i] = (uint8_t)(i * 7);

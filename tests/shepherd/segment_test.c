@@ -277,7 +277,7 @@ START_TEST(sigbus_marks_dead)
 
 	ck_assert_int_eq(segment_sigbus_install(), 0);
 	ck_assert_int_eq(segment_sigbus_install(), 0);
-	ck_assert_int_eq(segment_create(&s, "test", 1 << 20, false, -1), 0);
+	ck_assert_int_eq(segment_create(&s, "test", 1 << 20, false, -1, false), 0);
 	ck_assert_int_eq(segment_map(&s, false, &dead), 0);
 	byte = s.mem + 5000;
 	ck_assert_uint_eq(*byte, 0);
