@@ -643,7 +643,7 @@ static bool message_push(struct decode_state *s, const struct schema_message *m,
 
 	if ((uint64_t)(frame - s->frames) > s->limits.depth_max)
 		return fail(s, SPLIT_E_LINEARIZE_DEPTH);
-	*frame = (struct decode_frame){.m = m, .mem = mem, .end = end};
+	decode_frame_set(s, frame, m, mem, end);
 	s->frame = frame;
 	return true;
 }
@@ -875,11 +875,10 @@ static bool fields_run(struct decode_state *s)
 	return true;
 }
 
+/* Any phase but FIELDS. */
 static bool phase_run(struct decode_state *s)
 {
 	switch (s->phase) {
-	case PHASE_FIELDS:
-		return fields_run(s);
 	case PHASE_COPY:
 		return copy_run(s);
 	case PHASE_GROW:
@@ -907,9 +906,12 @@ int decode_start(struct decode_job *j, const struct schema_message *m, const uin
 	struct decode_state *s = state_of(j);
 
 	/* What the phases use is written before it is read. */
-	s->p = s->wire = wire;
+	s->p = s->wire = s->safe = wire;
+	if (len > DECODE_SLOP)
+		s->safe = wire + (len - DECODE_SLOP);
 	s->frame = s->frames;
-	s->frames[0] = (struct decode_frame){.m = m, .end = len ? wire + len : wire};
+	decode_frame_set(s, s->frames, m, NULL, len ? wire + len : wire);
+	s->tails = 0;
 	s->delta = target->delta;
 	s->elements = s->work = s->root = s->aliased = s->nuls = 0;
 	s->phase = PHASE_FIELDS;
@@ -917,16 +919,25 @@ int decode_start(struct decode_job *j, const struct schema_message *m, const uin
 	s->error = 0;
 	s->utf8_from = NULL;
 	s->group_depth = 0;
-	s->fast = linearize_engine_get() == LINEARIZE_ENGINE_FAST ? linear_fast_get() : NULL;
+	s->fast = linear_fast_of_job();
 	s->alias_min = UINT64_MAX;
 	if (target->alias_min)
 		s->alias_min = target->alias_min < LINEAR_ALIAS_LEAST ? LINEAR_ALIAS_LEAST
 								      : target->alias_min;
 	linear_limits_resolve(&s->limits, limits);
+	s->frame_last = s->frames + s->limits.depth_max;
 	bump_init(&s->bump, target, s->limits.linear_bytes_max);
 	if (len > s->limits.wire_bytes_max)
 		s->error = -SPLIT_E_LINEARIZE_LIMIT_WIRE;
 	return s->error;
+}
+
+/* The first chunk, and the outermost message in it. */
+static inline void root_begin(struct decode_state *s)
+{
+	s->frames[0].mem = message_new(s, s->frames[0].m);
+	if (s->frames[0].mem)
+		s->root = to_receiver(s, s->frames[0].mem);
 }
 
 int decode_run(struct decode_job *j)
@@ -941,13 +952,10 @@ int decode_run(struct decode_job *j)
 	if ((uint64_t)quantum > s->limits.work_max - s->work)
 		quantum = (int64_t)(s->limits.work_max - s->work) + 1;
 	s->budget = quantum;
-	if (!s->frames[0].mem) {
-		s->frames[0].mem = message_new(s, s->frames[0].m);
-		if (s->frames[0].mem)
-			s->root = to_receiver(s, s->frames[0].mem);
-	}
+	if (!s->frames[0].mem)
+		root_begin(s);
 	while (!s->error && s->phase != PHASE_DONE && s->budget > 0)
-		if (!phase_run(s))
+		if (!(likely(s->phase == PHASE_FIELDS) ? fields_run(s) : phase_run(s)))
 			break;
 	s->work += (uint64_t)(quantum - s->budget);
 	if (!s->error && s->work > s->limits.work_max)

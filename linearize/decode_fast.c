@@ -35,6 +35,9 @@
 
 #define SLOP        DECODE_SLOP
 #define SHORT_BYTES COPY_SHORT
+/* How often the tail is entered before the rest of it is left to the generic engine: each time all
+ * open messages must be told, and a wire may make both engines take turns there. */
+#define TAILS_MAX 16
 
 static_assert(SLOP >= 2 + 5 + SHORT_BYTES && SLOP >= 2 + 10, "a short field fits");
 
@@ -203,7 +206,8 @@ ALWAYS_INLINE void field_done(struct decode_state *s, const uint8_t *at, struct 
 /* --- The end of the wire ------------------------------------------------------------------------
  */
 
-/* Let all that the job knows of the wire be `by` bytes elsewhere. */
+/* Let all that the job knows of the wire be `by` bytes elsewhere. That goes over all messages that
+ * are open, so it is done a bounded number of times for each job. */
 static void wire_shift(struct decode_state *s, const struct decode_frame *last, ptrdiff_t by)
 {
 	struct decode_frame *f;
@@ -221,6 +225,7 @@ NOINLINE const uint8_t *tail_enter(struct decode_state *s, const uint8_t *p,
 	const uint8_t *end = s->frames[0].end;
 	uint8_t *to = s->tail + SLOP - (end - p);
 
+	s->tails++;
 	/* What lies behind must be nobody else's bytes: it may get into the chunk. */
 	memset(s->tail + SLOP, 0, sizeof(s->tail) - SLOP);
 	if (likely(end - s->wire >= SLOP)) {
@@ -233,6 +238,18 @@ NOINLINE const uint8_t *tail_enter(struct decode_state *s, const uint8_t *p,
 	wire_shift(s, last, (ptrdiff_t)((uintptr_t)to - (uintptr_t)p));
 	s->safe = s->readable = s->tail + sizeof(s->tail);
 	return to;
+}
+
+/* Back to the wire, where the generic engine goes on. All open messages end in the tail. */
+static inline void tail_leave(struct decode_state *s)
+{
+	struct decode_frame *f;
+
+	s->p = (const uint8_t *)((uintptr_t)s->p - (uintptr_t)s->shift);
+	wire_shift(s, s->frame, -s->shift);
+	s->safe = s->frames[0].end - s->wire > SLOP ? s->frames[0].end - SLOP : s->wire;
+	for (f = s->frames; f <= s->frame; f++)
+		f->stop = s->safe;
 }
 
 static_assert(SLOP == 3 * 16, "the tail is moved in three");
@@ -271,7 +288,7 @@ NOINLINE void boundary(PARAMETERS)
 			message_end_required(ARGUMENTS);
 		else
 			message_end(ARGUMENTS);
-	} else if (s->shift) {
+	} else if (s->shift || unlikely(s->tails == TAILS_MAX)) {
 		leave(ARGUMENTS);
 	} else {
 		tail_begin(ARGUMENTS);
@@ -770,11 +787,7 @@ ALWAYS_INLINE void message_enter(struct decode_state *s, const uint8_t *at, cons
 				 const struct schema_message *m)
 {
 	frame++;
-	frame->m = m;
-	frame->mem = mem;
-	frame->end = end;
-	frame->stop = likely(end <= s->safe) ? end : s->safe;
-	frame->table = m->fast;
+	decode_frame_set(s, frame, m, mem, end);
 	field_done(s, at, frame, mem + m->alloc_bytes, mem);
 }
 
@@ -904,33 +917,24 @@ static fast_op *const ops[OPS] = {
 void FAST_NAME(decode_fast)(struct decode_state *s)
 {
 	const uint8_t *wire_end = s->frames[0].end;
-	struct decode_frame *frame;
+	uint64_t room = s->bump.most - s->bump.used;
 
 	if ((uint64_t)(wire_end - s->p) > s->limits.elements_max - s->elements)
 		return;
 	s->budget--;
 	s->elements += (uint64_t)s->budget;
-	s->limit = s->bump.end;
-	if ((uint64_t)(s->limit - s->bump.free) > s->bump.most - s->bump.used)
-		s->limit = s->bump.free + (s->bump.most - s->bump.used);
-	s->limit_short =
-		s->limit - s->bump.free > SHORT_BYTES ? s->limit - SHORT_BYTES : s->bump.free;
+	if (room > (uint64_t)(s->bump.end - s->bump.free))
+		room = (uint64_t)(s->bump.end - s->bump.free);
+	s->limit = s->bump.free + room;
+	s->limit_short = room > SHORT_BYTES ? s->limit - SHORT_BYTES : s->bump.free;
 	s->shift = 0;
 #ifdef HOPS_MAX
 	s->hops = 0;
 #endif
-	s->safe = wire_end - s->p > SLOP ? wire_end - SLOP : s->p;
 	s->readable = wire_end;
-	s->frame_last = s->frames + s->limits.depth_max;
-	for (frame = s->frames; frame <= s->frame; frame++) {
-		frame->stop = frame->end < s->safe ? frame->end : s->safe;
-		frame->table = frame->m->fast;
-	}
 	next_field(s, s->p, s->frame, s->bump.free, s->frame->mem);
-	if (s->shift) {
-		s->p = (const uint8_t *)((uintptr_t)s->p - (uintptr_t)s->shift);
-		wire_shift(s, s->frame, -s->shift);
-	}
+	if (s->shift)
+		tail_leave(s);
 	s->elements -= (uint64_t)s->budget;
 	s->budget++;
 	s->bump.used += (uint64_t)(s->free - s->bump.free);

@@ -23,7 +23,7 @@ struct decode_frame {
 	const struct schema_message *m;
 	uint8_t *mem;
 	const uint8_t *end;
-	/* The fast engine's, while it runs. */
+	/* The fast engine's. */
 	const uint8_t *stop; /* fields that begin before it may be read without care */
 	const struct fast_field *table;
 };
@@ -47,12 +47,15 @@ struct decode_state {
 	uint8_t *limit;                  /* of the chunk */
 	uint8_t *limit_short;            /* a short string that begins before it has room */
 	struct decode_frame *frame_last; /* deepest that limits allow */
-	const uint8_t *safe;             /* no frame's `stop` lies behind it */
 	const uint8_t *readable;         /* where bytes that may be read end */
 	ptrdiff_t shift; /* how far from the wire its end is: in `tail`; 0: it is not */
 	uint8_t *free;
 	const uint8_t *wire; /* its first byte */
 	uint32_t hops;
+	uint32_t tails; /* how often it was in the tail */
+	/* No frame's `stop` lies behind it: SLOP bytes before the end of the wire, or its start. In
+	 * the tail: nothing does. */
+	const uint8_t *safe;
 
 	enum decode_phase phase;
 	enum decode_phase after_copy;
@@ -94,6 +97,18 @@ struct alias_nul {
 
 static_assert(LINEAR_ALIAS_LEAST > DECODE_SLOP, "nothing in `tail` is aliased");
 static_assert(sizeof(struct decode_state) <= DECODE_JOB_BYTES, "a job holds its state");
+
+/* `m` at `mem`, whose bytes end at `end`, becomes what `frame` stands for. */
+static inline void decode_frame_set(const struct decode_state *s, struct decode_frame *frame,
+				    const struct schema_message *m, uint8_t *mem,
+				    const uint8_t *end)
+{
+	frame->m = m;
+	frame->mem = mem;
+	frame->end = end;
+	frame->stop = end <= s->safe ? end : s->safe;
+	frame->table = m->fast;
+}
 
 /* When a message ends: is every required field there? It may be opened again later. */
 void decode_required_judge(struct decode_state *s, const struct decode_frame *frame);

@@ -606,7 +606,7 @@ int encode_start(struct encode_job *j, const struct schema_message *m,
 				   m->empty_string - source->peer_base >= source->bytes
 			   ? source->bytes - 2 * ENCODE_MARGIN + 1
 			   : 0;
-	s->fast = linearize_engine_get() == LINEARIZE_ENGINE_FAST ? linear_fast_get() : NULL;
+	s->fast = linear_fast_of_job();
 	return 0;
 }
 

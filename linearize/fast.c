@@ -2,8 +2,6 @@
  * each; the common one chooses. */
 #include "linearize/fast_internal.h"
 
-#include <stdatomic.h>
-
 const struct linear_fast FAST_NAME(linear_fast) = {
 	.decode = FAST_NAME(decode_fast),
 	.encode = FAST_NAME(encode_fast),
@@ -58,23 +56,23 @@ static const struct linear_fast *choose(void)
 }
 #endif
 
-static const struct linear_fast *_Atomic chosen;
+const struct linear_fast *_Atomic linear_fast_chosen;
 
 const struct linear_fast *linear_fast_get(void)
 {
-	const struct linear_fast *fast = atomic_load_explicit(&chosen, memory_order_relaxed);
+	const struct linear_fast *fast = atomic_load_explicit(&linear_fast_chosen, memory_order_relaxed);
 
 	if (unlikely(!fast)) {
 		/* Whoever asks finds the same. */
 		fast = choose();
-		atomic_store_explicit(&chosen, fast, memory_order_relaxed);
+		atomic_store_explicit(&linear_fast_chosen, fast, memory_order_relaxed);
 	}
 	return fast;
 }
 
 void linearize_portable_set(bool portable)
 {
-	chosen = portable ? &linear_fast_any : choose();
+	linear_fast_chosen = portable ? &linear_fast_any : choose();
 }
 
 const char *linearize_variant_name(void)

@@ -17,19 +17,19 @@ const struct linear_limits linear_limits_default = {
 #define ENGINE_LAST    LINEARIZE_ENGINE_FAST
 #endif
 
-static _Atomic unsigned engine = ENGINE_DEFAULT;
+_Atomic unsigned linearize_engine_now = ENGINE_DEFAULT;
 
 int linearize_engine_set(enum linearize_engine wanted)
 {
 	if ((unsigned)wanted > ENGINE_LAST)
 		return -SPLIT_E_BASE_INVALID;
-	engine = wanted;
+	linearize_engine_now = wanted;
 	return 0;
 }
 
 enum linearize_engine linearize_engine_get(void)
 {
-	return (enum linearize_engine)engine;
+	return (enum linearize_engine)linearize_engine_now;
 }
 
 #define T(name) [PROTOBUF_C_TYPE_##name]
@@ -49,30 +49,6 @@ const uint8_t type_wire[TYPE_COUNT] = {
 	T(BOOL) = WIRE_VARINT,   T(ENUM) = WIRE_VARINT,   T(STRING) = WIRE_LEN,
 	T(BYTES) = WIRE_LEN,     T(MESSAGE) = WIRE_LEN,
 };
-
-void linear_limits_resolve(struct linear_limits *out, const struct linear_limits *limits)
-{
-	*out = limits ? *limits : linear_limits_default;
-	if (!limits)
-		return;
-	if (out->linear_bytes_max == 0)
-		out->linear_bytes_max = UINT64_MAX;
-	if (out->elements_max == 0)
-		out->elements_max = UINT64_MAX;
-	if (out->wire_bytes_max == 0 || out->wire_bytes_max > INT32_MAX)
-		out->wire_bytes_max = INT32_MAX; /* protobuf's own bound on any length */
-	if (out->depth_max == 0 || out->depth_max > LINEAR_DEPTH_MAX)
-		out->depth_max = LINEAR_DEPTH_MAX;
-	if (out->work_quantum == 0)
-		out->work_quantum = UINT32_MAX;
-	if (out->work_max == 0)
-		out->work_max = INT64_MAX;
-}
-
-void bump_init(struct linear_bump *b, const struct linear_target *target, uint64_t most)
-{
-	*b = (struct linear_bump){.target = *target, .most = most};
-}
 
 #define BUMP_HINT_MAX (1u << 20)
 

@@ -302,6 +302,9 @@ void fast_encode_compile(struct schema_message *m, struct encode_field *row);
 
 bool schema_enum_has(const struct schema_enum *e, int32_t number);
 
+/* enum linearize_engine: of the jobs that start. */
+extern _Atomic unsigned linearize_engine_now;
+
 /* --- Small things --------------------------------------------------------------------------- */
 
 static inline uint32_t load32(const void *p)
@@ -348,7 +351,19 @@ struct linear_bump {
 	struct linear_target target;
 };
 
-void bump_init(struct linear_bump *b, const struct linear_target *target, uint64_t most);
+/* Member by member: the target was written a moment ago by as many stores, and a wider load of them
+ * would wait until they are through. */
+static inline void bump_init(struct linear_bump *b, const struct linear_target *target,
+			     uint64_t most)
+{
+	b->free = b->end = b->chunk = NULL;
+	b->used = 0;
+	b->most = most;
+	b->target.delta = target->delta;
+	b->target.chunk_get = target->chunk_get;
+	b->target.ctx = target->ctx;
+	b->target.alias_min = target->alias_min;
+}
 
 /* bump_get when the chunk does not do. */
 uint8_t *bump_get_slow(struct linear_bump *b, uint64_t bytes, uint64_t hint, int *error);
@@ -367,7 +382,25 @@ static inline uint8_t *bump_get(struct linear_bump *b, uint64_t bytes, unsigned 
 	return b->free - bytes;
 }
 
+/* What is not 0 and not above `most`; else `most`. */
+static inline uint64_t limit_or(uint64_t limit, uint64_t most)
+{
+	return limit - 1 < most ? limit : most;
+}
+
 /* Copies `limits` (or the defaults) with zeros replaced by what they mean. */
-void linear_limits_resolve(struct linear_limits *out, const struct linear_limits *limits);
+static inline void linear_limits_resolve(struct linear_limits *out,
+					 const struct linear_limits *limits)
+{
+	if (!limits)
+		limits = &linear_limits_default;
+	out->linear_bytes_max = limit_or(limits->linear_bytes_max, UINT64_MAX);
+	out->elements_max = limit_or(limits->elements_max, UINT64_MAX);
+	/* protobuf's own bound on any length */
+	out->wire_bytes_max = limit_or(limits->wire_bytes_max, INT32_MAX);
+	out->depth_max = (uint32_t)limit_or(limits->depth_max, LINEAR_DEPTH_MAX);
+	out->work_quantum = (uint32_t)limit_or(limits->work_quantum, UINT32_MAX);
+	out->work_max = limits->work_max ? limits->work_max : INT64_MAX;
+}
 
 #endif
