@@ -50,12 +50,16 @@ static bool fail(struct decode_state *s, int error)
 /* Memory for `bytes` (> 0); `align` 8 or 1. NULL: s->error is set. Wire bytes make about twice as
  * many linear ones, those of small messages up to four times, which is what a new chunk is asked to
  * hold for the rest. */
-static inline uint8_t *linear_get(struct decode_state *s, uint64_t bytes, unsigned align)
+static inline uint64_t linear_hint(const struct decode_state *s)
 {
 	uint64_t left = (uint64_t)(s->frames[0].end - s->p);
 
-	return bump_get(&s->bump, bytes, align, 2 * left + 256 + (left < 1024 ? 2 * left : 2048),
-			&s->error);
+	return 2 * left + 256 + (left < 1024 ? 2 * left : 2048);
+}
+
+static inline uint8_t *linear_get(struct decode_state *s, uint64_t bytes, unsigned align)
+{
+	return bump_get(&s->bump, bytes, align, linear_hint(s), &s->error);
 }
 
 static inline uint64_t to_receiver(const struct decode_state *s, const uint8_t *mem)
@@ -595,17 +599,23 @@ static bool unknown_field(struct decode_state *s, uint32_t tag, const uint8_t *p
 /* --- Messages
  * ------------------------------------------------------------------------------------------- */
 
-/* A fresh struct of type `m` in linear memory, or NULL. */
-static uint8_t *message_new(struct decode_state *s, const struct schema_message *m)
+/* A fresh struct of type `m` at `mem`. */
+static inline void message_init(struct decode_state *s, const struct schema_message *m,
+				uint8_t *mem)
 {
-	uint8_t *mem = linear_get(s, m->alloc_bytes, 8);
-
-	if (!mem)
-		return NULL;
 	memcpy(mem, m->image, m->struct_bytes);
 	if (m->required_at)
 		memset(mem + m->required_at, 0, m->alloc_bytes - m->required_at);
 	s->budget -= m->struct_bytes / LINEAR_UNIT_BYTES;
+}
+
+/* The same in linear memory that it gets; or NULL. */
+static uint8_t *message_new(struct decode_state *s, const struct schema_message *m)
+{
+	uint8_t *mem = linear_get(s, m->alloc_bytes, 8);
+
+	if (mem)
+		message_init(s, m, mem);
 	return mem;
 }
 
@@ -688,7 +698,7 @@ static bool string_alias(struct decode_state *s, const struct schema_field *f, u
 }
 
 /* The message is whole, and the wire not read any more. */
-static void nuls_write(const struct decode_state *s)
+static __attribute__((noinline)) void nuls_write(const struct decode_state *s)
 {
 	uint64_t at = s->nuls;
 
@@ -821,7 +831,7 @@ static bool enum_is_foreign(struct decode_state *s, const struct schema_field *f
 	return !schema_enum_has(f->sub.enumeration, (int32_t)v);
 }
 
-static bool field_run(struct decode_state *s)
+static __attribute__((noinline)) bool field_run(struct decode_state *s)
 {
 	const struct decode_frame *frame = s->frame;
 	const struct schema_field *f;
@@ -848,10 +858,10 @@ static bool field_run(struct decode_state *s)
 	return element_count(s, 1) && value_field(s, f, field_slot(frame, f), p);
 }
 
-static bool fields_run(struct decode_state *s)
+static inline bool fields_run(struct decode_state *s)
 {
-	while (s->budget > 0 && s->phase == PHASE_FIELDS) {
-		if (s->fast) {
+	do {
+		if (likely(s->fast != NULL)) {
 			s->fast->decode(s);
 			if (s->budget <= 0)
 				break;
@@ -862,21 +872,21 @@ static bool fields_run(struct decode_state *s)
 				return false;
 			continue;
 		}
-		if (s->frame->m->required_at)
+		if (unlikely(s->frame->m->required_at))
 			decode_required_judge(s, s->frame);
-		if (s->frame == s->frames) {
-			if (s->incomplete)
+		if (likely(s->frame == s->frames)) {
+			if (unlikely(s->incomplete))
 				return fail(s, SPLIT_E_LINEARIZE_REQUIRED);
 			s->phase = PHASE_DONE;
-			return true;
+			break;
 		}
 		s->frame--;
-	}
+	} while (s->budget > 0 && s->phase == PHASE_FIELDS);
 	return true;
 }
 
 /* Any phase but FIELDS. */
-static bool phase_run(struct decode_state *s)
+static __attribute__((noinline)) bool phase_run(struct decode_state *s)
 {
 	switch (s->phase) {
 	case PHASE_COPY:
@@ -935,9 +945,14 @@ int decode_start(struct decode_job *j, const struct schema_message *m, const uin
 /* The first chunk, and the outermost message in it. */
 static inline void root_begin(struct decode_state *s)
 {
-	s->frames[0].mem = message_new(s, s->frames[0].m);
-	if (s->frames[0].mem)
-		s->root = to_receiver(s, s->frames[0].mem);
+	const struct schema_message *m = s->frames[0].m;
+	uint8_t *mem = bump_open(&s->bump, m->alloc_bytes, linear_hint(s), &s->error);
+
+	if (unlikely(!mem))
+		return;
+	s->frames[0].mem = mem;
+	s->root = to_receiver(s, mem);
+	message_init(s, m, mem);
 }
 
 int decode_run(struct decode_job *j)
@@ -952,7 +967,7 @@ int decode_run(struct decode_job *j)
 	if ((uint64_t)quantum > s->limits.work_max - s->work)
 		quantum = (int64_t)(s->limits.work_max - s->work) + 1;
 	s->budget = quantum;
-	if (!s->frames[0].mem)
+	if (likely(!s->frames[0].mem))
 		root_begin(s);
 	while (!s->error && s->phase != PHASE_DONE && s->budget > 0)
 		if (!(likely(s->phase == PHASE_FIELDS) ? fields_run(s) : phase_run(s)))
@@ -962,9 +977,10 @@ int decode_run(struct decode_job *j)
 		s->error = -SPLIT_E_LINEARIZE_LIMIT_WORK;
 	if (s->error)
 		return s->error;
-	if (s->phase != PHASE_DONE)
+	if (unlikely(s->phase != PHASE_DONE))
 		return SPLIT_AGAIN;
-	nuls_write(s); /* not before it is sure: what failed may be tried again */
+	if (s->nuls)
+		nuls_write(s); /* not before it is sure: what failed may be tried again */
 	return 0;
 }
 

@@ -56,18 +56,17 @@ static const struct linear_fast *choose(void)
 }
 #endif
 
-const struct linear_fast *_Atomic linear_fast_chosen;
+const struct linear_fast *_Atomic linear_fast_chosen = &linear_fast_any;
+
+/* Before main() and before a plugin's first call: no job needs to ask. */
+static __attribute__((constructor)) void choose_first(void)
+{
+	linear_fast_chosen = choose();
+}
 
 const struct linear_fast *linear_fast_get(void)
 {
-	const struct linear_fast *fast = atomic_load_explicit(&linear_fast_chosen, memory_order_relaxed);
-
-	if (unlikely(!fast)) {
-		/* Whoever asks finds the same. */
-		fast = choose();
-		atomic_store_explicit(&linear_fast_chosen, fast, memory_order_relaxed);
-	}
-	return fast;
+	return linear_fast_chosen;
 }
 
 void linearize_portable_set(bool portable)

@@ -68,20 +68,17 @@ extern const struct linear_fast linear_fast_any;
 extern const struct linear_fast linear_fast_wide;
 #endif
 
-/* The best variant that this machine can run, once somebody asked for it. */
+/* The best variant that this machine can run, found when the process starts. */
 extern const struct linear_fast *_Atomic linear_fast_chosen;
 const struct linear_fast *linear_fast_get(void);
 
 /* For a job that starts; NULL: the generic engine alone. */
 static inline const struct linear_fast *linear_fast_of_job(void)
 {
-	const struct linear_fast *fast =
-		atomic_load_explicit(&linear_fast_chosen, memory_order_relaxed);
-
 	if (atomic_load_explicit(&linearize_engine_now, memory_order_relaxed) !=
 	    LINEARIZE_ENGINE_FAST)
 		return NULL;
-	return fast ? fast : linear_fast_get();
+	return atomic_load_explicit(&linear_fast_chosen, memory_order_relaxed);
 }
 
 /* --- Variant-internal pieces ------------------------------------------------------------------ */

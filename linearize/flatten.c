@@ -811,8 +811,8 @@ int flatten_into(const struct flatten_plan *plan, const ProtobufCMessage *msg, v
 	f.bump.end = f.limit = f.bump.free + bytes;
 	f.bump.used = 0;
 	f.bump.most = bytes;
-	f.bump.target.chunk_get = chunk_none;
-	f.bump.target.ctx = NULL;
+	f.bump.chunk_get = chunk_none;
+	f.bump.ctx = NULL;
 	f.delta = 0;
 	f.inside = f.inside_bytes = 0;
 	f.elements = 0;

@@ -50,33 +50,9 @@ const uint8_t type_wire[TYPE_COUNT] = {
 	T(BYTES) = WIRE_LEN,     T(MESSAGE) = WIRE_LEN,
 };
 
-#define BUMP_HINT_MAX (1u << 20)
-
 uint8_t *bump_get_slow(struct linear_bump *b, uint64_t bytes, uint64_t hint, int *error)
 {
-	struct linear_chunk chunk;
-	int rc;
-
-	if (bytes > b->most - b->used) {
-		*error = -SPLIT_E_LINEARIZE_LIMIT_LINEAR;
-		return NULL;
-	}
-	if (hint > BUMP_HINT_MAX)
-		hint = BUMP_HINT_MAX;
-	rc = b->target.chunk_get(b->target.ctx, bytes, bytes + hint, &chunk);
-	if (rc) {
-		*error = rc < 0 ? rc : -SPLIT_E_LINEARIZE_NOMEM;
-		return NULL;
-	}
-	if (!chunk.mem || chunk.bytes < bytes || (uintptr_t)chunk.mem % 16) {
-		*error = -SPLIT_E_BASE_INTERNAL;
-		return NULL;
-	}
-	b->chunk = chunk.mem;
-	b->end = chunk.mem + chunk.bytes;
-	b->free = chunk.mem + bytes;
-	b->used += bytes;
-	return chunk.mem;
+	return bump_open(b, bytes, hint, error);
 }
 
 int linearize_map_status(int error)

@@ -348,7 +348,9 @@ struct linear_bump {
 	uint8_t *free, *end; /* unused part of the current chunk */
 	uint8_t *chunk;
 	uint64_t used, most; /* bytes, with alignment */
-	struct linear_target target;
+	int64_t delta;
+	int (*chunk_get)(void *ctx, size_t bytes_min, size_t bytes_want, struct linear_chunk *out);
+	void *ctx;
 };
 
 /* Member by member: the target was written a moment ago by as many stores, and a wider load of them
@@ -359,10 +361,39 @@ static inline void bump_init(struct linear_bump *b, const struct linear_target *
 	b->free = b->end = b->chunk = NULL;
 	b->used = 0;
 	b->most = most;
-	b->target.delta = target->delta;
-	b->target.chunk_get = target->chunk_get;
-	b->target.ctx = target->ctx;
-	b->target.alias_min = target->alias_min;
+	b->delta = target->delta;
+	b->chunk_get = target->chunk_get;
+	b->ctx = target->ctx;
+}
+
+#define BUMP_HINT_MAX (1u << 20)
+
+/* A new chunk, whose first `bytes` are returned. Arguments as of bump_get. */
+static inline uint8_t *bump_open(struct linear_bump *b, uint64_t bytes, uint64_t hint, int *error)
+{
+	struct linear_chunk chunk;
+	int rc;
+
+	if (bytes > b->most - b->used) {
+		*error = -SPLIT_E_LINEARIZE_LIMIT_LINEAR;
+		return NULL;
+	}
+	if (hint > BUMP_HINT_MAX)
+		hint = BUMP_HINT_MAX;
+	rc = b->chunk_get(b->ctx, bytes, bytes + hint, &chunk);
+	if (rc) {
+		*error = rc < 0 ? rc : -SPLIT_E_LINEARIZE_NOMEM;
+		return NULL;
+	}
+	if (!chunk.mem || chunk.bytes < bytes || (uintptr_t)chunk.mem % 16) {
+		*error = -SPLIT_E_BASE_INTERNAL;
+		return NULL;
+	}
+	b->chunk = chunk.mem;
+	b->end = chunk.mem + chunk.bytes;
+	b->free = chunk.mem + bytes;
+	b->used += bytes;
+	return chunk.mem;
 }
 
 /* bump_get when the chunk does not do. */
