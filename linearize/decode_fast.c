@@ -302,19 +302,15 @@ NOINLINE bool utf8_whole(const uint8_t *p, uint64_t len)
 	return FAST_NAME(utf8_span)(p, p + len) == p + len;
 }
 
-/* Content that stays on the wire; see decode.c. Charges as content_long. */
-static uint8_t *content_alias(struct decode_state *s, enum fast_kind kind, const uint8_t *from,
-			      uint64_t len, uint8_t *free, const uint8_t *limit,
-			      uint64_t *address_out)
+/* A string that stays on the wire; see decode.c. Charges as content_long. */
+static uint8_t *string_alias(struct decode_state *s, enum fast_kind kind, const uint8_t *from,
+			     uint64_t len, uint8_t *free, const uint8_t *limit,
+			     uint64_t *address_out)
 {
 	int64_t cost = (int64_t)(len / LINEAR_UNIT_BYTES) + (len >= LINEAR_UNIT_BYTES / 2);
 	uint8_t *nul = (uint8_t *)align8_up((uintptr_t)free);
 
 	*address_out = address_of(s, from);
-	if (kind == KIND_BYTES) {
-		s->aliased++;
-		return free;
-	}
 	if (limit - nul < (ptrdiff_t)sizeof(struct alias_nul))
 		return NULL;
 	if (kind == KIND_TEXT) {
@@ -330,6 +326,17 @@ static uint8_t *content_alias(struct decode_state *s, enum fast_kind kind, const
 	return nul + sizeof(struct alias_nul);
 }
 
+/* Move `len` bytes. False: not all are ASCII, or nobody looked. */
+ALWAYS_INLINE bool content_copy(uint8_t *to, const uint8_t *from, uint64_t len)
+{
+#ifdef COPY_WHOLE
+	if (likely(len >= 32))
+		return copy_whole(to, from, len);
+#endif
+	memcpy(to, from, len);
+	return false;
+}
+
 /* Content of any length, or near the chunk's end: `len` bytes at `from`, and a NUL after all but
  * bytes. `*address_out` is the receiver's. Returns the new end of what is used, or NULL when it is
  * unusual and nothing was done. Charges for the copy. */
@@ -340,19 +347,11 @@ static uint8_t *content_long(struct decode_state *s, enum fast_kind kind, const 
 	uint64_t need = len + (kind != KIND_BYTES), room = (uint64_t)(s->limit - free);
 
 	if (len >= s->alias_min)
-		return content_alias(s, kind, from, len, free, s->limit, address_out);
+		return string_alias(s, kind, from, len, free, s->limit, address_out);
 	if (s->budget < cost + 2 || need > room)
 		return NULL;
-	if (len <= COPY_MIDDLE && room >= len + 33 && (uint64_t)(s->readable - from) >= len + 32) {
-		if (!copy_middle(free, from, len) && kind == KIND_TEXT && !utf8_whole(from, len))
-			return NULL;
-	} else {
-		uint64_t done = kind == KIND_TEXT ? copy_ascii(free, from, len) : 0;
-
-		if (kind == KIND_TEXT && !utf8_whole(from + done, len - done))
-			return NULL;
-		copy_long(free + done, from + done, len - done);
-	}
+	if (!content_copy(free, from, len) && kind == KIND_TEXT && !utf8_whole(from, len))
+		return NULL;
 	if (kind != KIND_BYTES)
 		free[len] = 0;
 	*address_out = address_of(s, free);
@@ -459,8 +458,24 @@ NOINLINE void array_begin(PARAMETERS)
 	int64_t run = 0;
 
 	if (likely((e->tag & ~0x78u) == WIRE_LEN && load64(mem + e->offset) == 0)) {
-		while (end - p >= 2 && *p == e->tag && p[1] < 0x80 && p[1] <= end - p - 2) {
-			p += 2 + p[1];
+		while (end - p >= 2 && *p == e->tag) {
+			uint64_t len = p[1];
+			const uint8_t *from = p + 2;
+
+			if (len >= 0x80) {
+				struct varint r;
+
+				if (unlikely(p >= frame->stop))
+					break;
+				r = varint_join(p + 1, load64(p + 1));
+				if (unlikely((uintptr_t)r.next - (uintptr_t)p > 5))
+					break;
+				len = r.v;
+				from = r.next;
+			}
+			if (unlikely(len > (uint64_t)(end - from)))
+				break;
+			p = from + len;
 			run++;
 		}
 		/* The same tag again is something else; so may a long one be. */
@@ -716,14 +731,39 @@ ALWAYS_INLINE void content_store(enum fast_kind kind, uint8_t *slot, uint64_t le
 	}
 }
 
-/* Content that is not short, or near the end of the chunk, or not ASCII. */
-ALWAYS_INLINE void content_slow(enum fast_kind kind, enum fast_card card, PARAMETERS)
+/* Bytes that stay on the wire, and else what is moved by `moved`: content that is not short, or
+ * near the end of the chunk, or not ASCII. */
+ALWAYS_INLINE void content_slow(fast_op *moved, enum fast_kind kind, enum fast_card card,
+				PARAMETERS)
 {
+	const struct varint r = varint_near(at + 1);
+	uint64_t count = 0;
+	uint8_t *slot;
+
+	if (kind != KIND_BYTES || r.v < s->alias_min) {
+		moved(ARGUMENTS);
+		return;
+	}
+	if (unlikely((uintptr_t)r.next - (uintptr_t)at > 5 ||
+		     r.v > (uint64_t)(frame->end - r.next))) {
+		give_up(ARGUMENTS);
+		return;
+	}
+	PLACE_OR_RETURN(slot_of(s, kind, card, mem, e, &slot, &count));
+	s->aliased++;
+	content_store(kind, slot, r.v, address_of(s, r.next));
+	slot_note(card, mem, e, count);
+	field_done(s, r.next + r.v, frame, free, mem);
+}
+
+ALWAYS_INLINE void content_moved(enum fast_kind kind, enum fast_card card, PARAMETERS)
+{
+	const struct varint r = varint_near(at + 1);
 	uint8_t *slot, *past;
 	uint64_t count = 0, address;
-	struct varint r;
 
-	if (unlikely(!length_read(frame, at, &r))) {
+	if (unlikely((uintptr_t)r.next - (uintptr_t)at > 5 ||
+		     r.v > (uint64_t)(frame->end - r.next))) {
 		give_up(ARGUMENTS);
 		return;
 	}
@@ -851,9 +891,13 @@ ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, 
 		scalar_op(kind, card, ARGUMENTS);                                                  \
 	}
 #define CONTENT_OP(kind, card)                                                                     \
+	NOINLINE void moved_##kind##_##card(PARAMETERS)                                            \
+	{                                                                                          \
+		content_moved(kind, card, ARGUMENTS);                                              \
+	}                                                                                          \
 	NOINLINE void slow_##kind##_##card(PARAMETERS)                                             \
 	{                                                                                          \
-		content_slow(kind, card, ARGUMENTS);                                               \
+		content_slow(moved_##kind##_##card, kind, card, ARGUMENTS);                        \
 	}                                                                                          \
 	static void op_##kind##_##card(PARAMETERS)                                                 \
 	{                                                                                          \

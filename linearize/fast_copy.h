@@ -5,8 +5,7 @@
 
 #include "linearize/fast_internal.h"
 
-#define COPY_SHORT  32  /* what is moved at once */
-#define COPY_MIDDLE 255 /* the longest for copy_middle() */
+#define COPY_SHORT 32 /* what is moved at once */
 
 /* Move 32 bytes; are the first `n` of them (at most 32) ASCII? */
 ALWAYS_INLINE bool copy32_ascii(uint8_t *to, const uint8_t *from, unsigned n)
@@ -39,84 +38,63 @@ ALWAYS_INLINE bool copy32_ascii(uint8_t *to, const uint8_t *from, unsigned n)
 #endif
 }
 
-/* Move `n` bytes (33 to COPY_MIDDLE) by 32, where source and target have room for a whole number
- * of those; are they ASCII? */
-ALWAYS_INLINE bool copy_middle(uint8_t *to, const uint8_t *from, uint64_t n)
-{
-	bool ascii = true;
-	uint64_t i;
+#ifdef __AVX2__
+#define COPY_WHOLE
 
-	for (i = 0; i + 32 <= n; i += 32)
-		ascii &= copy32_ascii(to + i, from + i, 32);
-	return copy32_ascii(to + i, from + i, (unsigned)(n - i)) & ascii;
+ALWAYS_INLINE __m256i vector32(const uint8_t *from)
+{
+	return _mm256_loadu_si256((const __m256i *)(const void *)from);
 }
 
-/* Move `n` bytes, 128 at a time, as long as they are ASCII. Returns how many were; what is behind
- * them is not moved, or is to be moved again. */
-static inline uint64_t copy_ascii(uint8_t *to, const uint8_t *from, uint64_t n)
+ALWAYS_INLINE void vector32_put(uint8_t *to, __m256i v)
 {
+	_mm256_storeu_si256((__m256i *)(void *)to, v);
+}
+
+/* Move 128 bytes; `any` with all of them. */
+ALWAYS_INLINE __m256i copy128(uint8_t *to, const uint8_t *from, __m256i any)
+{
+	__m256i a = vector32(from), b = vector32(from + 32);
+	__m256i c = vector32(from + 64), d = vector32(from + 96);
+
+	vector32_put(to, a);
+	vector32_put(to + 32, b);
+	vector32_put(to + 64, c);
+	vector32_put(to + 96, d);
+	return _mm256_or_si256(any, _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d)));
+}
+
+/* Move `n` bytes, 32 or more; are they ASCII? No other byte is read or written. What is left at the
+ * end is moved from the last byte back, some of it a second time: the fewer branches depend on the
+ * length the better. */
+ALWAYS_INLINE bool copy_whole(uint8_t *to, const uint8_t *from, uint64_t n)
+{
+	__m256i any = vector32(from);
 	uint64_t i = 0;
 
-#ifdef __AVX2__
-	for (; n - i >= 128; i += 128) {
-		const __m256i *in = (const __m256i *)(const void *)(from + i);
-		__m256i *out = (__m256i *)(void *)(to + i);
-		__m256i a = _mm256_loadu_si256(in), b = _mm256_loadu_si256(in + 1);
-		__m256i c = _mm256_loadu_si256(in + 2), d = _mm256_loadu_si256(in + 3);
-		__m256i all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+	if (n < 128) {
+		uint64_t half = n < 64 ? 0 : 32;
+		__m256i b = vector32(from + half), c = vector32(from + n - 32 - half);
+		__m256i d = vector32(from + n - 32);
 
-		if (_mm256_movemask_epi8(all) != 0)
-			break;
-		_mm256_storeu_si256(out, a);
-		_mm256_storeu_si256(out + 1, b);
-		_mm256_storeu_si256(out + 2, c);
-		_mm256_storeu_si256(out + 3, d);
+		vector32_put(to, any);
+		vector32_put(to + half, b);
+		vector32_put(to + n - 32 - half, c);
+		vector32_put(to + n - 32, d);
+		any = _mm256_or_si256(_mm256_or_si256(any, b), _mm256_or_si256(c, d));
+		return _mm256_movemask_epi8(any) == 0;
 	}
-	/* What is left, from its end on: some of it a second time. */
-	if (i && n - i < 128) {
-		uint64_t k;
-
-		for (k = n - 32; k > i - 32; k -= 32) {
-			__m256i part =
-				_mm256_loadu_si256((const __m256i *)(const void *)(from + k));
-
-			if (_mm256_movemask_epi8(part) != 0)
-				return i;
-			_mm256_storeu_si256((__m256i *)(void *)(to + k), part);
-		}
-		i = n;
+	/* A store over two lines takes twice as long as a load from two. */
+	if (n >= 512) {
+		vector32_put(to, any);
+		i = 32 - ((uintptr_t)to & 31);
 	}
-#else
-	(void)to, (void)from, (void)n;
-#endif
-	return i;
+	for (; i + 128 < n; i += 128)
+		any = copy128(to + i, from + i, any);
+	any = copy128(to + n - 128, from + n - 128, any);
+	return _mm256_movemask_epi8(any) == 0;
 }
-
-/* Like memcpy, which for some thousand bytes and more uses an instruction that is slow where the
- * target is not aligned. */
-static inline void copy_long(uint8_t *to, const uint8_t *from, uint64_t n)
-{
-	uint64_t i = 0;
-
-#ifdef __AVX2__
-	if (n >= 256) {
-		_mm256_storeu_si256((__m256i *)(void *)to,
-				    _mm256_loadu_si256((const __m256i *)(const void *)from));
-		for (i = -(uintptr_t)to & 31; n - i >= 128; i += 128) {
-			const __m256i *in = (const __m256i *)(const void *)(from + i);
-			__m256i *out = (__m256i *)(void *)(to + i);
-			__m256i a = _mm256_loadu_si256(in), b = _mm256_loadu_si256(in + 1);
-			__m256i c = _mm256_loadu_si256(in + 2), d = _mm256_loadu_si256(in + 3);
-
-			_mm256_store_si256(out, a);
-			_mm256_store_si256(out + 1, b);
-			_mm256_store_si256(out + 2, c);
-			_mm256_store_si256(out + 3, d);
-		}
-	}
 #endif
-	memcpy(to + i, from + i, n - i);
-}
 
 /* 64 bytes. */
 ALWAYS_INLINE void copy64(uint8_t *to, const uint8_t *from)
