@@ -45,7 +45,7 @@ static bool fail(struct decode_state *s, int error)
 	return false;
 }
 
-/* --- Memory ----------------------------------------------------------------------------------- */
+/* --- Memory ---------------------------------------------------------------------------------- */
 
 /* Memory for `bytes` (> 0); `align` 8 or 1. NULL: s->error is set. Wire bytes make about twice as
  * many linear ones, those of small messages up to four times, which is what a new chunk is asked to
@@ -80,8 +80,7 @@ static inline bool element_count(struct decode_state *s, uint64_t n)
 	return true;
 }
 
-/* --- Reading the wire ---------------------------------------------------------------------------
- */
+/* --- Reading the wire ------------------------------------------------------------------------ */
 
 /* Read a varint of at most `most` bytes. NULL: s->error is set. Bits past 64 are dropped. */
 static const uint8_t *varint_slow(struct decode_state *s, const uint8_t *p, const uint8_t *end,
@@ -197,8 +196,7 @@ static inline void value_store(uint8_t *slot, unsigned bytes, uint64_t v)
 		store64(slot, v);
 }
 
-/* --- Copying ------------------------------------------------------------------------------------
- */
+/* --- Copying --------------------------------------------------------------------------------- */
 
 /* Copy in slices of the budget. A string under the UTF-8 rule is checked slice by slice: the check
  * lags by at most the 3 bytes of a character that a slice cut. */
@@ -241,8 +239,7 @@ static bool copy_start(struct decode_state *s, uint8_t *to, const uint8_t *from,
 	return copy_run(s);
 }
 
-/* --- Arrays --------------------------------------------------------------------------------------
- */
+/* --- Arrays ---------------------------------------------------------------------------------- */
 
 static inline struct array_ref array_of(const struct decode_frame *frame,
 					const struct schema_field *f)
@@ -353,8 +350,7 @@ static bool run_run(struct decode_state *s)
 	return true;
 }
 
-/* --- Packed
- * ----------------------------------------------------------------------------------------- */
+/* --- Packed ---------------------------------------------------------------------------------- */
 
 static uint64_t count_ends(const uint8_t *p, const uint8_t *end)
 {
@@ -463,8 +459,7 @@ static bool packed_field(struct decode_state *s, const struct schema_field *f, c
 	return copy_start(s, array_slot(s, &a, array_count(&a) - n), p, len, false);
 }
 
-/* --- Unknown fields
- * ----------------------------------------------------------------------------------- */
+/* --- Unknown fields -------------------------------------------------------------------------- */
 
 /* One more unknown field: its data is `len` bytes at `from` (NULL: the caller fills it in). There
  * must be room. Returns the place of the data, NULL with s->error set. */
@@ -596,8 +591,7 @@ static bool unknown_field(struct decode_state *s, uint32_t tag, const uint8_t *p
 	return to && unknown_store(s, tag, p, to);
 }
 
-/* --- Messages
- * ------------------------------------------------------------------------------------------- */
+/* --- Messages -------------------------------------------------------------------------------- */
 
 /* A fresh struct of type `m` at `mem`. */
 static inline void message_init(struct decode_state *s, const struct schema_message *m,
@@ -658,8 +652,7 @@ static bool message_push(struct decode_state *s, const struct schema_message *m,
 	return true;
 }
 
-/* --- Fields
- * --------------------------------------------------------------------------------------------- */
+/* --- Fields ---------------------------------------------------------------------------------- */
 
 /* The slot of a singular field, with presence noted and a oneof switched over to it. */
 static inline uint8_t *field_slot(const struct decode_frame *frame, const struct schema_field *f)
@@ -906,9 +899,7 @@ static __attribute__((noinline)) bool phase_run(struct decode_state *s)
 	}
 }
 
-/* --- Public
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Public ---------------------------------------------------------------------------------- */
 
 int decode_start(struct decode_job *j, const struct schema_message *m, const uint8_t *wire,
 		 size_t len, const struct linear_target *target, const struct linear_limits *limits)
@@ -921,12 +912,11 @@ int decode_start(struct decode_job *j, const struct schema_message *m, const uin
 		s->safe = wire + (len - DECODE_SLOP);
 	s->frame = s->frames;
 	decode_frame_set(s, s->frames, m, NULL, len ? wire + len : wire);
-	s->tails = 0;
+	s->tails = s->incomplete = 0;
+	s->error = 0;
 	s->delta = target->delta;
 	s->elements = s->work = s->root = s->aliased = s->nuls = 0;
 	s->phase = PHASE_FIELDS;
-	s->incomplete = 0;
-	s->error = 0;
 	s->utf8_from = NULL;
 	s->group_depth = 0;
 	s->fast = linear_fast_of_job();
@@ -948,11 +938,10 @@ static inline void root_begin(struct decode_state *s)
 	const struct schema_message *m = s->frames[0].m;
 	uint8_t *mem = bump_open(&s->bump, m->alloc_bytes, linear_hint(s), &s->error);
 
-	if (unlikely(!mem))
-		return;
+	if (mem)
+		message_init(s, m, mem);
 	s->frames[0].mem = mem;
-	s->root = to_receiver(s, mem);
-	message_init(s, m, mem);
+	s->root = mem ? to_receiver(s, mem) : 0;
 }
 
 int decode_run(struct decode_job *j)

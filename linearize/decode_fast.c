@@ -32,6 +32,7 @@
  */
 #include "linearize/decode_ops.h"
 #include "linearize/fast_copy.h"
+#include "linearize/fast_runs.h"
 
 #define SLOP        DECODE_SLOP
 #define SHORT_BYTES COPY_SHORT
@@ -41,7 +42,7 @@
 
 static_assert(SLOP >= 2 + 5 + SHORT_BYTES && SLOP >= 2 + 10, "a short field fits");
 
-/* --- Values ----------------------------------------------------------------------------------- */
+/* --- Values ---------------------------------------------------------------------------------- */
 
 ALWAYS_INLINE uint64_t varint_convert(enum fast_kind kind, uint64_t v)
 {
@@ -80,7 +81,7 @@ ALWAYS_INLINE uint64_t align8_up(uintptr_t at)
 	return (at + 7) & ~(uintptr_t)7;
 }
 
-/* --- The registers of the engine -------------------------------------------------------------- */
+/* --- The registers of the engine ------------------------------------------------------------- */
 
 /* `at`: on the wire, the last byte of the tag of `e`; or where the next field begins, where no
  * field is at hand. `frame`: the message, whose struct is `mem`. `free`: the unused part of the
@@ -123,7 +124,7 @@ ALWAYS_INLINE uint64_t address_of(const struct decode_state *s, const uint8_t *m
 	return (uint64_t)(uintptr_t)mem + (uint64_t)s->delta;
 }
 
-/* --- From field to field ---------------------------------------------------------------------- */
+/* --- From field to field --------------------------------------------------------------------- */
 
 /* The engine stops; the next field begins at `at`. */
 NOINLINE void leave(PARAMETERS)
@@ -203,8 +204,7 @@ ALWAYS_INLINE void field_done(struct decode_state *s, const uint8_t *at, struct 
 	next_field(s, at, frame, free, mem);
 }
 
-/* --- The end of the wire ------------------------------------------------------------------------
- */
+/* --- The end of the wire --------------------------------------------------------------------- */
 
 /* Let all that the job knows of the wire be `by` bytes elsewhere. That goes over all messages that
  * are open, so it is done a bounded number of times for each job. */
@@ -254,7 +254,7 @@ static inline void tail_leave(struct decode_state *s)
 
 static_assert(SLOP == 3 * 16, "the tail is moved in three");
 
-/* --- Ends of messages ------------------------------------------------------------------------- */
+/* --- Ends of messages ------------------------------------------------------------------------ */
 
 /* The message below the outermost ends at `at`. */
 ALWAYS_INLINE void message_end(PARAMETERS)
@@ -295,7 +295,7 @@ NOINLINE void boundary(PARAMETERS)
 	}
 }
 
-/* --- Strings ---------------------------------------------------------------------------------- */
+/* --- Strings --------------------------------------------------------------------------------- */
 
 NOINLINE bool utf8_whole(const uint8_t *p, uint64_t len)
 {
@@ -359,7 +359,7 @@ static uint8_t *content_long(struct decode_state *s, enum fast_kind kind, const 
 	return free + need;
 }
 
-/* --- Arrays ----------------------------------------------------------------------------------- */
+/* --- Arrays ---------------------------------------------------------------------------------- */
 
 /* An array of exactly `n` elements at `free`; returns the new end of what is used, or NULL. */
 static inline uint8_t *array_new(const struct decode_state *s, uint8_t *mem,
@@ -373,51 +373,6 @@ static inline uint8_t *array_new(const struct decode_state *s, uint8_t *mem,
 	store64(at, n);
 	store64(mem + e->offset, address_of(s, at + 8));
 	return at + bytes;
-}
-
-/* The place after the value of a repeated field of wire type `wire`, or NULL. */
-static inline const uint8_t *value_skip(const uint8_t *p, const uint8_t *end, unsigned wire)
-{
-	struct varint r;
-
-	if (wire == WIRE_VARINT || wire == WIRE_LEN) {
-		if (p < end && *p < 0x80)
-			r = (struct varint){p + 1, *p};
-		else
-			r = varint_careful(p, end);
-		if (!r.next || wire == WIRE_VARINT)
-			return r.next;
-		return r.next - p > 4 || r.v > (uint64_t)(end - r.next) ? NULL : r.next + r.v;
-	}
-	return end - p < (wire == WIRE_64 ? 8 : 4) ? NULL : p + (wire == WIRE_64 ? 8 : 4);
-}
-
-/* How many fields with the tag of `e` follow each other from `p` on, as far as `most`; 0: something
- * is unusual. */
-static int64_t run_count(const uint8_t *p, const uint8_t *end, const struct fast_field *e,
-			 int64_t most)
-{
-	unsigned wire = e->tag & 7, tag_bytes = e->tag < 0x80 ? 1 : 2;
-	uint8_t first = (uint8_t)(e->tag < 0x80 ? e->tag : e->tag | 0x80);
-	int64_t run = 0;
-
-	while (p < end && *p == first) {
-		if (tag_bytes == 2 && (end - p < 2 || p[1] != e->tag >> 7))
-			break;
-		p = value_skip(p + tag_bytes, end, wire);
-		if (!p)
-			return 0;
-		if (++run > most)
-			return 0;
-	}
-	/* Too long a form of the same tag goes on with the run. */
-	if (p < end && *p >= 0x80) {
-		struct varint r = varint_careful(p, end - p < 5 ? end : p + 5);
-
-		if (r.next && r.v == e->tag)
-			return 0;
-	}
-	return run;
 }
 
 /* A run of `run` begins at the field at hand, which is that many elements of an array that is not
@@ -455,6 +410,7 @@ NOINLINE void array_begin_any(PARAMETERS)
 NOINLINE void array_begin(PARAMETERS)
 {
 	const uint8_t *p = at, *end = frame->end;
+	uintptr_t asked = 0;
 	int64_t run = 0;
 
 	if (likely((e->tag & ~0x78u) == WIRE_LEN && load64(mem + e->offset) == 0)) {
@@ -472,8 +428,10 @@ NOINLINE void array_begin(PARAMETERS)
 					break;
 				len = r.v;
 				from = r.next;
+				if (unlikely((uintptr_t)p + NEAR_BYTES >= asked) && len < NEAR_EACH)
+					asked = ask_near(p, end, asked);
 			}
-			if (unlikely(len > (uint64_t)(end - from)))
+			if (unlikely((ptrdiff_t)len > end - from))
 				break;
 			p = from + len;
 			run++;
@@ -488,7 +446,7 @@ NOINLINE void array_begin(PARAMETERS)
 	array_begin_any(ARGUMENTS);
 }
 
-/* --- Packed ----------------------------------------------------------------------------------- */
+/* --- Packed ---------------------------------------------------------------------------------- */
 
 /* A packed field whose content is [p, p + len), len > 0. Returns the new end of what is used, or
  * NULL when nothing was done. Charges all that it costs. */
@@ -599,7 +557,7 @@ ALWAYS_INLINE unsigned kind_bytes(enum fast_kind kind)
 	return kind_is_wide(kind) || (kind >= KIND_STRING && kind != KIND_ENUM) ? 8 : 4;
 }
 
-/* --- Presence --------------------------------------------------------------------------------- */
+/* --- Presence -------------------------------------------------------------------------------- */
 
 enum place { PLACE_GOOD, PLACE_ARRAY, PLACE_UNUSUAL };
 
@@ -660,7 +618,7 @@ ALWAYS_INLINE void slot_note(enum fast_card card, uint8_t *mem, const struct fas
 		}                                                                                  \
 	} while (0)
 
-/* --- Fields ----------------------------------------------------------------------------------- */
+/* --- Fields ---------------------------------------------------------------------------------- */
 
 /* Does a varint with this `next` end past `end`, or not at all? NULL - 1 is past every end. */
 ALWAYS_INLINE bool is_past(const uint8_t *next, const uint8_t *end)
@@ -745,7 +703,7 @@ ALWAYS_INLINE void content_slow(fast_op *moved, enum fast_kind kind, enum fast_c
 		return;
 	}
 	if (unlikely((uintptr_t)r.next - (uintptr_t)at > 5 ||
-		     r.v > (uint64_t)(frame->end - r.next))) {
+		     (ptrdiff_t)r.v > frame->end - r.next)) {
 		give_up(ARGUMENTS);
 		return;
 	}
@@ -763,7 +721,7 @@ ALWAYS_INLINE void content_moved(enum fast_kind kind, enum fast_card card, PARAM
 	uint64_t count = 0, address;
 
 	if (unlikely((uintptr_t)r.next - (uintptr_t)at > 5 ||
-		     r.v > (uint64_t)(frame->end - r.next))) {
+		     (ptrdiff_t)r.v > frame->end - r.next)) {
 		give_up(ARGUMENTS);
 		return;
 	}
@@ -882,8 +840,7 @@ ALWAYS_INLINE void message_op(fast_op *slow, bool careful, enum fast_card card, 
 	message_enter(s, from, end, frame, fresh, m);
 }
 
-/* --- Functions of each kind and cardinality ------------------------------------------------------
- */
+/* --- Functions of each kind and cardinality -------------------------------------------------- */
 
 #define SCALAR_OP(kind, card)                                                                      \
 	static void op_##kind##_##card(PARAMETERS)                                                 \
@@ -956,7 +913,7 @@ static fast_op *const ops[OPS] = {
 			PACKED_ENTRY(KIND_Z32) PACKED_ENTRY(KIND_Z64) PACKED_ENTRY(KIND_BOOL)
 				PACKED_ENTRY(KIND_F32) PACKED_ENTRY(KIND_F64)};
 
-/* --- The engine ------------------------------------------------------------------------------- */
+/* --- The engine ------------------------------------------------------------------------------ */
 
 void FAST_NAME(decode_fast)(struct decode_state *s)
 {
