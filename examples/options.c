@@ -27,16 +27,21 @@ static void on_signal(int number)
 static void on_event(struct split_host *host, enum split_host_event event, const char *text,
 		     void *arg)
 {
+	static const char *const words[] = {
+		[SPLIT_HOST_ATTACHED] = NULL,
+		[SPLIT_HOST_LOST] = "splitd is gone",
+		[SPLIT_HOST_REFUSED] = "attach refused",
+		[SPLIT_HOST_WAITING] = "waiting for splitd",
+	};
+
 	(void)host;
 	(void)arg;
-	if (event == SPLIT_HOST_ATTACHED) {
-		puts("attached");
-		fflush(stdout);
-	} else {
-		fprintf(stderr, "%s: %s\n",
-			event == SPLIT_HOST_LOST ? "splitd is gone" : "splitd refused the attach",
-			text);
+	if (event != SPLIT_HOST_ATTACHED) {
+		fprintf(stderr, "%s: %s\n", words[event], text);
+		return;
 	}
+	puts("attached");
+	fflush(stdout);
 }
 
 /* A number up to `max` at *at, which moves behind it. */

@@ -399,8 +399,16 @@ static int hello_make(const struct split_host *host, unsigned workers, struct at
 
 static void event(struct split_host *host, enum split_host_event e, const char *text)
 {
+	static const char *const words[] = {
+		[SPLIT_HOST_LOST] = "splitd is gone; attaching again",
+		[SPLIT_HOST_REFUSED] = "attach refused",
+		[SPLIT_HOST_WAITING] = "waiting for splitd",
+	};
+
 	if (host->options.event != NULL)
 		host->options.event(host, e, text, host->options.event_arg);
+	else if (e != SPLIT_HOST_ATTACHED)
+		(void)fprintf(stderr, "libsplit-host: %s: %s: %s\n", host->name, words[e], text);
 }
 
 /* Reasons that the same attach would meet again. */
@@ -414,7 +422,9 @@ static bool refusal_is_lasting(int rc)
 	case SPLIT_E_SHEPHERD_ATTACH_CERTIFICATE:
 	case SPLIT_E_SHEPHERD_ATTACH_SCHEMA:
 	case SPLIT_E_SHEPHERD_ATTACH_MALFORMED:
-	case SPLIT_E_BASE_SYSTEM: /* a worker could not be started: no such core */
+	case SPLIT_E_BASE_SYSTEM:  /* a worker could not be started: no such core */
+	case SPLIT_E_BASE_INVALID: /* a path or name that is none */
+	case SPLIT_E_REMOTE_ADDRESS:
 		return true;
 	default:
 		return false;
@@ -517,18 +527,34 @@ static void drain(struct split_host *host, struct session *s)
 
 static int attach_failed(struct split_host *host, int rc, const struct attach_refusal *why)
 {
+	const char *text = why->text[0] != '\0' ? why->text : NULL;
 	bool absent, lasting;
 
 	if (rc == -SPLIT_E_SHEPHERD_ATTACH_REFUSED && why->code < 0)
 		rc = why->code; /* the daemon's own reason */
+	if (text == NULL)
+		text = error_text(rc);
 	absent = rc == -SPLIT_E_SHEPHERD_ATTACH_CLOSED || rc == -SPLIT_E_SHEPHERD_ATTACH_TIMEOUT;
 	lasting = refusal_is_lasting(rc);
-	if (!absent)
-		event(host, SPLIT_HOST_REFUSED, why->text[0] != '\0' ? why->text : error_text(rc));
+	if (!absent) {
+		event(host, SPLIT_HOST_REFUSED, text);
+	} else if (!host->waiting && !host->options.attach_once) {
+		char where[sizeof(why->text) + 128];
+
+		host->waiting = true;
+		if (strstr(text, host->path) == NULL)
+			(void)snprintf(where, sizeof(where), "%.120s: %s", host->path, text);
+		else
+			(void)snprintf(where, sizeof(where), "%s", text);
+		event(host, SPLIT_HOST_WAITING, where);
+	}
 	if (rc == -SPLIT_E_BASE_NOMEM)
 		return SPLIT_E_NOMEM;
 	if (lasting && __atomic_load_n(&host->stats.attaches, __ATOMIC_RELAXED) == 0)
-		return rc == -SPLIT_E_BASE_SYSTEM ? SPLIT_E_SYSTEM : SPLIT_E_REFUSED;
+		return rc == -SPLIT_E_BASE_SYSTEM ? SPLIT_E_SYSTEM
+		       : rc == -SPLIT_E_BASE_INVALID || rc == -SPLIT_E_REMOTE_ADDRESS
+			       ? SPLIT_E_ARGUMENT
+			       : SPLIT_E_REFUSED;
 	if (host->options.attach_once)
 		return absent ? SPLIT_E_LOST : SPLIT_E_REFUSED;
 	return 0;
@@ -560,12 +586,14 @@ static int serve(struct split_host *host, const struct attach_hello *hello)
 		atomic_store(&host->session, s);
 		pthread_mutex_unlock(&host->stats_lock);
 		STAT(host, attaches);
+		host->waiting = false;
 		event(host, SPLIT_HOST_ATTACHED, host->path);
 		if (watch(host, s))
 			drain(host, s);
 		session_retire(host, s);
 		if (atomic_load(&host->stopping))
 			break;
+		host->waiting = true; /* this says so */
 		event(host, SPLIT_HOST_LOST, host->path);
 		if (host->options.attach_once)
 			return SPLIT_E_LOST;

@@ -735,6 +735,7 @@ struct split_host {
 	int stop_fd; /* eventfd */
 	_Atomic bool stopping;
 	_Atomic bool running;
+	bool waiting; /* that splitd is not there was told */
 	int yield_signal;
 
 	_Atomic(struct session *) session; /* for statistics */

@@ -6,7 +6,9 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "host-lib/pump.h"
@@ -48,7 +50,7 @@ static void worker_fini(struct session *s, struct worker *w)
 }
 
 /* Pinned, and with all signals blocked: they are the application's other threads' business. */
-static int worker_start(struct worker *w)
+static int worker_start(struct worker *w, struct attach_refusal *why)
 {
 	const struct split_host_options *o = &w->host->options;
 	sigset_t all, before;
@@ -69,10 +71,19 @@ static int worker_start(struct worker *w)
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	(void)pthread_attr_destroy(&attr);
 	w->started = rc == 0;
-	return rc == 0 ? 0 : -SPLIT_E_BASE_SYSTEM;
+	if (rc == 0)
+		return 0;
+	if (o->cores_n > 0)
+		(void)snprintf(why->text, sizeof(why->text),
+			       "worker %u could not be started on core %u: %s", w->h,
+			       w->host->cores[w->h % o->cores_n], strerror(rc));
+	else
+		(void)snprintf(why->text, sizeof(why->text), "worker %u could not be started: %s",
+			       w->h, strerror(rc));
+	return -SPLIT_E_BASE_SYSTEM;
 }
 
-static int session_make(struct session *s)
+static int session_make(struct session *s, struct attach_refusal *why)
 {
 	struct attachment *a = s->attachment;
 	size_t workers_bytes, foreign_bytes;
@@ -103,7 +114,7 @@ static int session_make(struct session *s)
 	if (rc == 0)
 		rc = outs_init(s);
 	for (unsigned h = 0; rc == 0 && h < s->workers_n; h++)
-		rc = worker_start(&s->workers[h]);
+		rc = worker_start(&s->workers[h], why);
 	if (rc != 0) {
 		session_end(s);
 		session_join(s);
@@ -129,7 +140,7 @@ int session_open(struct split_host *host, const struct attach_hello *hello, stru
 		free(s);
 		return rc;
 	}
-	rc = session_make(s);
+	rc = session_make(s, why);
 	if (rc != 0 && s->workers != NULL) {
 		session_free(s);
 	} else if (rc != 0) {

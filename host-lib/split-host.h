@@ -124,7 +124,8 @@ enum split_status {
 enum split_host_event {
 	SPLIT_HOST_ATTACHED = 1, /* active: calls may come */
 	SPLIT_HOST_LOST = 2,     /* splitd is gone or let us go; attaching again, with backoff */
-	SPLIT_HOST_REFUSED = 3,  /* splitd refused the attach; text says why */
+	SPLIT_HOST_REFUSED = 3,  /* the attach was refused; text says why */
+	SPLIT_HOST_WAITING = 4,  /* splitd is not there yet; told once, text says where and why */
 };
 
 /* Options. Start from SPLIT_HOST_OPTIONS_INIT; a zero means the default. */
@@ -146,8 +147,8 @@ struct split_host_options {
 	uint32_t calls_max; /* calls open in this process; more are given back to splitd (REFUSE);
 			       default 65536 */
 	bool attach_once;   /* return from split_host_run when splitd is lost or absent */
-	/* Called on the thread that is in split_host_run. May be NULL. `text` lives for the call.
-	 */
+	/* Called on the thread that is in split_host_run. `text` lives for the call. NULL: what
+	 * keeps calls away (all but SPLIT_HOST_ATTACHED) is told on standard error, in a line. */
 	void (*event)(struct split_host *host, enum split_host_event event, const char *text,
 		      void *event_arg);
 	void *event_arg;

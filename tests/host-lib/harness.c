@@ -40,8 +40,10 @@ static void on_event(struct split_host *host, enum split_host_event e, const cha
 		h->attached++;
 	else if (e == SPLIT_HOST_LOST)
 		h->lost++;
-	else
+	else if (e == SPLIT_HOST_REFUSED)
 		h->refused++;
+	else
+		h->waiting++;
 }
 
 /* HARNESS_TCP=1 in the environment: the same over the socket backend, splitd's relay between. */

@@ -97,6 +97,7 @@ struct harness {
 	_Atomic unsigned attached;
 	_Atomic unsigned lost;
 	_Atomic unsigned refused;
+	_Atomic unsigned waiting;
 };
 
 /* 1 daemon worker, 1 host worker, 64 slots, 1 MiB segments, 64 calls, normal pages. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -121,6 +122,13 @@ START_TEST(arguments)
 }
 END_TEST
 
+static void *stop_soon(void *host)
+{
+	usleep(100000);
+	split_host_stop(host);
+	return NULL;
+}
+
 /* No splitd: waits, until stop; or says so at once. */
 START_TEST(absent)
 {
@@ -138,6 +146,46 @@ START_TEST(absent)
 	ck_assert_int_eq(split_host_serve(host, &service.base), 0);
 	split_host_stop(host); /* before run: run returns at once */
 	ck_assert_int_eq(split_host_run(host, 1), 0);
+	split_host_detach(host);
+}
+END_TEST
+
+static unsigned waits;
+static pthread_t stopper;
+static char event_text[256];
+
+/* Stops after a while, so that a second word would be heard. */
+static void hear_waiting(struct split_host *host, enum split_host_event e, const char *text,
+			 void *arg)
+{
+	(void)arg;
+	snprintf(event_text, sizeof(event_text), "%s", text);
+	if (e == SPLIT_HOST_WAITING && waits++ == 0)
+		pthread_create(&stopper, NULL, stop_soon, host);
+}
+
+/* A path that is wrong must not look like a service that runs. */
+START_TEST(waiting_is_told)
+{
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+	struct split_host *host;
+
+	waits = 0;
+	o.event = hear_waiting;
+	o.backoff_max_ns = 10 * CLOCK_NS_PER_MS;
+	o.backoff_min_ns = o.backoff_max_ns;
+	host = split_host_attach("/tmp/no-splitd-is-here", "x", &o);
+	ck_assert_int_eq(split_host_serve(host, &service.base), 0);
+	ck_assert_int_eq(split_host_run(host, 1), 0);
+	pthread_join(stopper, NULL);
+	ck_assert_uint_eq(waits, 1);
+	ck_assert_str_eq(event_text, "/tmp/no-splitd-is-here: No such file or directory");
+	split_host_detach(host);
+	/* What waiting does not mend. */
+	host = split_host_attach("tcp://nowhere", "x", &o);
+	ck_assert_int_eq(split_host_serve(host, &service.base), 0);
+	ck_assert_int_eq(split_host_run(host, 1), SPLIT_E_ARGUMENT);
+	ck_assert_ptr_nonnull(strstr(event_text, "tcp://host:port"));
 	split_host_detach(host);
 }
 END_TEST
@@ -528,6 +576,7 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, arguments);
 	tcase_add_test(t, absent);
+	tcase_add_test(t, waiting_is_told);
 	tcase_add_test(t, refused);
 	tcase_add_test(t, refused_for_now);
 	tcase_add_test(t, attach_again);
