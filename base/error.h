@@ -137,7 +137,8 @@
 	X(HOST_SCHEMA, 905, "the message cannot be described or sent")                             \
 	X(HOST_METADATA, 906, "metadata is malformed or too much")                                 \
 	X(HOST_ROOM, 907, "no room in the to-daemon segment in time")                              \
-	X(HOST_SLOT, 908, "the message does not fit its slot")
+	X(HOST_SLOT, 908, "the message does not fit its slot")                                     \
+	X(HOST_UNDECODED, 909, "the host could not decode the message")
 
 #define PORT_ERRORS(X)                                                                             \
 	X(PORT_EAL, 1000, "DPDK could not be started")                                             \

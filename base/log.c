@@ -63,10 +63,9 @@ static size_t log_escape(char *dst, const char *text, size_t len)
 	return n;
 }
 
-static void log_line(uint64_t wall_ns, enum log_level level, const char *who, const char *text,
-		     size_t len)
+/* Time, level and who says it, in LOG_PREFIX_MAX bytes. Returns how many. */
+static size_t log_prefix(char *line, uint64_t wall_ns, enum log_level level, const char *who)
 {
-	char line[LOG_LINE_MAX + 1];
 	time_t sec = (time_t)(wall_ns / CLOCK_NS_PER_SEC);
 	struct tm tm;
 	size_t n;
@@ -76,7 +75,12 @@ static void log_line(uint64_t wall_ns, enum log_level level, const char *who, co
 	n += (size_t)snprintf(line + n, LOG_PREFIX_MAX - n, ".%03uZ %-5s %.20s%s",
 			      (unsigned)(wall_ns / CLOCK_NS_PER_MS % 1000), log_level_name(level),
 			      who, who[0] != '\0' ? ": " : "");
-	n += log_escape(line + n, text, len);
+	return n;
+}
+
+/* `line` has room for one byte more than its `n`. */
+static void log_write(enum log_level level, char *line, size_t n)
+{
 	if (log_sink != NULL) {
 		line[n] = '\0';
 		log_sink(log_sink_ctx, level, line);
@@ -86,6 +90,41 @@ static void log_line(uint64_t wall_ns, enum log_level level, const char *who, co
 	/* A log that cannot be written has nowhere to complain. */
 	if (write(STDERR_FILENO, line, n) < 0)
 		return;
+}
+
+static void log_line(uint64_t wall_ns, enum log_level level, const char *who, const char *text,
+		     size_t len)
+{
+	char line[LOG_LINE_MAX + 1];
+	size_t n = log_prefix(line, wall_ns, level, who);
+
+	log_write(level, line, n + log_escape(line + n, text, len));
+}
+
+/* The wall clock at `mono_ns` of clock_ns(). */
+static uint64_t log_wall_ns(uint64_t mono_ns)
+{
+	uint64_t now_ns = clock_ns(), wall_ns = clock_wall_ns();
+	uint64_t age_ns = mono_ns < now_ns ? now_ns - mono_ns : 0;
+
+	return wall_ns - (age_ns < wall_ns ? age_ns : 0);
+}
+
+void log_long(enum log_level level, const char *who, uint64_t now_ns, const char *text)
+{
+	size_t len = strlen(text), n;
+	char *line;
+
+	if (level > log_level_get())
+		return;
+	line = malloc(LOG_PREFIX_MAX + len + 1);
+	if (line == NULL)
+		return;
+	n = log_prefix(line, log_wall_ns(now_ns), level, who);
+	for (size_t i = 0; i < len; i++)
+		line[n++] = (char)(text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?');
+	log_write(level, line, n);
+	free(line);
 }
 
 /* vsnprintf into `size` bytes; an overlong text ends in "...". Returns its length. */

@@ -45,6 +45,11 @@ void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(p
 #define log_info(...)  log_msg(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...) log_msg(LOG_LEVEL_DEBUG, __VA_ARGS__)
 
+/* One line of any length: `text` is printable ASCII (other characters are written as '?') and goes
+ * out whole. `who` stands before it as a ring's name does; `now_ns`: when it was, as of clock_ns().
+ * Control threads. */
+void log_long(enum log_level level, const char *who, uint64_t now_ns, const char *text);
+
 struct log_record {
 	uint64_t now_ns; /* the writer's monotonic clock */
 	uint16_t len;

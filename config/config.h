@@ -466,7 +466,8 @@ struct config_service {
 	uint32_t workers[CONFIG_WORKERS_MAX]; /* indices into config->workers; empty in the file:
 						 all */
 	uint32_t workers_n;
-	bool user_agent;           /* hosts get the clients' */
+	bool user_agent;  /* hosts get the clients' */
+	bool log_refused; /* messages that are refused go to the log, with what is in them */
 	uint64_t wait_for_host_ns; /* calls wait so long for a host to attach; 0: they do not */
 	struct config_service_limits limits;
 	struct config_item *allow; /* identities of clients; none: everybody */
@@ -513,6 +514,7 @@ struct config_channel {
 	uint32_t calls_max; /* by daemon worker */
 	uint64_t deadline_max_ns;
 	bool wait_for_ready;
+	bool log_refused; /* as of a service */
 	uint64_t room_timeout_ns;
 	/* Those that are not "local": */
 	char authority[CONFIG_AUTHORITY_MAX + 1]; /* "" in the file: the target's first */
@@ -560,6 +562,10 @@ struct config_shutdown {
 struct config_log {
 	int level; /* enum log_level */
 	uint32_t ring_records;
+	/* Messages that were refused, of each worker. */
+	uint32_t refused_rate;    /* in a second */
+	uint32_t refused_records; /* that wait for the control thread */
+	uint64_t refused_bytes;   /* of one message */
 };
 
 struct config_telemetry {

@@ -102,6 +102,10 @@ static const struct field channel_fields[] = {
 	     "Its calls wait while nobody can answer (no host that serves them is attached, no "
 	     "server can be reached), until their deadline. Calls may ask for that themselves. "
 	     "Else they end with UNAVAILABLE at once."),
+	BOOL("log_refused", log_refused, "false",
+	     "Messages of its calls that are refused (requests that cannot be encoded, answers "
+	     "that "
+	     "cannot be decoded) go to the log, as services[].log_refused says."),
 	DURATION("room_timeout", room_timeout_ns, "1s", 10 * MS, HOUR,
 		 "A message that waits so long for memory at the other end ends its call with "
 		 "RESOURCE_EXHAUSTED, so that calls that wait for each other come to an end."),

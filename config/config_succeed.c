@@ -64,6 +64,7 @@ static const char *const live_keys[] = {
 	"channels",
 	"shutdown",
 	"log.level",
+	"log.refused_rate",
 	"telemetry.stages",
 };
 

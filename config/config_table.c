@@ -830,6 +830,11 @@ static const struct field service_fields[] = {
 	     "Handlers find the client's user-agent among the metadata. It comes with every call, "
 	     "and "
 	     "metadata costs a small call a block of the host's segment."),
+	BOOL("log_refused", log_refused, "false",
+	     "Messages of its calls that are refused (requests that cannot be decoded, answers "
+	     "that "
+	     "cannot be encoded) go to the log, with where and why, and with what is in them: the "
+	     "clients' data, secrets too. See log.refused_rate and log.refused_bytes."),
 	DURATION("wait_for_host", wait_for_host_ns, "0", 0, HOUR,
 		 "While no process that serves it is attached, its calls wait so long for one, "
 		 "within "
@@ -924,6 +929,14 @@ static const struct field log_fields[] = {
 	    "Log records of a worker that may wait for the control thread; further ones are "
 	    "dropped "
 	    "and counted."),
+	INT("refused_rate", refused_rate, "10", 1, 10000,
+	    "Lines in a second about refused messages (services[].log_refused), of each worker; "
+	    "what is past it is counted (worker.refused_over_rate)."),
+	INT("refused_records", refused_records, "32", 1, 1024,
+	    "Of these, so many of a worker may wait for the control thread; further ones are "
+	    "counted (worker.refused_no_room)."),
+	SIZE("refused_bytes", refused_bytes, "2KiB", 64, 64 * KIB,
+	     "Bytes of a refused message that are kept for its line, and bytes of its JSON there."),
 };
 TABLE(log, "Log", "Logging, to stderr.");
 #undef STRUCT

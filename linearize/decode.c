@@ -829,8 +829,10 @@ static __attribute__((noinline)) bool field_run(struct decode_state *s)
 	const struct decode_frame *frame = s->frame;
 	const struct schema_field *f;
 	uint32_t tag, wire;
-	const uint8_t *p = tag_read(s, s->p, frame->end, &tag);
+	const uint8_t *p;
 
+	s->at = s->p;
+	p = tag_read(s, s->p, frame->end, &tag);
 	if (!p)
 		return false;
 	f = schema_field_find(frame->m, tag >> 3);
@@ -868,8 +870,10 @@ static inline bool fields_run(struct decode_state *s)
 		if (unlikely(s->frame->m->required_at))
 			decode_required_judge(s, s->frame);
 		if (likely(s->frame == s->frames)) {
-			if (unlikely(s->incomplete))
+			if (unlikely(s->incomplete)) {
+				s->at = s->p;
 				return fail(s, SPLIT_E_LINEARIZE_REQUIRED);
+			}
 			s->phase = PHASE_DONE;
 			break;
 		}
@@ -907,7 +911,7 @@ int decode_start(struct decode_job *j, const struct schema_message *m, const uin
 	struct decode_state *s = state_of(j);
 
 	/* What the phases use is written before it is read. */
-	s->p = s->wire = s->safe = wire;
+	s->p = s->wire = s->safe = s->at = wire;
 	if (len > DECODE_SLOP)
 		s->safe = wire + (len - DECODE_SLOP);
 	s->frame = s->frames;
@@ -991,6 +995,11 @@ uint64_t decode_aliased(const struct decode_job *j)
 uint64_t decode_linear_bytes(const struct decode_job *j)
 {
 	return state_const(j)->bump.used;
+}
+
+uint64_t decode_where(const struct decode_job *j)
+{
+	return (uint64_t)(state_const(j)->at - state_const(j)->wire);
 }
 
 uint64_t decode_work(const struct decode_job *j)

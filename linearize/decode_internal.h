@@ -51,6 +51,7 @@ struct decode_state {
 	ptrdiff_t shift; /* how far from the wire its end is: in `tail`; 0: it is not */
 	uint8_t *free;
 	const uint8_t *wire; /* its first byte */
+	const uint8_t *at;   /* the field that the generic engine took last (decode_where) */
 	uint32_t hops;
 	uint32_t tails; /* how often it was in the tail */
 	/* No frame's `stop` lies behind it: SLOP bytes before the end of the wire, or its start. In

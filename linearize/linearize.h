@@ -300,14 +300,18 @@ SPLIT_MUST_USE int decode_start(struct decode_job *j, const struct schema_messag
  * is right; docs/LINEARIZE.md lists where it is not. */
 SPLIT_MUST_USE int decode_run(struct decode_job *j);
 
-/* After 0: the receiver's address of the message. The outermost struct lies at the very start of
- * the first chunk. */
+/* After 0, and after -SPLIT_E_LINEARIZE_REQUIRED, when all of it was read: the receiver's address
+ * of the message. The outermost struct lies at the very start of the first chunk. */
 uint64_t decode_root(const struct decode_job *j);
 
 /* Bytes used of the chunk got last, from its start; what is past it may be given back. */
 size_t decode_chunk_used(const struct decode_job *j);
 /* After 0: how many strings and bytes of the message lie on the wire itself. */
 uint64_t decode_aliased(const struct decode_job *j);
+/* After an error, where: the offset on the wire of the tag of the field that was refused (`len`
+ * where required fields are missing). After LIMIT_WORK one that lies not after it, for the usual is
+ * not kept track of. */
+uint64_t decode_where(const struct decode_job *j);
 /* Linear bytes used in all, and work units spent so far. */
 uint64_t decode_linear_bytes(const struct decode_job *j);
 uint64_t decode_work(const struct decode_job *j);

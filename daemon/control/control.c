@@ -331,9 +331,12 @@ int control_run(struct control *control)
 		stop_tick(control, now_ns);
 		links_watch(control, now_ns);
 		logs_drain(control);
+		refused_tick(control);
 	}
 	workers_stop(control);
 	logs_drain(control);
+	refused_drain(control);
+	control->workers_over = true;
 	telemetry_close(); /* the workers it reads are freed next */
 	return control->cut ? -SPLIT_E_CONTROL_DRAIN : 0;
 }

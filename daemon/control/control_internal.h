@@ -114,7 +114,8 @@ struct control {
 	uint64_t next_id, next_drain;
 	uint64_t drain_todo, drained; /* by worker */
 	uint64_t drain_deadline_ns;
-	bool cut; /* calls were cut off by the drain */
+	bool cut;          /* calls were cut off by the drain */
+	bool workers_over; /* they may be gone */
 	uint64_t next_link_ns;
 	bool link_up[CONFIG_PORTS_MAX];
 	struct manifest **manifests; /* by service; NULL: none */
@@ -250,6 +251,10 @@ void certificates_configure(struct control *control);
 /* A configuration with `n` services is in force; the new ones have no manifest. False: no memory.
  */
 bool manifests_resize(struct control *control, uint32_t n) SPLIT_MUST_USE;
+
+/* refused.c: lines about refused messages; all that there is, before an endpoint is freed. */
+void refused_tick(struct control *control);
+void refused_drain(struct control *control);
 
 /* reload.c: SIGHUP (reload_wanted), and splitctl's command: what telemetry asked for. One at a
  * time. */

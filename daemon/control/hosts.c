@@ -121,6 +121,7 @@ static void host_free(struct control_host *host)
 	if (!host->remote && attach_server_endpoint(host->server) != NULL)
 		departed_add(control, host, attach_server_endpoint(host->server));
 	if (host->endpoint != NULL) {
+		refused_drain(control); /* records name it, and what it has in its segment */
 		endpoint_put(host->endpoint);
 		counter_inc(&control->counters.endpoint_freed);
 	}

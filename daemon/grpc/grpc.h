@@ -237,6 +237,9 @@ struct grpc_backend {
 	/* The send queue has room again after a grpc_send_message that said SPLIT_AGAIN. */
 	void (*writable)(void *ctx, struct grpc_call *call);
 	void (*closed)(void *ctx, struct grpc_call *call, enum grpc_closed why);
+	/* A message of `bytes` (UINT64_MAX: not known) is larger than message_bytes_max and was not
+	 * taken in; `closed` follows. NULL: nobody asks. */
+	void (*oversize)(void *ctx, struct grpc_call *call, uint64_t bytes);
 };
 
 struct wheel;

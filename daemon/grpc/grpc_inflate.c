@@ -184,6 +184,7 @@ static void inflate_whole(struct grpc_call *call)
 		}
 		if (in->plain > call->message_bytes_max) {
 			counter_inc(&server->counters.rx_inflate_bombs);
+			grpc_call_oversize(call, in->plain);
 			inflate_abort(call, GRPC_RESOURCE_EXHAUSTED,
 				      "a compressed message holds more than the limit");
 			return;
@@ -318,6 +319,7 @@ static void count_run(struct grpc_server *server, struct inflate *in)
 
 		if (n > call->message_bytes_max - in->plain) {
 			counter_inc(&server->counters.rx_inflate_bombs);
+			grpc_call_oversize(call, UINT64_MAX);
 			inflate_abort(call, GRPC_RESOURCE_EXHAUSTED,
 				      "a compressed message holds more than the limit");
 			return;

@@ -272,6 +272,12 @@ void grpc_on_body_copy(struct http2_stream *stream, uint8_t *dst, size_t n);
 void grpc_on_closed(struct http2_stream *stream, uint32_t error_code, bool by_peer);
 /* End a call from this layer: status and text to the client, closed(why) to the backend if it has
  * the call; both at once, unless a frame is half written: then right after it. */
+/* Tell the backend that a message is too large: before the call is aborted for it. */
+static inline void grpc_call_oversize(struct grpc_call *call, uint64_t bytes)
+{
+	if (call->backend->oversize != NULL)
+		call->backend->oversize(call->ctx, call, bytes);
+}
 void grpc_call_abort(struct grpc_call *call, enum grpc_status status, const char *text,
 		     enum grpc_closed why);
 /* Trailers-only for a call that the backend does not have. */

@@ -226,6 +226,7 @@ static void prefix_whole(struct grpc_call *call)
 	}
 	if (unlikely(call->message_bytes > call->message_bytes_max)) {
 		counter_inc(&server->counters.rx_messages_over);
+		grpc_call_oversize(call, call->message_bytes);
 		grpc_call_abort(call, GRPC_RESOURCE_EXHAUSTED,
 				"received message larger than the limit", GRPC_CLOSED_FAILED);
 		return;

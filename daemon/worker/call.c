@@ -608,6 +608,12 @@ static void on_closed(void *ctx, struct grpc_call *grpc, enum grpc_closed why)
 	call_closed(grpc_call_user(grpc), why);
 }
 
+static void on_oversize(void *ctx, struct grpc_call *grpc, uint64_t bytes)
+{
+	(void)ctx;
+	refused_oversize(grpc_call_user(grpc), bytes);
+}
+
 const struct grpc_backend call_backend = {
 	.open = on_open,
 	.reserve = on_reserve,
@@ -615,4 +621,5 @@ const struct grpc_backend call_backend = {
 	.half_close = on_half_close,
 	.writable = on_writable,
 	.closed = on_closed,
+	.oversize = on_oversize,
 };

@@ -144,6 +144,7 @@ void call_replies_advance(struct call *call)
 			return;
 		if (err < 0) {
 			counter_inc(&call->w->counters.encode_errors);
+			refused_reply(r, err);
 			call_fail(call, (enum grpc_status)linearize_map_status(err),
 				  error_text(err), CANCEL_SHUTDOWN);
 			return;
@@ -294,6 +295,7 @@ static void status_judge(struct call *call, const struct endpoint_completion *c)
 		call_judge(call, c->status);
 		return;
 	}
+	refused_at_host(call, c->status);
 	counter_inc(&call->w->counters.requests_undecoded);
 	counter_inc(&call->w->counters.decode_errors);
 }

@@ -346,6 +346,7 @@ static void reply_settled(struct reply *r, int err)
 
 	if (err < 0) {
 		counter_inc(&r->w->counters.encode_errors);
+		refused_reply(r, err);
 		call_fail(call, (enum grpc_status)linearize_map_status(err), error_text(err),
 			  CANCEL_SHUTDOWN);
 	} else if (err == 0) {

@@ -139,6 +139,8 @@ static int decode_outcome(struct call *call, int err)
 			counter_inc(&w->counters.requests_aliased);
 			room_keep(call);
 		}
+	} else {
+		call->refused_at = (uint32_t)decode_where(call->decode);
 	}
 	call_job_drop(call);
 	if (err == 0) {
@@ -164,8 +166,9 @@ static uint32_t alias_min(const struct call *call)
 }
 
 /* What decode_start would say. */
-static int hand_over_check(const struct call *call)
+static int hand_over_check(struct call *call)
 {
+	call->refused_at = 0;
 	return call->wire_bytes > call->method->decode_limits.wire_bytes_max
 		       ? -SPLIT_E_LINEARIZE_LIMIT_WIRE
 		       : 0;
@@ -258,6 +261,7 @@ static int prepare_attempt(struct call *call)
 	int err = 0;
 
 	call->ep->prepare_mark = 0;
+	call->refused_at = 0;
 	if (metadata_wanted(call)) {
 		err = metadata_prepare(call);
 		if (room_error(err)) {
@@ -281,6 +285,7 @@ static void prepare_failed(struct call *call, int err)
 	const char *text = error_text(err);
 
 	counter_inc(&call->w->counters.decode_errors);
+	refused_request(call, err);
 	if (err == -SPLIT_E_BASE_LIMIT)
 		call_fail_code(call, err);
 	else
@@ -436,6 +441,8 @@ int call_decode_inline(struct call *call, unsigned lane, uint8_t *bytes_out)
 	} else if (area.overflowed) {
 		err = SPLIT_AGAIN;
 	}
+	if (err < 0)
+		call->refused_at = (uint32_t)decode_where(job);
 	stage_enter(w, left);
 	pool_put(&w->decode_pool, job);
 	if (err < 0)

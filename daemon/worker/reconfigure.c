@@ -76,6 +76,7 @@ void method_configure(struct attached *ep, const struct config *cfg, size_t inde
 	m->told = ep->we->methods_told != NULL
 			  ? &ep->we->methods_told[ep->w->params.index * ep->we->methods_n + index]
 			  : &m->own;
+	m->log_refused = cfg->services[service].log_refused;
 	limits_fill(cfg, &cfg->services[service].limits, m);
 	options_fill(&am->options, m);
 	ep->serves[service / 64] |= UINT64_C(1) << (service % 64);
@@ -92,6 +93,7 @@ static void out_configure(struct attached *ep, const struct config *cfg, size_t 
 		.send_message_bytes_max = cfg->grpc.send_message_bytes_max,
 	};
 
+	ep->methods[index].log_refused = cfg->channels[ep->methods[index].channel].log_refused;
 	limits_fill(cfg, &limits, &ep->methods[index]);
 }
 

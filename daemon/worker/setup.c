@@ -551,6 +551,8 @@ int worker_setup(struct worker *w)
 	if (err == 0)
 		err = balance_setup(w);
 	if (err == 0)
+		err = refused_init(w);
+	if (err == 0)
 		err = pools_setup(w);
 	if (err == 0)
 		err = grpc_setup(w);
@@ -598,5 +600,6 @@ void worker_teardown(struct worker *w)
 		attached_free(list_entry(node, struct attached, link));
 	balance_destroy(w->balance);
 	pools_fini(w);
+	refused_fini(w);
 	rings_destroy(w);
 }

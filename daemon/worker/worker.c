@@ -200,6 +200,8 @@ static unsigned turn(struct worker *w)
 	work += wheel_advance(&w->wheel, w->now_ns, WORKER_TIMERS);
 	work += openings_run(w);
 	stage_enter(w, WORKER_STAGE_ring);
+	if (unlikely(w->refused.over != w->refused.tail))
+		refused_collect(w);
 	work += endpoints_poll(w);
 	stage_enter(w, WORKER_STAGE_encode);
 	work += replies_retry(w);

@@ -213,6 +213,35 @@ unsigned worker_endpoints_wanted(const struct config *config);
 /* Take one report; false when there is none. Control thread only. */
 bool worker_report_next(struct worker *worker, struct worker_report *report_out);
 
+/* A message that was refused, of a method whose service or channel has log_refused. */
+struct worker_refused {
+	uint64_t now_ns;                        /* the worker's clock */
+	const struct worker_endpoint *endpoint; /* whose method it is */
+	uint32_t method;                        /* index in endpoint->methods */
+	const struct schema_message *message;
+	bool answer; /* of the method; else its request */
+	int error;   /* negative */
+	int status;  /* the call's, gRPC's */
+	/* The other side: a host that calls out, or the client on the network. */
+	const struct worker_endpoint *caller; /* NULL: `peer` */
+	struct worker_address peer;           /* family 0: not known */
+	uint64_t bytes;                       /* on the wire; UINT64_MAX: not known */
+	/* Its wire bytes, the first `kept` of them; NULL: none. */
+	const uint8_t *wire;
+	uint32_t kept;
+	uint64_t at; /* decode_where(); UINT64_MAX: not known */
+	/* The linear message at the host's address `root`; NULL: none. It is the host's memory, to
+	 * be read as an encode job reads it, until worker_refused_done. */
+	const uint8_t *mem;
+	uint64_t peer_base, mem_bytes, root;
+};
+
+/* The oldest that was not done with; NULL: there is none. Control thread only. What it points to is
+ * there until worker_refused_done, which takes it off, and until its endpoint (or its caller) is
+ * freed: read all that there is before that. */
+const struct worker_refused *worker_refused_first(struct worker *worker);
+void worker_refused_done(struct worker *worker);
+
 /* Channels (bit by index) to whose addresses a connect has failed since this was asked last. */
 uint64_t worker_channels_failing(struct worker *worker);
 

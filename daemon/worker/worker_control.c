@@ -369,6 +369,7 @@ static void endpoint_remove(struct worker *w, const struct worker_endpoint *we)
 		/* Callees of its calls out still have it for a client. */
 		while (nested_run(w) != 0)
 			;
+		refused_forget(w, ep);
 		connection_nested_fini(&ep->as_client);
 		connection_nested_fini(&ep->as_reader);
 		if (ep->balance != NULL) {

@@ -107,6 +107,9 @@
 	X(decode_bytes, "wire bytes decoded")                                                      \
 	X(encode_yields, "encodes that gave way to others and went on later")                      \
 	X(encode_errors, "answers that could not be encoded")                                      \
+	X(refused_logged, "refused messages handed over for the log (log_refused)")                \
+	X(refused_over_rate, "refused messages not logged: log.refused_rate")                      \
+	X(refused_no_room, "refused messages not logged: log.refused_records wait already")        \
 	X(encode_waits, "answers that waited for pages")                                           \
 	X(encode_bytes, "wire bytes encoded")                                                      \
 	X(readers_stalled, "calls given up because their client read nothing for long")            \
@@ -258,6 +261,7 @@ struct method {
 	/* Left to its host (docs/PLACEMENT.md). */
 	bool decode_at_host, encode_at_host;
 	struct worker_method_told *told, own;
+	bool log_refused; /* of its service, or channel */
 	/* One that the host calls instead of serving it: `input` is the answer's type, `output` the
 	 * request's, for that is how they go through the segments. */
 	bool out;
@@ -433,6 +437,7 @@ struct call {
 	/* The request message at hand. */
 	uint8_t *wire;
 	uint32_t wire_bytes;
+	uint32_t refused_at;    /* decode_where() of its decode that failed */
 	uint64_t wire_charged;  /* of ep->wire_used */
 	uint64_t wire_wanted;   /* the same, while it waits */
 	uint64_t wire_since_ns; /* when it got its room */
@@ -499,6 +504,29 @@ struct reply {
 	struct iovec iov_inline[REPLY_IOV_INLINE];
 	_Alignas(16) uint8_t copy[SLOT_INLINE_BYTES];
 	_Alignas(16) uint8_t small[REPLY_SMALL_BYTES]; /* first chunk, or the kept text */
+};
+
+/* One message for the log, and what the worker has to give back for it. */
+struct refused_record {
+	struct worker_refused told; /* the consumer's from publication on */
+	bool wakes;                 /* likewise: the worker waits for it */
+	/* The worker's own, always. */
+	struct endpoint_port *port; /* NULL: nothing to give back (any more) */
+	unsigned lane;
+	uint64_t token;
+};
+
+/* Records on their way to the control thread (refused.c): one producer, one consumer. */
+struct refused_ring {
+	struct refused_record *records;
+	uint8_t *bytes; /* `each` for every record */
+	uint32_t mask, each;
+	uint32_t kept_max;             /* of them, bytes of a message */
+	struct log_limit limit;        /* producer */
+	uint64_t tail;                 /* producer */
+	uint64_t over;                 /* producer: the consumer is done with all before it */
+	cache_aligned uint64_t posted; /* producer: tail, for the consumer */
+	cache_aligned uint64_t head;   /* consumer */
 };
 
 struct worker {
@@ -574,6 +602,7 @@ struct worker {
 
 	struct rte_ring *msgs, *reports;
 	struct log_ring log;
+	struct refused_ring refused;
 	int epoll_fd;
 	uint64_t idle_since_ns;
 	uint64_t idle_sleep_ns;

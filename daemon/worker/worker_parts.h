@@ -291,6 +291,22 @@ void call_want(struct call *call);
 /* Metadata that the host has sent, in w->metadata. How many, or a negative code. */
 int call_metadata_read(struct worker *w, const struct attached *ep, uint64_t address);
 
+/* ---- refused.c ------------------------------------------------------------------------------ */
+
+int refused_init(struct worker *w) SPLIT_MUST_USE;
+void refused_fini(struct worker *w);
+/* The message at hand is refused: for the log, if it is to have it. Before the call is failed. */
+void refused_request(struct call *call, int err);
+/* The host could not decode it. */
+void refused_at_host(struct call *call, uint32_t status);
+/* It was too large to be taken in. `bytes`: UINT64_MAX, not known. */
+void refused_oversize(struct call *call, uint64_t bytes);
+/* The host's message is refused; its memory is kept until the line is made. */
+void refused_reply(struct reply *r, int err);
+/* Give back what lines were made of; forget what is an endpoint's, that goes. */
+void refused_collect(struct worker *w);
+void refused_forget(struct worker *w, const struct attached *ep);
+
 /* ---- nested.c, nested_remote.c --------------------------------------------------------------- */
 
 /* What calls ask of their client: grpc's functions, or the other half of a call out. */

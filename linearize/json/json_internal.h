@@ -15,6 +15,10 @@ struct view {
 	size_t text_left;
 	uint64_t any_left; /* bytes of what Anys inside one another were decoded to */
 	int error;         /* the first one, negative; 0: none */
+	/* Of a view that keeps what it has when it must stop: JSON_PATH_MAX bytes, NUL-terminated;
+	 * NULL: it is all or nothing. */
+	char *path;
+	size_t path_n;
 };
 
 /* A message as its struct lies in the window. */
@@ -31,6 +35,10 @@ struct text {
 
 /* Sets the error and returns NULL. */
 json_t *view_fail(struct view *v, int error);
+
+/* A container with what it has so far. After an error that is kept in a partial view, and freed in
+ * any other: NULL. */
+json_t *view_kept(struct view *v, json_t *container);
 
 /* The place of `bytes` at the peer's address; NULL: the error is set. */
 const uint8_t *view_at(struct view *v, uint64_t address, uint64_t bytes);
@@ -72,9 +80,20 @@ bool view_set(struct view *v, json_t *object, struct text key, json_t *value);
 /* lowerCamelCase as protoc makes it; `to` has room for as many bytes. Returns how many. */
 size_t view_camel(struct text name, char *to);
 
+/* A field's key; fields without a name (CODE_SIZE) go by their number. */
+#define VIEW_KEY_MAX 512 /* bytes of `room` */
+struct text view_key(const struct schema_field_view *f, bool proto_names, char *room);
+
 /* The well-known types. False: `o` is none, or not of its shape; true: `*out` is the value, NULL
  * after an error. */
 bool known_view(struct view *v, const struct object *o, json_t **out);
+/* Decode into one piece of malloc'ed memory, which grows until it is enough: one piece is one
+ * window. `*source_out`'s memory is the caller's to free. `where_out` (may be NULL) gets
+ * decode_where() of what failed; with it, a message that lacks required fields is good all the
+ * same. As decode_run. */
+int view_decode(const struct schema_message *m, const void *wire, size_t len,
+		const struct linear_limits *limits, struct linear_source *source_out,
+		uint64_t *root_out, uint64_t *where_out);
 /* Whether known_view would show `m` as something else than an object of its fields. */
 bool known_is(const struct schema_message *m);
 

@@ -155,18 +155,16 @@ static bool list_value_show(struct view *v, const struct object *o, json_t **out
 	if (!view_array(v, o, &values, &count, &array))
 		return true;
 	*out = made(v, json_array());
-	for (i = 0; *out && i < count; i++) {
+	for (i = 0; *out && i < count && v->error == 0; i++) {
 		struct object element;
 		json_t *value = view_element(v, &values, array, i, &element)
 					? view_message(v, &element)
 					: NULL;
 
-		if (!value || json_array_append_new(*out, value) != 0) {
-			(void)view_fail(v, SPLIT_E_BASE_NOMEM);
-			json_decref(*out);
-			*out = NULL;
-		}
+		if (!value || json_array_append_new(*out, value) != 0)
+			(void)view_fail(v, SPLIT_E_BASE_NOMEM); /* but for an earlier one */
 	}
+	*out = view_kept(v, *out);
 	return true;
 }
 
@@ -247,7 +245,8 @@ static int room_get(void *ctx, size_t bytes_min, size_t bytes_want, struct linea
 }
 
 static int decode_into(const struct schema_message *m, const void *wire, size_t len,
-		       const struct linear_limits *limits, struct room *room, uint64_t *root_out)
+		       const struct linear_limits *limits, struct room *room, uint64_t *root_out,
+		       uint64_t *where_out)
 {
 	const struct linear_target target = {.chunk_get = room_get, .ctx = room};
 	struct decode_job *job = malloc(sizeof(*job));
@@ -260,17 +259,19 @@ static int decode_into(const struct schema_message *m, const void *wire, size_t 
 		do
 			rc = decode_run(job);
 		while (rc == SPLIT_AGAIN);
+	if (where_out)
+		*where_out = decode_where(job);
+	if (where_out && rc == -SPLIT_E_LINEARIZE_REQUIRED)
+		rc = 0;
 	if (rc == 0)
 		*root_out = decode_root(job);
 	free(job);
 	return rc;
 }
 
-/* Decode into one piece of malloc'ed memory, which grows until it is enough: one piece is one
- * window. `*mem_out` is the caller's. */
-static int decode_flat(const struct schema_message *m, const void *wire, size_t len,
-		       const struct linear_limits *limits, struct linear_source *source_out,
-		       uint64_t *root_out)
+int view_decode(const struct schema_message *m, const void *wire, size_t len,
+		const struct linear_limits *limits, struct linear_source *source_out,
+		uint64_t *root_out, uint64_t *where_out)
 {
 	uint64_t most = limits->linear_bytes_max ? limits->linear_bytes_max : VIEW_ANY_BYTES_MAX;
 	size_t bytes = 4 * len + 4096;
@@ -284,7 +285,7 @@ static int decode_flat(const struct schema_message *m, const void *wire, size_t 
 				     .bytes = bytes};
 		if (!room.mem)
 			return -SPLIT_E_BASE_NOMEM;
-		rc = decode_into(m, wire, len, limits, &room, root_out);
+		rc = decode_into(m, wire, len, limits, &room, root_out, where_out);
 		if (rc == 0)
 			break;
 		free(room.mem);
@@ -308,6 +309,10 @@ static void any_content(struct view *v, const struct schema_message *m, struct t
 	json_t *shown;
 	int rc;
 
+	if (wire.len > v->text_left) {
+		(void)view_fail(v, SPLIT_E_LINEARIZE_LIMIT_LINEAR);
+		return;
+	}
 	/* decode wants bytes that nobody else writes to. */
 	copy = malloc(wire.len + 1);
 	if (!copy) {
@@ -315,7 +320,7 @@ static void any_content(struct view *v, const struct schema_message *m, struct t
 		return;
 	}
 	memcpy(copy, wire.at, wire.len);
-	rc = v->any_left ? decode_flat(m, copy, wire.len, &limits, &source, &root)
+	rc = v->any_left ? view_decode(m, copy, wire.len, &limits, &source, &root, NULL)
 			 : -SPLIT_E_LINEARIZE_NOMEM;
 	if (rc != 0) {
 		/* Not a message of its type, or too much: shown as bytes. */
@@ -372,10 +377,7 @@ static bool any_show(struct view *v, const struct object *o, json_t **out)
 		else
 			(void)view_set(v, *out, (struct text){"value", 5}, view_base64(v, wire));
 	}
-	if (v->error != 0) {
-		json_decref(*out);
-		*out = NULL;
-	}
+	*out = view_kept(v, *out);
 	return true;
 }
 
@@ -437,7 +439,7 @@ int json_view_wire(const struct schema_message *m, const void *wire, size_t len,
 	const struct linear_limits *l = limits ? limits : &linear_limits_default;
 	struct linear_source source;
 	uint64_t root;
-	int rc = decode_flat(m, wire, len, l, &source, &root);
+	int rc = view_decode(m, wire, len, l, &source, &root, NULL);
 
 	if (rc != 0)
 		return rc;

@@ -8,7 +8,6 @@
 
 #define VALUES_MAX (1u << 20)
 #define TEXT_MAX   ((size_t)64 << 20)
-#define KEY_MAX    512
 
 typedef uint32_t word32 __attribute__((aligned(1), may_alias));
 typedef uint64_t word64 __attribute__((aligned(1), may_alias));
@@ -51,6 +50,63 @@ static bool take_text(struct view *v, size_t bytes)
 	}
 	v->text_left -= bytes;
 	return true;
+}
+
+/* Of `len` bytes of text, so many as are left: all, or with options->partial the beginning. What
+ * was cut ends the view. */
+static bool cut_text(struct view *v, size_t *len, size_t unit)
+{
+	if (!v->path || *len <= v->text_left || v->error != 0)
+		return take_text(v, *len);
+	*len = v->text_left / unit * unit;
+	v->text_left = 0;
+	(void)view_fail(v, SPLIT_E_LINEARIZE_LIMIT_LINEAR);
+	return true;
+}
+
+json_t *view_kept(struct view *v, json_t *container)
+{
+	if (v->error == 0 || (v->path && v->error != -SPLIT_E_BASE_NOMEM))
+		return container;
+	json_decref(container);
+	return NULL;
+}
+
+/* --- The path to where a partial view stops ---------------------------------------------- */
+
+static size_t path_enter(struct view *v, struct text name)
+{
+	size_t mark = v->path_n;
+
+	if (v->path && v->error == 0) {
+		size_t room = JSON_PATH_MAX - 1 - v->path_n;
+		int n = snprintf(v->path + mark, room, "%s%.*s", mark > 0 ? "." : "", (int)name.len,
+				 name.at);
+
+		v->path_n += n > 0 && (size_t)n < room ? (size_t)n : 0;
+	}
+	return mark;
+}
+
+static size_t path_enter_element(struct view *v, uint64_t i)
+{
+	size_t mark = v->path_n;
+
+	if (v->path && v->error == 0) {
+		size_t room = JSON_PATH_MAX - 1 - v->path_n;
+		int n = snprintf(v->path + mark, room, "[%" PRIu64 "]", i);
+
+		v->path_n += n > 0 && (size_t)n < room ? (size_t)n : 0;
+	}
+	return mark;
+}
+
+static void path_leave(struct view *v, size_t mark)
+{
+	if (v->path && v->error == 0) {
+		v->path_n = mark;
+		v->path[mark] = '\0';
+	}
 }
 
 /* --- Memory ------------------------------------------------------------------------------ */
@@ -99,7 +155,7 @@ static bool string_at(struct view *v, const struct schema_message *m,
 		      const struct schema_field_view *f, uint64_t address, struct text *out)
 {
 	const uint8_t *p;
-	size_t room;
+	size_t room, most = v->text_left + 1;
 
 	*out = (struct text){"", 0};
 	if (address == 0 || address == schema_empty_string(m))
@@ -113,7 +169,8 @@ static bool string_at(struct view *v, const struct schema_message *m,
 		return false;
 	room = v->source.bytes - (size_t)(p - v->source.mem);
 	out->at = (const char *)p;
-	out->len = strnlen((const char *)p, room);
+	/* No further than what can be shown: the source may be a whole segment. */
+	out->len = strnlen((const char *)p, room < most ? room : most);
 	if (out->len == room) {
 		(void)view_fail(v, SPLIT_E_LINEARIZE_POINTER);
 		return false;
@@ -237,7 +294,7 @@ json_t *view_string(struct view *v, struct text text)
 	uint8_t *copy, *mended;
 	json_t *value;
 
-	if (!take_value(v) || !take_text(v, text.len))
+	if (!take_value(v) || !cut_text(v, &text.len, 1))
 		return NULL;
 	copy = malloc(4 * text.len + 1);
 	if (!copy)
@@ -270,8 +327,10 @@ json_t *view_base64(struct view *v, struct text bytes)
 	json_t *value;
 	char *to;
 
-	if (!take_value(v) || !take_text(v, len))
+	if (!take_value(v) || !cut_text(v, &len, 4))
 		return NULL;
+	if (bytes.len > len / 4 * 3)
+		bytes.len = len / 4 * 3;
 	to = malloc(len + 1);
 	if (!to)
 		return view_fail(v, SPLIT_E_BASE_NOMEM);
@@ -408,7 +467,8 @@ json_t *view_singular(struct view *v, const struct object *o, const struct schem
 
 bool view_set(struct view *v, json_t *object, struct text key, json_t *value)
 {
-	if (!value || !take_text(v, key.len)) {
+	/* What a partial view could not show whole is its last. */
+	if (!value || (v->error == 0 && !take_text(v, key.len))) {
 		json_decref(value);
 		return false;
 	}
@@ -437,21 +497,21 @@ size_t view_camel(struct text name, char *to)
 	return n;
 }
 
-/* A field's key; fields without a name (CODE_SIZE) go by their number. `room`: KEY_MAX bytes. */
-static struct text field_key(const struct view *v, const struct schema_field_view *f, char *room)
+struct text view_key(const struct schema_field_view *f, bool proto_names, char *room)
 {
 	struct text name = {f->name, f->name_bytes};
 
 	if (name.len == 0)
-		return (struct text){room, (size_t)snprintf(room, KEY_MAX, "%u", f->number)};
-	if (v->options->proto_names)
+		return (struct text){room, (size_t)snprintf(room, VIEW_KEY_MAX, "%u", f->number)};
+	if (proto_names)
 		return name;
 	if (f->json_name)
 		return (struct text){f->json_name, f->json_name_bytes};
 	return (struct text){room, view_camel(name, room)};
 }
 
-/* A map's key as text. `room`: KEY_MAX bytes; strings go where `string` is, freed by the caller. */
+/* A map's key as text. `room`: VIEW_KEY_MAX bytes; strings go where `string` is, freed by the
+ * caller. */
 static bool entry_key(struct view *v, const struct object *entry, const struct schema_field_view *f,
 		      char *room, json_t **string, struct text *out)
 {
@@ -487,7 +547,7 @@ static bool entry_key(struct view *v, const struct object *entry, const struct s
 	default:
 		break;
 	}
-	*out = (struct text){room, (size_t)snprintf(room, KEY_MAX, format, bits)};
+	*out = (struct text){room, (size_t)snprintf(room, VIEW_KEY_MAX, format, bits)};
 	return true;
 }
 
@@ -495,7 +555,7 @@ static bool entry_show(struct view *v, json_t *map, const struct object *entry,
 		       const struct schema_field_view *key, const struct schema_field_view *value)
 {
 	json_t *string = NULL;
-	char room[KEY_MAX];
+	char room[VIEW_KEY_MAX];
 	struct text text;
 	bool good = entry_key(v, entry, key, room, &string, &text) &&
 		    view_set(v, map, text, view_singular(v, entry, value));
@@ -528,13 +588,14 @@ static json_t *view_map(struct view *v, const struct schema_field_view *key,
 	struct object entry;
 	uint64_t i;
 
-	for (i = 0; map && i < count; i++)
-		if (!view_element(v, f, array, i, &entry) ||
-		    !entry_show(v, map, &entry, key, value)) {
-			json_decref(map);
-			return NULL;
-		}
-	return map;
+	for (i = 0; map && i < count && v->error == 0; i++) {
+		size_t mark = path_enter_element(v, i);
+
+		if (view_element(v, f, array, i, &entry))
+			(void)entry_show(v, map, &entry, key, value);
+		path_leave(v, mark);
+	}
+	return view_kept(v, map);
 }
 
 static json_t *view_repeated(struct view *v, const struct object *o,
@@ -550,16 +611,15 @@ static json_t *view_repeated(struct view *v, const struct object *o,
 	if (map_fields(f, &key, &value))
 		return view_map(v, &key, &value, f, array, count);
 	list = take_value(v) ? view_made(v, json_array()) : NULL;
-	for (i = 0; list && i < count; i++) {
+	for (i = 0; list && i < count && v->error == 0; i++) {
+		size_t mark = path_enter_element(v, i);
 		json_t *element = view_value(v, o, f, array + i * f->bytes);
 
-		if (!element || json_array_append_new(list, element) != 0) {
-			(void)view_fail(v, SPLIT_E_BASE_NOMEM);
-			json_decref(list);
-			return NULL;
-		}
+		if (!element || json_array_append_new(list, element) != 0)
+			(void)view_fail(v, SPLIT_E_BASE_NOMEM); /* but for an earlier one */
+		path_leave(v, mark);
 	}
-	return list;
+	return view_kept(v, list);
 }
 
 /* proto3's rule for what has no presence. */
@@ -584,20 +644,21 @@ json_t *view_plain_message(struct view *v, const struct object *o)
 
 	for (i = 0; object && i < schema_field_count(o->m) && v->error == 0; i++) {
 		struct schema_field_view f;
-		char room[KEY_MAX];
+		char room[VIEW_KEY_MAX];
+		struct text key;
+		size_t mark;
 
 		schema_field_at(o->m, i, &f);
-		if (!is_shown(v, o, &f))
-			continue;
-		(void)view_set(v, object, field_key(v, &f, room),
-			       f.presence == SCHEMA_PRESENCE_REPEATED ? view_repeated(v, o, &f)
-								      : view_singular(v, o, &f));
+		key = view_key(&f, v->options->proto_names, room);
+		mark = path_enter(v, key);
+		if (is_shown(v, o, &f))
+			(void)view_set(v, object, key,
+				       f.presence == SCHEMA_PRESENCE_REPEATED
+					       ? view_repeated(v, o, &f)
+					       : view_singular(v, o, &f));
+		path_leave(v, mark);
 	}
-	if (v->error != 0) {
-		json_decref(object);
-		return NULL;
-	}
-	return object;
+	return view_kept(v, object);
 }
 
 json_t *view_message(struct view *v, const struct object *o)
@@ -613,25 +674,43 @@ json_t *view_message(struct view *v, const struct object *o)
 	return value;
 }
 
+static int view_begin(struct view *v, const struct schema_message *m, uint64_t root, json_t **out)
+{
+	struct object o;
+
+	/* The outermost message and LINEAR_DEPTH_MAX below it, as decode has it. */
+	v->depth_left = (v->options->depth_max ? v->options->depth_max : LINEAR_DEPTH_MAX) + 1;
+	v->values_left = v->options->values_max ? v->options->values_max : VALUES_MAX;
+	v->text_left = v->options->text_max ? v->options->text_max : TEXT_MAX;
+	v->any_left = VIEW_ANY_BYTES_MAX;
+	*out = object_at(v, m, root, &o) ? view_message(v, &o) : NULL;
+	return v->error;
+}
+
+static const struct json_view_options view_plain;
+
 int json_view(const struct schema_message *m, const struct linear_source *source, uint64_t root,
 	      const struct json_view_options *options, json_t **out)
 {
-	static const struct json_view_options none;
-	struct view v = {.options = options ? options : &none, .source = *source};
-	struct object o;
-	json_t *value = NULL;
+	struct view v = {.options = options ? options : &view_plain, .source = *source};
+	json_t *value;
 
-	/* The outermost message and LINEAR_DEPTH_MAX below it, as decode has it. */
-	v.depth_left = (v.options->depth_max ? v.options->depth_max : LINEAR_DEPTH_MAX) + 1;
-	v.values_left = v.options->values_max ? v.options->values_max : VALUES_MAX;
-	v.text_left = v.options->text_max ? v.options->text_max : TEXT_MAX;
-	v.any_left = VIEW_ANY_BYTES_MAX;
-	if (object_at(&v, m, root, &o))
-		value = view_message(&v, &o);
-	if (v.error != 0) {
+	if (view_begin(&v, m, root, &value) != 0) {
 		json_decref(value);
 		return v.error;
 	}
 	*out = value;
 	return 0;
+}
+
+int json_view_partial(const struct schema_message *m, const struct linear_source *source,
+		      uint64_t root, const struct json_view_options *options,
+		      struct json_partial *out)
+{
+	struct view v = {
+		.options = options ? options : &view_plain, .source = *source, .path = out->path};
+
+	out->path[0] = '\0';
+	out->error = view_begin(&v, m, root, &out->value);
+	return out->error;
 }

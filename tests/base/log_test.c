@@ -84,6 +84,39 @@ START_TEST(ring_in_order_and_bounded)
 }
 END_TEST
 
+static char *whole;
+
+static void sink_whole(void *ctx, enum log_level level, const char *line)
+{
+	(void)ctx;
+	(void)level;
+	free(whole);
+	whole = strdup(line);
+}
+
+/* A line of any length comes whole, and stays one line. */
+START_TEST(long_lines)
+{
+	size_t n = 100000;
+	char *text = malloc(n + 1);
+
+	log_level_set(LOG_LEVEL_INFO);
+	log_sink_set(sink_whole, NULL);
+	memset(text, 'x', n);
+	memcpy(text, "a\nb\x7f\xff", 5);
+	text[n] = '\0';
+	log_long(LOG_LEVEL_WARN, "worker 3", clock_ns(), text);
+	ck_assert_ptr_nonnull(whole);
+	ck_assert_ptr_nonnull(strstr(whole, "Z warn  worker 3: a?b??xxxx"));
+	ck_assert_uint_eq(strlen(strstr(whole, "a?b")), n);
+	free(whole);
+	whole = NULL;
+	log_long(LOG_LEVEL_DEBUG, "worker 3", clock_ns(), text);
+	ck_assert_ptr_null(whole);
+	free(text);
+}
+END_TEST
+
 START_TEST(limit)
 {
 	struct log_limit l = {0};
@@ -100,4 +133,5 @@ START_TEST(limit)
 }
 END_TEST
 
-BASE_CHECK_MAIN("log", one_line_whatever_the_text, levels, ring_in_order_and_bounded, limit)
+BASE_CHECK_MAIN("log", one_line_whatever_the_text, levels, ring_in_order_and_bounded, long_lines,
+		limit)

@@ -113,6 +113,16 @@ uint64_t worker_channels_failing(struct worker *worker)
 	return atomic_exchange(&worker->channels_failing, 0);
 }
 
+const struct worker_refused *worker_refused_first(struct worker *worker)
+{
+	return worker->refused_n != 0 ? &worker->refused : NULL;
+}
+
+void worker_refused_done(struct worker *worker)
+{
+	worker->refused_n--;
+}
+
 struct log_ring *worker_log(struct worker *worker)
 {
 	return &worker->log;

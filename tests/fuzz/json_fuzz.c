@@ -14,6 +14,45 @@ static const struct linear_limits limits = {.linear_bytes_max = 1 << 20, .work_m
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* As the beginning of a longer message, refused somewhere or nobody knows where. */
+static void refused(const struct schema_message *m, const uint8_t *data, size_t size)
+{
+	struct linear_source source = {data, 4096, size};
+	struct json_refused r = {
+		.m = m,
+		.what = "request",
+		.peer = "peer",
+		.host = "host",
+		.service = "s",
+		.method = "m",
+		.error = -SPLIT_E_LINEARIZE_UTF8,
+		.bytes = size + (data[0] & 3),
+		.text_max = 300,
+		.wire = data,
+		.kept = size,
+		.at = data[0] & 0x80 ? JSON_UNKNOWN : data[0] % (size + 1),
+	};
+	char *line;
+
+	if (json_refused_line(&r, &line) == 0)
+		free(line);
+	r.error = -SPLIT_E_LINEARIZE_REQUIRED;
+	r.bytes = r.at = size;
+	if (json_refused_line(&r, &line) == 0)
+		free(line);
+	r.wire = NULL;
+	r.source = &source;
+	r.root = 4096;
+	if (json_refused_line(&r, &line) == 0) {
+		json_t *value = json_loads(line, 0, NULL);
+
+		if (!value)
+			abort();
+		json_decref(value);
+		free(line);
+	}
+}
+
 static void show(const struct schema_message *m, const uint8_t *data, size_t size)
 {
 	struct linear_source source = {data, 4096, size};
@@ -35,5 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (size > 0)
 		show(both[data[0] & 1], data + 1, size - 1);
+	if (size > 1)
+		refused(both[data[0] & 1], data + 1, size - 1);
 	return 0;
 }

@@ -156,8 +156,14 @@ static void on_closed(void *ctx, struct grpc_call *call, enum grpc_closed why)
 	c->buf = NULL;
 }
 
-static const struct grpc_backend backend = {on_open,       on_reserve,  on_message,
-					    on_half_close, on_writable, on_closed};
+static const struct grpc_backend backend = {
+	.open = on_open,
+	.reserve = on_reserve,
+	.message = on_message,
+	.half_close = on_half_close,
+	.writable = on_writable,
+	.closed = on_closed,
+};
 
 /* --- the connection
  * ------------------------------------------------------------------------------------ */

@@ -35,7 +35,7 @@ EDGES = {
     "daemon/worker": ["base", "config", "shepherd", "linearize", "daemon/port", "daemon/net",
                       "daemon/tls", "daemon/http2", "daemon/grpc", "daemon/services", "daemon/sched", "daemon/balance",
                       "daemon/client"],
-    "daemon/control": ["base", "config", "shepherd", "linearize", "linearize/descriptor", "linearize/manifest",
+    "daemon/control": ["base", "config", "shepherd", "linearize", "linearize/descriptor", "linearize/manifest", "linearize/json",
                        "daemon/port", "daemon/tls", "daemon/services", "daemon/sched", "daemon/worker",
                        "daemon/balance", "daemon/relay"],
     "daemon": ["base", "config", "shepherd", "daemon/port", "daemon/tls", "daemon/worker", "daemon/control"],
