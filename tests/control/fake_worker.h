@@ -25,8 +25,6 @@ struct worker {
 	struct worker_report reports[FAKE_REPORTS];
 	atomic_uint reports_in, reports_out;
 	struct log_ring log;
-	struct worker_refused refused; /* so many times */
-	unsigned refused_n;
 };
 
 void fake_worker_init(struct worker *worker, unsigned index);
