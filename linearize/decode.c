@@ -33,11 +33,6 @@ static inline struct decode_state *state_of(struct decode_job *j)
 	return (struct decode_state *)(void *)j->opaque;
 }
 
-static inline const struct decode_state *state_const(const struct decode_job *j)
-{
-	return (const struct decode_state *)(const void *)j->opaque;
-}
-
 /* Every failure goes through here: the error is final. Returns false for `return fail(...)`. */
 static bool fail(struct decode_state *s, int error)
 {
@@ -975,34 +970,4 @@ int decode_run(struct decode_job *j)
 	if (s->nuls)
 		nuls_write(s); /* not before it is sure: what failed may be tried again */
 	return 0;
-}
-
-uint64_t decode_root(const struct decode_job *j)
-{
-	return state_const(j)->root;
-}
-
-size_t decode_chunk_used(const struct decode_job *j)
-{
-	return (size_t)(state_const(j)->bump.free - state_const(j)->bump.chunk);
-}
-
-uint64_t decode_aliased(const struct decode_job *j)
-{
-	return state_const(j)->aliased;
-}
-
-uint64_t decode_linear_bytes(const struct decode_job *j)
-{
-	return state_const(j)->bump.used;
-}
-
-uint64_t decode_where(const struct decode_job *j)
-{
-	return (uint64_t)(state_const(j)->at - state_const(j)->wire);
-}
-
-uint64_t decode_work(const struct decode_job *j)
-{
-	return state_const(j)->work;
 }
