@@ -15,7 +15,8 @@ static void item_done(struct pump *p, struct remote_item *item)
 /* A message that can never go: the call ends without it. */
 static void item_impossible(struct pump *p, const struct remote_item *item, int rc, uint64_t now_ns)
 {
-	static const char text[] = "the message is too large for the connection to splitd";
+	const char *text =
+		remote_item_text(rc, "the message is too large for the connection to splitd");
 	struct remote_item *end;
 	bool out = (item->slot.call_id & SLOT_OUT) != 0;
 
@@ -40,7 +41,7 @@ static void item_impossible(struct pump *p, const struct remote_item *item, int 
 		end->slot.flags = SLOT_HAS_STATUS | SLOT_END_STREAM;
 		end->slot.status = remote_item_status(rc);
 		end->text = text;
-		end->text_bytes = sizeof(text) - 1;
+		end->text_bytes = (uint32_t)strlen(text);
 	}
 	/* The next to go, and charged to the window like any other. */
 	remote_queue_put_back(&p->queue, end);

@@ -436,3 +436,8 @@ uint32_t remote_item_status(int rc)
 
 	return status != 0 ? status : 8; /* RESOURCE_EXHAUSTED */
 }
+
+const char *remote_item_text(int rc, const char *large)
+{
+	return remote_item_status(rc) == 8 ? large : error_text(rc);
+}

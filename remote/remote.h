@@ -298,6 +298,8 @@ int remote_item_send(struct remote_flow *flow, struct remote_link *link, struct 
 		     uint64_t now_ns) SPLIT_MUST_USE;
 /* The status that ends a call whose item failed with `rc`: RESOURCE_EXHAUSTED where none fits. */
 uint32_t remote_item_status(int rc);
+/* Its line of text: `large` where that is what it is, else what `rc` says. */
+const char *remote_item_text(int rc, const char *large);
 /* Give back what is not in use any more, when that is worth a frame. */
 int remote_flow_give(struct remote_flow *flow, struct remote_link *link,
 		     uint64_t used) SPLIT_MUST_USE;

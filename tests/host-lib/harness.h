@@ -100,7 +100,8 @@ struct harness {
 	_Atomic unsigned waiting;
 };
 
-/* 1 daemon worker, 1 host worker, 64 slots, 1 MiB segments, 64 calls, normal pages. */
+/* 1 daemon worker, 1 host worker, 64 slots, 1 MiB segments (16 over TCP), 64 calls, normal pages.
+ */
 struct endpoint_config harness_config(void);
 /* Listen, make a host "test" that will attach with `workers`. Serve on h->host, then run. */
 void harness_init(struct harness *h, const struct endpoint_config *config, unsigned workers,
@@ -108,9 +109,12 @@ void harness_init(struct harness *h, const struct endpoint_config *config, unsig
 /* Listen only: the host is another process. */
 void harness_init_remote(struct harness *h, const struct endpoint_config *config);
 /* HARNESS_TCP in the environment: all of it over the socket backend, a relay of splitd's between.
- * What a test then cannot see, since the memory that it looks into is the relay's, it leaves out.
- */
+ * What a user of host-lib observes is the same. The lanes, states and blocks that a test sees then
+ * are the relay's, which has one worker: tests that look at the host's own look at them over shared
+ * memory only. */
 bool harness_over_tcp(void);
+/* What differs by the backend: `a` over shared memory, `b` over TCP. */
+#define HARNESS_EITHER(a, b) (harness_over_tcp() ? (b) : (a))
 /* Start split_host_run in a thread, take the attach, adopt the ports. */
 void harness_run(struct harness *h);
 /* Accept and activate one attach (the first, or one after harness_drop). */

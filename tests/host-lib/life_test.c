@@ -19,12 +19,17 @@ static _Atomic unsigned running, go, handled;
 static Split__Test__Item_Closure late_reply;
 static void *late_data;
 static const Split__Test__Item *late_in;
+/* Of the last handler's thread. */
+static pid_t handler_tid;
+static cpu_set_t handler_cpus;
 
 /* By request: 0 echoes; 1 waits for `go`, then echoes; 2 is answered by whoever likes. */
 static void host_unary(Split__Test__Host_Service *self, const Split__Test__Item *in,
 		       Split__Test__Item_Closure reply, void *data)
 {
 	(void)self;
+	handler_tid = (pid_t)syscall(SYS_gettid);
+	(void)sched_getaffinity(0, sizeof(handler_cpus), &handler_cpus);
 	if (in->action == 2) {
 		late_in = (const Split__Test__Item *)(const void *)split_call_retain(
 			split_call_of(data));
@@ -435,8 +440,6 @@ static void state_wait(unsigned lane, enum host_state wanted)
  * all the same (the daemon may not have seen it yet), stays retired, and comes back by RESUME. */
 START_TEST(scheduling)
 {
-	if (harness_over_tcp())
-		return; /* it looks at the host's own lanes, or into its segment */
 	start(NULL);
 	harness_run(&h);
 	control(TO_HOST_YIELDNOW);
@@ -461,8 +464,6 @@ END_TEST
 /* TRYAGAIN ends a long look: the worker parks although its time is not over. */
 START_TEST(try_again)
 {
-	if (harness_over_tcp())
-		return; /* it looks at the host's own lanes, or into its segment */
 	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
 
 	o.spin_ns = 3600 * CLOCK_NS_PER_SEC;
@@ -481,8 +482,6 @@ END_TEST
 /* Workers past workers_min begin retired, asleep; RESUME wakes them. */
 START_TEST(pool)
 {
-	if (harness_over_tcp())
-		return; /* it looks at the host's own lanes, or into its segment */
 	struct endpoint_config config = harness_config();
 	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
 
@@ -500,19 +499,25 @@ START_TEST(pool)
 }
 END_TEST
 
-/* The core that the daemon names is taken at YIELDNOW and told; -1 gives the old ones back. */
-START_TEST(core_named)
+static int first_core(void)
 {
-	if (harness_over_tcp())
-		return; /* it looks at the host's own lanes, or into its segment */
-	struct endpoint_worker_state said;
-	uint64_t until = clock_ns() + 20 * CLOCK_NS_PER_SEC;
 	cpu_set_t cpus;
 	int core = 0;
 
 	ck_assert_int_eq(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
 	while (!CPU_ISSET(core, &cpus))
 		core++;
+	return core;
+}
+
+/* The core that the daemon names is taken at YIELDNOW and told; -1 gives the old ones back. */
+START_TEST(core_named)
+{
+	struct endpoint_worker_state said;
+	uint64_t until = clock_ns() + 20 * CLOCK_NS_PER_SEC;
+	cpu_set_t cpus;
+	int core = first_core();
+
 	start(NULL);
 	harness_run(&h);
 	endpoint_core_set(h.endpoint, 0, core);
@@ -534,16 +539,11 @@ END_TEST
  * call goes on. */
 START_TEST(yield_by_signal)
 {
-	if (harness_over_tcp())
-		return; /* it looks at the host's own lanes, or into its segment */
 	struct endpoint_worker_state said;
 	uint64_t until = clock_ns() + 20 * CLOCK_NS_PER_SEC;
 	cpu_set_t cpus;
-	int core = 0;
+	int core = first_core();
 
-	ck_assert_int_eq(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
-	while (!CPU_ISSET(core, &cpus))
-		core++;
 	start(NULL);
 	harness_run(&h);
 	send_action(&call, 1);
@@ -566,6 +566,156 @@ START_TEST(yield_by_signal)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ the same, over TCP
+ *
+ * To splitd a host behind tcp:// is one worker, the relay's, and what that hears of cores and sleep
+ * it keeps to itself: waking, spinning, how many are at work and where is the host's own affair
+ * (docs/SOCKET.md). So in the place of the five tests above: none of it reaches the host's workers,
+ * no call suffers, and what the host's options say holds. */
+
+/* Orders for the core change nothing here: nobody retires, and nothing is counted. */
+START_TEST(scheduling_is_the_hosts_own)
+{
+	start(NULL);
+	harness_run(&h);
+	control(TO_HOST_YIELDNOW);
+	control(TO_HOST_TRYAGAIN);
+	echo_works();
+	control(TO_HOST_RETIRE);
+	echo_works();
+	ck_assert_int_ne(lane_state(0), HOST_RETIRED);
+	control(TO_HOST_RESUME);
+	echo_works();
+	ck_assert_uint_eq(stats().yields, 0);
+	ck_assert_uint_eq(stats().retires, 0);
+	ck_assert_uint_eq(stats().resumes, 0);
+	ck_assert_uint_eq(stats().calls, 3);
+	ck_assert_uint_eq(h.lost, 0);
+	finish();
+}
+END_TEST
+
+/* A worker that was told to look for an hour does, whatever the relay hears. */
+START_TEST(spin_is_the_hosts_own)
+{
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+
+	o.spin_ns = 3600 * CLOCK_NS_PER_SEC;
+	start(&o);
+	harness_run(&h);
+	for (int i = 0; i < 3; i++) {
+		echo_works();
+		control(TO_HOST_TRYAGAIN);
+		harness_spin(&h, 2, NULL, 0);
+	}
+	ck_assert_uint_eq(stats().parks, 0);
+	finish();
+}
+END_TEST
+
+/* All workers are at work, whatever workers_min says: three handlers run at once. */
+START_TEST(all_workers_at_work)
+{
+	struct endpoint_config config = harness_config();
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+	static struct hcall calls[3];
+
+	o.workers_min = 1;
+	running = go = 0;
+	harness_init(&h, &config, 3, &o);
+	ck_assert_int_eq(split_host_serve(h.host, &service.base), 0);
+	harness_run(&h);
+	ck_assert_uint_eq(h.host_workers, 1); /* the relay's */
+	for (unsigned i = 0; i < 3; i++)
+		send_action(&calls[i], 1);
+	harness_spin(&h, 20000, &running, 3);
+	ck_assert_uint_eq(running, 3);
+	go = 1;
+	for (unsigned i = 0; i < 3; i++) {
+		harness_wait(&h, &calls[i]);
+		ck_assert_uint_eq(calls[i].status, 0);
+		hcall_free(&calls[i]);
+	}
+	finish();
+}
+END_TEST
+
+/* A core that splitd names moves nobody; options.cores does. */
+START_TEST(cores_are_the_hosts_own)
+{
+	struct split_host_options o = SPLIT_HOST_OPTIONS_INIT;
+	unsigned core = (unsigned)first_core();
+	cpu_set_t before;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(before), &before), 0);
+	start(NULL);
+	harness_run(&h);
+	endpoint_core_set(h.endpoint, 0, (int)core);
+	control(TO_HOST_YIELDNOW);
+	for (int i = 0; i < 3; i++)
+		echo_works();
+	ck_assert(CPU_EQUAL(&handler_cpus, &before));
+	finish();
+	o.cores = &core;
+	o.cores_n = 1;
+	start(&o);
+	harness_run(&h);
+	echo_works();
+	ck_assert_int_eq(CPU_COUNT(&handler_cpus), 1);
+	ck_assert(CPU_ISSET(core, &handler_cpus));
+	finish();
+}
+END_TEST
+
+/* The signal for a worker that does not heed YIELDNOW: splitd has no thread of ours to send it to,
+ * since it knows only the relay's. From anybody else it moves a worker nowhere, and its call goes
+ * on. */
+START_TEST(signal_without_a_core)
+{
+	struct endpoint_worker_state said;
+	uint64_t until = clock_ns() + 20 * CLOCK_NS_PER_SEC;
+	cpu_set_t before, now;
+
+	start(NULL);
+	harness_run(&h);
+	send_action(&call, 1);
+	harness_spin(&h, 20000, &running, 1);
+	ck_assert_uint_eq(running, 1);
+	endpoint_worker_state(h.endpoint, 0, &said);
+	ck_assert_uint_ne(said.tid, (uint32_t)handler_tid);
+	ck_assert_int_eq(sched_getaffinity(handler_tid, sizeof(before), &before), 0);
+	ck_assert_int_eq((int)syscall(SYS_tgkill, getpid(), handler_tid, SIGRTMIN + 5), 0);
+	while (stats().yields_forced == 0) {
+		ck_assert(clock_ns() < until);
+		usleep(100);
+	}
+	ck_assert_int_eq(sched_getaffinity(handler_tid, sizeof(now), &now), 0);
+	ck_assert(CPU_EQUAL(&before, &now));
+	go = 1;
+	harness_wait(&h, &call);
+	ck_assert_uint_eq(call.status, 0);
+	finish();
+}
+END_TEST
+
+/* What the relay's one worker means for the host's. */
+static void add_backend(TCase *t)
+{
+	if (harness_over_tcp()) {
+		tcase_add_test(t, scheduling_is_the_hosts_own);
+		tcase_add_test(t, spin_is_the_hosts_own);
+		tcase_add_test(t, all_workers_at_work);
+		tcase_add_test(t, cores_are_the_hosts_own);
+		tcase_add_test(t, signal_without_a_core);
+		return;
+	}
+	tcase_add_test(t, scheduling);
+	tcase_add_test(t, try_again);
+	tcase_add_test(t, pool);
+	tcase_add_test(t, core_named);
+	tcase_add_test(t, yield_by_signal);
+}
+
 int main(void)
 {
 	Suite *s = suite_create("life");
@@ -586,11 +736,7 @@ int main(void)
 	tcase_add_test(t, leaving_serves_what_comes);
 	tcase_add_test(t, stop_drains);
 	tcase_add_test(t, park);
-	tcase_add_test(t, scheduling);
-	tcase_add_test(t, try_again);
-	tcase_add_test(t, pool);
-	tcase_add_test(t, core_named);
-	tcase_add_test(t, yield_by_signal);
+	add_backend(t);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
