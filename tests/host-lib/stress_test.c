@@ -116,7 +116,7 @@ static bool open_one(struct random *rng, unsigned i, uint32_t number)
 	struct hsend s = {.method = "split.test.Host/Unary",
 			  .message = &item.base,
 			  .d = (unsigned)(random_next(rng) % DAEMONS),
-			  .lane = (unsigned)(random_next(rng) % WORKERS)};
+			  .lane = (unsigned)(random_next(rng) % h.host_workers)};
 
 	item.action = number;
 	item.payload.data = payload;
