@@ -256,7 +256,7 @@ static int wait_ms(uint64_t next_ns)
 static void rest(struct pump *p, uint64_t next_ns, bool busy)
 {
 	struct pollfd fds[2 + SHEPHERD_DAEMON_WORKERS_MAX] = {
-		{.fd = link_fd(p->remote), .events = link_events(p->remote)},
+		{.fd = link_fd(p->remote), .events = (short)(link_events(p->remote) | POLLRDHUP)},
 		{.fd = attach_server_fd(p->server), .events = POLLIN},
 	};
 	bool armed = !busy && ports_arm(p);
@@ -264,7 +264,7 @@ static void rest(struct pump *p, uint64_t next_ns, bool busy)
 	uint64_t count;
 
 	if (!p->active)
-		fds[0].events = 0;
+		fds[0].events = POLLRDHUP;
 	for (unsigned d = 0; armed && p->active && d < p->daemon_workers; d++)
 		fds[n++] = (struct pollfd){.fd = endpoint_eventfd(p->ports[d]), .events = POLLIN};
 	(void)poll(fds, n, armed ? wait_ms(next_ns) : 0);
@@ -273,6 +273,10 @@ static void rest(struct pump *p, uint64_t next_ns, bool busy)
 		if (fds[i].revents != 0)
 			(void)!read(fds[i].fd, &count, sizeof(count));
 	}
+	/* splitd has closed: it has answered for every call, and what is still to be read begins
+	 * none. So a process that was stopped does not run what came meanwhile. */
+	if ((fds[0].revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0)
+		p->over = true;
 	if (fds[1].revents != 0)
 		server_step(p);
 }

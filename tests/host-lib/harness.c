@@ -12,6 +12,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/relay/relay_internal.h"
+
 #define WAIT_MS 10000
 
 struct endpoint_config harness_config(void)
@@ -255,8 +257,18 @@ void harness_let_go(struct harness *h)
 	ck_assert_int_eq(attach_server_drained(h->server), 0);
 }
 
-/* If it says so. */
-static void leaving_answer(struct harness *h)
+void harness_drop_wait(struct harness *h)
+{
+	uint64_t until = clock_ns() + WAIT_MS * CLOCK_NS_PER_MS;
+
+	harness_drop(h, false);
+	for (; h->relay != NULL && h->relay->guests_n != 0; relay_tick(h->relay)) {
+		ck_assert_uint_lt(clock_ns(), until);
+		(void)usleep(1000);
+	}
+}
+
+void harness_leaving_answer(struct harness *h)
 {
 	enum attach_event e;
 
@@ -274,7 +286,7 @@ void harness_stop(struct harness *h)
 	while (pthread_tryjoin_np(h->thread, NULL) != 0) {
 		if (h->endpoint != NULL)
 			(void)harness_poll(h);
-		leaving_answer(h);
+		harness_leaving_answer(h);
 		ck_assert_uint_lt(clock_ns(), until);
 		sched_yield();
 	}

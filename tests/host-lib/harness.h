@@ -123,6 +123,10 @@ void harness_accept(struct harness *h);
 void harness_refuse(struct harness *h, int code, const char *text);
 /* The daemon goes: epoch raised (unless `abrupt`), socket closed, endpoint freed. */
 void harness_drop(struct harness *h, bool abrupt);
+/* The same, seen by the host: over TCP its connection has ended. */
+void harness_drop_wait(struct harness *h);
+/* Answer a host, told to stop, that says that it leaves, if it does. */
+void harness_leaving_answer(struct harness *h);
 /* split_host_stop, wait for run, drop. */
 void harness_stop(struct harness *h);
 /* Wait for the host, told to stop, to say that it leaves; say that it has no calls. */

@@ -50,6 +50,7 @@ static int service_end(int signal_number)
 	while (waitpid(pid, &status, WNOHANG) == 0) {
 		if (h.endpoint != NULL)
 			(void)harness_poll(&h);
+		harness_leaving_answer(&h);
 		sched_yield();
 	}
 	harness_drop(&h, false);
@@ -101,7 +102,8 @@ static void calls_run(unsigned n)
 				done++;
 			}
 			if (!calls[i].open && sent < n &&
-			    send_action(&calls[i], sent % 2, sent % SERVICE_ACTIONS) == 0)
+			    send_action(&calls[i], sent % h.host_workers, sent % SERVICE_ACTIONS) ==
+				    0)
 				action[i] = sent++ % SERVICE_ACTIONS;
 		}
 		if (harness_poll(&h) == 0)
@@ -117,7 +119,7 @@ START_TEST(calls_and_loss)
 	calls_run(600);
 	/* Lost with calls open: their answers go nowhere, and the next session is clean. */
 	for (unsigned i = 0; i < 12; i++)
-		(void)send_action(&calls[i], i % 2, i % SERVICE_ACTIONS);
+		(void)send_action(&calls[i], i % h.host_workers, i % SERVICE_ACTIONS);
 	harness_drop(&h, true);
 	harness_accept(&h);
 	calls_run(300);
@@ -128,30 +130,44 @@ START_TEST(calls_and_loss)
 }
 END_TEST
 
-/* Stopped while calls wait in its rings; the daemon gives it up; resumed, it runs none of them:
- * their answers would come as stale ones on the old endpoint, which is watched here. */
+/* How many calls the process has begun. */
+static unsigned calls_begun(void)
+{
+	Split__Test__Item *item;
+	unsigned n;
+
+	ck_assert_int_eq(send_action(&calls[0], 0, SERVICE_CALLS), 0);
+	harness_wait(&h, &calls[0]);
+	item = harness_item(&calls[0]);
+	n = (unsigned)atoi(item->name);
+	split__test__item__free_unpacked(item, NULL);
+	hcall_free(&calls[0]);
+	return n;
+}
+
+/* Stopped while calls wait in its rings, or over TCP in its socket; the daemon gives it up, so that
+ * they are answered; resumed, it runs none of them. */
 START_TEST(stopped)
 {
 	int status;
 
 	service_start();
 	calls_run(20);
+	/* Nothing is in its hands: pump and workers sleep. */
+	harness_spin(&h, 20, NULL, 0);
 	kill(pid, SIGSTOP);
 	/* kill() returns before the threads on other cores have stopped. */
 	ck_assert_int_eq(waitpid(pid, &status, WUNTRACED), pid);
 	ck_assert(WIFSTOPPED(status));
 	for (unsigned i = 0; i < 8; i++)
-		ck_assert_int_eq(send_action(&calls[i], i % 2, SERVICE_ECHO), 0);
-	endpoint_detach(h.endpoint);
-	kill(pid, SIGCONT);
-	for (uint64_t end = clock_ns() + 200 * CLOCK_NS_PER_MS; clock_ns() < end;) {
-		(void)harness_poll(&h);
-		sched_yield();
-	}
+		ck_assert_int_eq(send_action(&calls[i], i % h.host_workers, SERVICE_ECHO), 0);
+	harness_spin(&h, 20, NULL, 0);
 	for (unsigned i = 0; i < 8; i++)
 		ck_assert_uint_eq(calls[i].answers, 0);
-	harness_drop(&h, false);
+	harness_drop_wait(&h);
+	kill(pid, SIGCONT);
 	harness_accept(&h);
+	ck_assert_uint_eq(calls_begun(), 20 + 1);
 	calls_run(20);
 	ck_assert_int_eq(service_end(SIGTERM), 0);
 }

@@ -48,6 +48,16 @@ static void allocated(const Split__Test__Item *in, Split__Test__Item_Closure rep
 	reply(out, data);
 }
 
+static void calls_said(Split__Test__Item_Closure reply, void *data)
+{
+	struct split_host_stats stats;
+	char text[24];
+
+	split_host_stats_get(host, &stats);
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)stats.calls);
+	reply_named(reply, data, text);
+}
+
 static void host_unary(Split__Test__Host_Service *self, const Split__Test__Item *in,
 		       Split__Test__Item_Closure reply, void *data)
 {
@@ -64,6 +74,9 @@ static void host_unary(Split__Test__Host_Service *self, const Split__Test__Item 
 		split_call_add_trailing_metadata(call, "x-trailing", "2", 1);
 		split_call_set_status(call, SPLIT_NOT_FOUND, in->name);
 		reply(NULL, data);
+		break;
+	case SERVICE_CALLS:
+		calls_said(reply, data);
 		break;
 	case SERVICE_TWICE:
 		reply(in, data);

@@ -10,6 +10,7 @@ enum {
 	SERVICE_LATER,
 	SERVICE_RETAINED,
 	SERVICE_ACTIONS,
+	SERVICE_CALLS = SERVICE_ACTIONS, /* answers how many calls have begun, as its name */
 };
 
 #endif
