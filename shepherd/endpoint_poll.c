@@ -282,6 +282,7 @@ static int lane_poll(struct endpoint_port *p, unsigned lane, unsigned budget,
 		rc = lane_ready(p, lane, (uint32_t)l->head + 1, load_acquire(&s->seq));
 		if (rc <= 0)
 			break;
+		peer_taken(port_theirs_at_host(p, &s->seq));
 		slot_take(s, l->completions_peer + (uint64_t)index * SLOT_BYTES, &t);
 		p->inline_window = (struct shepherd_window){
 			.mem = (const uint8_t *)t.area,
@@ -297,6 +298,7 @@ static int lane_poll(struct endpoint_port *p, unsigned lane, unsigned budget,
 	}
 	if (taken != 0) {
 		/* Release: we have read the slots before the host may write them again. */
+		peer_published(port_ours_at_host(p, &l->daemon_line->head));
 		store_release(&l->daemon_line->head, (uint32_t)l->head);
 		counter_add(&p->counters->slots_in, taken);
 	}

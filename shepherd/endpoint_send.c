@@ -89,6 +89,7 @@ void lane_head_load(struct endpoint_port *p, struct lane *l)
 {
 	uint32_t head = load_acquire(&l->host_line->head);
 
+	peer_taken(port_theirs_at_host(p, &l->host_line->head));
 	if ((uint32_t)(head - l->head_seen) > (uint32_t)(l->tail - l->head_seen)) {
 		port_fault(p, -SPLIT_E_SHEPHERD_PROTOCOL,
 			   "request lane %u: head %u is not between %u and %u",
@@ -122,6 +123,7 @@ static void lane_publish(struct endpoint_port *p, struct lane *l, struct slot *s
 {
 	l->published_ns[l->tail & (l->request_slots - 1)] = now_ns;
 	l->tail++;
+	peer_published(port_ours_at_host(p, &slot->seq));
 	store_release(&slot->seq, l->tail); /* ticket + 1: the slot is valid */
 	store_relaxed(&l->daemon_line->tail, l->tail);
 	l->dirty = true;

@@ -279,6 +279,32 @@ struct endpoint_port {
 	struct shepherd_counters counters_own;
 };
 
+/* Both ends of a lane may be in one process: host-lib's pump, and tests. One word has two addresses
+ * there, which ThreadSanitizer takes for two words. So where a word is published to the host or
+ * taken from it, the daemon's end tells it the host's address. `address` is only a name: no memory
+ * is touched. */
+#if defined(__SANITIZE_THREAD__)
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+#define peer_published(address) __tsan_release((void *)(uintptr_t)(address))
+#define peer_taken(address)     __tsan_acquire((void *)(uintptr_t)(address))
+#else
+#define peer_published(address) ((void)(address))
+#define peer_taken(address)     ((void)(address))
+#endif
+
+/* Where the host has a word of the to-host segment. */
+static inline uint64_t port_ours_at_host(const struct endpoint_port *p, const void *word)
+{
+	return (uint64_t)(uintptr_t)word + (uint64_t)p->delta;
+}
+
+/* The same of the to-daemon segment. */
+static inline uint64_t port_theirs_at_host(const struct endpoint_port *p, const void *word)
+{
+	return (uint64_t)(uintptr_t)word - (uint64_t)(uintptr_t)p->window.mem + p->window.peer_base;
+}
+
 struct endpoint {
 	uint32_t refs;
 	uint32_t gone; /* SIGBUS in a segment */
