@@ -282,6 +282,7 @@ const char *endpoint_name(const struct endpoint *endpoint);
 const struct geometry *endpoint_geometry(const struct endpoint *endpoint); /* private copy */
 pid_t endpoint_pid(const struct endpoint *endpoint);
 /* Readable once the process has ended; owned by the endpoint. Control thread polls it. */
+/* (-1 where the kernel has none and the process is this one: host-lib under valgrind, over TCP) */
 int endpoint_pidfd(const struct endpoint *endpoint);
 /* Tell the host that it is over: raises the detach epoch and wakes every parked worker. Whatever
  * was in flight is answered by the daemon. Control thread; any number of times. */
