@@ -185,6 +185,14 @@ static void sent_again(struct tcp_conn *c, uint32_t start, uint32_t end)
 	}
 }
 
+/* With many records in a flight a burst joins the last one, up to a part of the flight, so that
+ * there is room for cuts where something is lost. */
+static bool coarse(const struct tcp_conn *c, uint32_t bytes)
+{
+	return c->flight->sent_n >= RECORDS_MAX / 2 &&
+	       bytes < (c->snd_max - c->snd_una) / (RECORDS_MAX / 4);
+}
+
 void tcp_sent_note(struct tcp_conn *c, uint32_t start, uint32_t end)
 {
 	uint64_t now_ns = c->stack->now_ns;
@@ -209,8 +217,10 @@ void tcp_sent_note(struct tcp_conn *c, uint32_t start, uint32_t end)
 	if (start == end)
 		return;
 	tail = last(c->flight);
-	if (tail != NULL && tail->flags == 0 && tail->xmit_ns == now_ns) {
+	if (tail != NULL && tail->flags == 0 &&
+	    (tail->xmit_ns == now_ns || coarse(c, tail->end - tail->start))) {
 		tail->end = end;
+		tail->xmit_ns = now_ns;
 		return;
 	}
 	tail = record_new(c, &c->flight->sent, start, end);

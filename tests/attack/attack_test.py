@@ -30,7 +30,7 @@ ATTACKS = ("rapid_reset made_you_reset continuation_flood ping_flood settings_fl
            "window_update_flood slow_read slow_headers data_dribble hpack_bytes hpack_count flow_overflow stream_ids pseudo_headers "
            "idle_streams tls_handshakes tls_half tls_renegotiation tls_key_updates").split()
 NAME = "server.test.example"
-TCP = "syn_flood half_open_flood connection_flood tiny_window blind_guess".split()
+TCP = "syn_flood half_open_flood connection_flood tiny_window blind_guess odd_peers".split()
 ATTACKS += TCP
 GROWTH_KIB_MAX = (32 + 64 + 64) * 1024  # http2.memory, pages of answers, and the rest
 

@@ -693,6 +693,31 @@ START_TEST(test_sliced_flight_is_bounded)
 }
 END_TEST
 
+/* Hundreds of bursts under way: the later ones share records, so that a loss finds room for cuts.
+ */
+START_TEST(test_many_bursts_leave_room_for_cuts)
+{
+	static const uint8_t syn_sack[] = {2, 4, 0x03, 0xe8, 4, 2, 1, 1};
+	struct tcp_conn *c;
+
+	rig_defaults(&r);
+	rig_start(&r);
+	rig_accept(&r, syn_sack, sizeof(syn_sack));
+	c = r.app.conn;
+	c->cwnd = 1 << 20;
+	for (unsigned i = 0; i < 650; i++) {
+		app_sends(100);
+		ck_assert_uint_eq(frames_drop(), 1);
+		r.now_ns += 1000;
+	}
+	ck_assert_uint_gt(c->flight->sent_n, 512);
+	ck_assert_uint_lt(c->flight->sent_n, 600);
+	peer_acks(65000, 65535);
+	ck_assert_ptr_null(c->flight);
+	stop();
+}
+END_TEST
+
 /* What only wants pacing leaves the last flights to those that repair, and goes at once. */
 START_TEST(test_repairs_come_before_pacing)
 {
@@ -794,5 +819,5 @@ RIG_MAIN("tcp_corner", test_closed_window_old_data_is_acked, test_small_window_i
 	 test_time_wait_reused_within_a_tick, test_nothing_follows_fin, test_connections_max_holds,
 	 test_out_of_order_room_is_shared, test_slow_device_is_shared, test_send_queues_are_shared,
 	 test_frames_wait_for_others, test_sliced_flight_is_bounded,
-	 test_repairs_come_before_pacing, test_cubic_forgets_at_a_timeout,
-	 test_ip_identifiers_tell_nothing)
+	 test_many_bursts_leave_room_for_cuts, test_repairs_come_before_pacing,
+	 test_cubic_forgets_at_a_timeout, test_ip_identifiers_tell_nothing)
