@@ -66,6 +66,7 @@ static int port_tables(struct endpoint_port *p, const struct endpoint_config *co
 	for (uint32_t i = 0; i < p->tokens_max; i++)
 		p->nodes[i].next = i + 1 < p->tokens_max ? i + 1 : INDEX_NONE;
 	p->overdue_first = p->overdue_last = INDEX_NONE;
+	p->refused_hold = INDEX_NONE;
 	return 0;
 }
 

@@ -193,6 +193,15 @@ uint32_t hold_dissolve(struct endpoint_port *p, uint32_t index)
 	return blocks;
 }
 
+struct endpoint_blocks hold_blocks(struct endpoint_port *p, uint32_t index)
+{
+	struct endpoint_blocks blocks = {.head = hold_dissolve(p, index)};
+
+	for (uint32_t b = blocks.head; b != 0; b = p->block_next[b - 1])
+		blocks.count++;
+	return blocks;
+}
+
 void hold_release(struct endpoint_port *p, uint64_t token)
 {
 	uint32_t index = (uint32_t)token - 1;

@@ -216,6 +216,32 @@ static void deliver(struct endpoint_port *p, unsigned lane, const struct taken *
 	events->completion(ctx, p, &e);
 }
 
+/* REFUSE with the request's blocks: the receiver may keep them, to submit them again. */
+static void deliver_refused(struct endpoint_port *p, unsigned lane, const struct taken *t,
+			    struct call *c, const struct endpoint_events *events, void *ctx)
+{
+	bool its_own =
+		c->request_hold != INDEX_NONE && hold_token(p, c->request_hold) == t->release;
+
+	p->refused_hold = its_own ? c->request_hold : INDEX_NONE;
+	p->refused_taken = false;
+	deliver(p, lane, t, c, events, ctx);
+	p->refused_hold = INDEX_NONE;
+	if (!p->refused_taken)
+		hold_release(p, t->release);
+}
+
+bool endpoint_refused_blocks(struct endpoint_port *p, struct endpoint_blocks *blocks_out)
+{
+	if (p->refused_hold == INDEX_NONE)
+		return false;
+	*blocks_out = hold_blocks(p, p->refused_hold);
+	p->refused_hold = INDEX_NONE;
+	p->refused_taken = true;
+	counter_inc(&p->counters->releases_in);
+	return true;
+}
+
 /* One slot, copied. 0 or the fatal code. */
 static int taken_handle(struct endpoint_port *p, unsigned lane, const struct taken *t,
 			const struct endpoint_events *events, void *ctx)
@@ -227,7 +253,7 @@ static int taken_handle(struct endpoint_port *p, unsigned lane, const struct tak
 		rc = t->kind == TO_DAEMON_RELEASE ? 0 : out_check(p, lane, t);
 	if (rc < 0)
 		return rc;
-	if (t->flags & SLOT_RELEASE_REQUEST)
+	if (t->flags & SLOT_RELEASE_REQUEST && t->kind != TO_DAEMON_REFUSE)
 		hold_release(p, t->release);
 	if (t->kind == TO_DAEMON_RELEASE) {
 		for (uint64_t i = 0; i < t->info; i++)
@@ -249,9 +275,14 @@ static int taken_handle(struct endpoint_port *p, unsigned lane, const struct tak
 		counter_inc(&p->counters->stale_calls);
 		if (t->flags & SLOT_HAS_TOKEN)
 			endpoint_token_release(p, lane, t->token);
+		if (t->kind == TO_DAEMON_REFUSE && t->flags & SLOT_RELEASE_REQUEST)
+			hold_release(p, t->release);
 		return 0;
 	}
-	deliver(p, lane, t, c, events, ctx);
+	if (t->kind == TO_DAEMON_REFUSE && t->flags & SLOT_RELEASE_REQUEST)
+		deliver_refused(p, lane, t, c, events, ctx);
+	else
+		deliver(p, lane, t, c, events, ctx);
 	return 0;
 }
 

@@ -321,11 +321,8 @@ int endpoint_revoke(struct endpoint_port *p, uint64_t call_id, uint64_t now_ns,
 	shepherd_fence();
 	if ((int32_t)(load_acquire(&l->host_line->claim) - want) >= 0)
 		return -SPLIT_E_SHEPHERD_STALE;
-	if (c->request_hold != INDEX_NONE) {
-		blocks_out->head = hold_dissolve(p, c->request_hold);
-		for (uint32_t b = blocks_out->head; b != 0; b = p->block_next[b - 1])
-			blocks_out->count++;
-	}
+	if (c->request_hold != INDEX_NONE)
+		*blocks_out = hold_blocks(p, c->request_hold);
 	counter_inc(&p->counters->revoked);
 	endpoint_call_close(p, call_id, now_ns);
 	return 0;

@@ -472,6 +472,12 @@ struct endpoint_events {
 			   const struct endpoint_completion *c);
 };
 
+/* During the delivery of a REFUSE: the blocks of the request that was given back, to submit again
+ * on this endpoint or to put. False: it had none, or the host has not given them back; they are
+ * freed after the delivery when nobody asks. */
+bool endpoint_refused_blocks(struct endpoint_port *port,
+			     struct endpoint_blocks *blocks_out) SPLIT_MUST_USE;
+
 /* Take at most `budget` completion slots from all lanes, fairly. Returns how many, or a fatal code:
  * the host wrote nonsense (-SPLIT_E_SHEPHERD_PROTOCOL), its segment is gone (_GONE), it did not
  * give back in time (_RELEASE). Then endpoint_cause() says what and every later poll says the same.

@@ -261,6 +261,8 @@ struct endpoint_port {
 	struct hold *holds;
 	uint32_t holds_max, holds_free;
 	uint32_t overdue_first, overdue_last;
+	uint32_t refused_hold; /* of the REFUSE being delivered: may be kept; INDEX_NONE: none */
+	bool refused_taken;
 	uint64_t release_timeout_ns;
 	/* response tokens */
 	struct token_node *nodes;
@@ -346,6 +348,7 @@ uint64_t hold_token(const struct endpoint_port *port, uint32_t hold);
 void hold_release(struct endpoint_port *port, uint64_t token);
 /* Take the hold apart without freeing its blocks; returns their list. */
 uint32_t hold_dissolve(struct endpoint_port *port, uint32_t hold);
+struct endpoint_blocks hold_blocks(struct endpoint_port *port, uint32_t hold); /* and counts them */
 
 /* endpoint_send.c */
 void blocks_free(struct endpoint_port *port, uint32_t head);

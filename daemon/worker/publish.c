@@ -210,15 +210,19 @@ unsigned attached_publish(struct attached *ep)
 /* How often one call may be given back by hosts before its client hears of it. */
 #define REFUSALS_MAX 3
 
-/* The host did not begin it: it may go elsewhere, which it can while its bytes are still here. */
+/* The host did not begin it: it may go elsewhere, as it was in the blocks that came back, or from
+ * its bytes while they are still here. */
 void call_given_back(struct call *call)
 {
 	bool stream = grpc_kind_many_requests(call->kind);
+	bool kept = !stream && call->blocks.head == 0 && call->msg_seq == 1 &&
+		    endpoint_refused_blocks(call->ep->port, &call->blocks);
 	bool lost = stream ? call->msg_seq != 0 || call->message_ready
-			   : !call->from_small || call->msg_seq != 1;
+			   : !kept && (!call->from_small || call->msg_seq != 1);
 
 	counter_inc(&call->w->counters.calls_given_back);
 	if (lost || call->decode != NULL || call->refusals++ == REFUSALS_MAX) {
+		endpoint_blocks_put(call->ep->port, &call->blocks);
 		call->answered = true;
 		call_judge(call, GRPC_UNAVAILABLE);
 		call_fail(call, GRPC_UNAVAILABLE, "the host did not take the call", 0);
@@ -227,20 +231,22 @@ void call_given_back(struct call *call)
 	endpoint_call_close(call->ep->port, call->call_id, call->w->now_ns);
 	call->opened = false;
 	call->published = false;
-	call->metadata_ready = false;
-	call->metadata = 0;
-	call->trace = 0;
-	call->peer = 0;
 	call->half_close_out = false;
 	if (!stream) {
 		call->have_message = true;
-		call->message_ready = false;
+		call->message_ready = kept && !call->inlined;
 		call->msg_seq = 0;
 		call->wire = call->small;
 	}
 	/* What waits for room asks again once it is published. */
 	call->asked |= call->waiting == CALL_WAIT_ROOM;
 	call_unwait(call);
-	endpoint_blocks_put(call->ep->port, &call->blocks);
+	if (!kept) {
+		call->metadata_ready = false;
+		call->metadata = 0;
+		call->trace = 0;
+		call->peer = 0;
+		endpoint_blocks_put(call->ep->port, &call->blocks);
+	}
 	call_advance(call);
 }

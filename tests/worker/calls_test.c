@@ -261,12 +261,30 @@ START_TEST(a_call_given_back_is_unavailable)
 	rpc_echo(&r, c, 2000, 0);
 	ck_assert_int_eq(rpc_wait(&r), GRPC_UNAVAILABLE);
 	rpc_free(&r);
-	ck_assert_uint_eq(harness_counter("worker.calls_given_back"), 1);
-	/* A small one is tried elsewhere a few times. */
+	/* Tried a few times, in its blocks and in a slot. */
+	ck_assert_uint_eq(harness_counter("worker.calls_given_back"), 4);
 	rpc_echo(&r, c, 20, 0);
 	ck_assert_int_eq(rpc_wait(&r), GRPC_UNAVAILABLE);
 	rpc_free(&r);
-	ck_assert_uint_eq(harness_counter("worker.calls_given_back"), 5);
+	ck_assert_uint_eq(harness_counter("worker.calls_given_back"), 8);
+}
+END_TEST
+
+/* What decode made of it lies in blocks, and its bytes are gone: the blocks go with it. */
+START_TEST(a_call_given_back_once_is_answered)
+{
+	static const unsigned sizes[] = {0, 20, 2000, 300000};
+	struct fake_host *h = host_attach(HOST_ECHO, NULL);
+	struct client *c = client_open();
+	struct rpc r;
+
+	for (unsigned i = 0; i < 4; i++) {
+		host_mode_set(h, HOST_REFUSE_ONCE);
+		rpc_echo(&r, c, sizes[i], 0);
+		rpc_check_echo(&r, sizes[i]);
+		rpc_free(&r);
+		ck_assert_uint_eq(harness_counter("worker.calls_given_back"), i + 1);
+	}
 }
 END_TEST
 
@@ -389,6 +407,7 @@ int main(void)
 	tcase_add_test(tc, a_reset_by_the_client_cancels);
 	tcase_add_test(tc, a_lost_connection_cancels);
 	tcase_add_test(tc, a_call_given_back_is_unavailable);
+	tcase_add_test(tc, a_call_given_back_once_is_answered);
 	tcase_add_test(tc, an_answer_that_points_elsewhere_is_no_answer);
 	tcase_add_test(tc, a_host_that_talks_nonsense_is_a_fault);
 	tcase_add_test(tc, an_answer_over_the_limit_is_exhausted);

@@ -53,6 +53,7 @@ enum host_mode {
 	HOST_DEAF,        /* takes nothing */
 	HOST_STATUS,      /* answers NOT_FOUND "no such thing" with a trailer x-t: v */
 	HOST_REFUSE_ALL,  /* gives every call back */
+	HOST_REFUSE_ONCE, /* the first one, then as HOST_ECHO */
 	HOST_BAD_POINTER, /* answers with an address outside its segment */
 	HOST_BAD_MESSAGE, /* answers with a message whose payload lies outside */
 	HOST_FORGET,      /* takes a call and never says anything */

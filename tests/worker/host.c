@@ -133,11 +133,13 @@ static bool answer(struct fake_host *h, struct host_lane *lane, const struct slo
 		out->text_bytes = 13;
 		out->metadata = (uint64_t)(uintptr_t)(chunk.mem + 64);
 	}
-	if (mode == HOST_REFUSE_ALL) {
+	if (mode == HOST_REFUSE_ALL || mode == HOST_REFUSE_ONCE) {
 		out->kind = TO_DAEMON_REFUSE;
 		out->flags = 0;
 		(void)arena_put(h->arena, chunk.mem);
 	}
+	if (mode == HOST_REFUSE_ONCE)
+		atomic_store(&h->mode, HOST_ECHO);
 	if (in->flags & SLOT_HAS_TOKEN) {
 		out->flags |= SLOT_RELEASE_REQUEST;
 		out->release = in->info;
