@@ -290,11 +290,15 @@ static void message_callback(struct split_call *call, void *data)
 	message_put(m);
 }
 
-/* Nobody does it for a method without `cancelled`. */
+/* A method without `cancelled` does nothing about it: the call is over. Another thread may be
+ * building a message of it: nothing of that is touched, it goes with the last reference. */
 static void cancel_unheard(struct split_call *call, void *data)
 {
 	(void)data;
-	(void)split_call_fail(call, SPLIT_CANCELLED, NULL);
+	if (!call_claim_answer(call, call_generation(call)))
+		return;
+	STAT(call->host, answers_late);
+	call_put(call, 1);
 }
 
 /* Decode a message before its callback runs. False: it can't be; the call has ended, the event is

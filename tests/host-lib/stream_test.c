@@ -83,6 +83,7 @@ static int64_t limit;
 static struct split_message *kept[64];
 static _Atomic unsigned kept_n;
 static bool keep;
+static bool builds; /* a message is an occasion to build something */
 
 static void on_open(struct split_call *c, void *data)
 {
@@ -101,6 +102,8 @@ static void on_message(struct split_call *c, const ProtobufCMessage *message, vo
 		ck_assert_ptr_eq(split_message_get(kept[kept_n]), message);
 		kept_n++;
 	}
+	if (builds)
+		memset(split_call_alloc(c, 3000), 'o', 3000);
 	note('m');
 }
 
@@ -464,6 +467,44 @@ START_TEST(cancel_reaches_the_handler)
 }
 END_TEST
 
+/* A method that does not want to know is over by a cancel. What somebody still builds of the call,
+ * with a reference of his own, stays his until he lets go. */
+START_TEST(cancel_leaves_what_is_being_built)
+{
+	struct split_host_stats stats;
+	struct split_call *first;
+	uint8_t *mine;
+
+	call_open("split.test.Stream/Quiet", true);
+	log_check("o");
+	first = seen;
+	(void)split_call_retain(first);
+	mine = split_call_alloc(first, 3000);
+	ck_assert_ptr_nonnull(mine);
+	memset(mine, 'm', 3000);
+	harness_cancel(&h, &call);
+	do {
+		harness_spin(&h, 1, NULL, 0);
+		split_host_stats_get(h.host, &stats);
+	} while (stats.answers_late == 0);
+	memset(mine, 'n', 3000);
+	log_check("o"); /* not closed: it is held */
+	builds = true;
+	call_open("split.test.Stream/Quiet", true);
+	message_send(0, false, false);
+	log_check("oom");
+	builds = false;
+	for (unsigned i = 0; i < 3000; i++)
+		ck_assert_int_eq(mine[i], 'n');
+	ck_assert_int_eq(send_number(first, 1), SPLIT_E_ANSWERED);
+	split_call_release(first);
+	log_check("oomx");
+	ck_assert_int_eq(split_call_finish(seen), 0);
+	harness_wait(&h, &call);
+	log_check("oomxx");
+}
+END_TEST
+
 START_TEST(a_lost_daemon_cancels)
 {
 	call_open("split.test.Stream/Bidi", true);
@@ -578,6 +619,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, an_early_end_drops_the_rest);
 	tcase_add_test(tc, initial_metadata_goes_first);
 	tcase_add_test(tc, cancel_reaches_the_handler);
+	tcase_add_test(tc, cancel_leaves_what_is_being_built);
 	tcase_add_test(tc, a_lost_daemon_cancels);
 	tcase_add_test(tc, stop_cancels_what_does_not_end);
 	tcase_add_test(tc, threads_keep_their_order);
