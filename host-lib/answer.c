@@ -132,20 +132,25 @@ void split_call_in_place(struct split_call *call)
 	call->in_place = true;
 }
 
-/* Block for a part of a reply that needs `min` and would like `want`: now, else wait. */
-struct block *answer_block_wait(struct split_call *call, size_t min, size_t want, int *rc)
+struct block *answer_block_now(struct split_call *call, size_t min, size_t want)
 {
-	struct room *room = &call->session->room;
 	size_t fair = min > BLOCK_FURTHER ? min : BLOCK_FURTHER;
 	struct block *b = NULL;
-	struct waiter wt;
 
 	for (size_t size = want; b == NULL && size > fair; size /= 2)
 		b = block_add(call, size);
 	if (b == NULL)
 		b = block_add(call, want < fair && want >= min ? want : fair);
-	if (b == NULL)
-		b = block_add(call, min);
+	return b != NULL ? b : block_add(call, min);
+}
+
+struct block *answer_block_wait(struct split_call *call, size_t min, size_t want, int *rc)
+{
+	struct room *room = &call->session->room;
+	size_t fair = min > BLOCK_FURTHER ? min : BLOCK_FURTHER;
+	struct block *b = answer_block_now(call, min, want);
+	struct waiter wt;
+
 	if (b != NULL)
 		return b;
 	if (call->nowait || !room_possible(room, min)) {

@@ -621,8 +621,10 @@ void wire_parts_free(struct worker *w);
 int wire_encode(struct split_call *call, const ProtobufCMessage *message,
 		uint8_t small[WIRE_SMALL_BYTES], const uint8_t **at_out,
 		uint32_t *bytes_out) SPLIT_MUST_USE;
-/* answer.c: the thread's own free blocks; one more block for the call, waiting for it. */
+/* answer.c: the thread's own free blocks; one more block for the call, of at least `min` bytes and
+ * rather `want`: now (NULL: there is no room), or waiting for it. */
 struct room_cache *answer_cache(const struct session *s);
+struct block *answer_block_now(struct split_call *call, size_t min, size_t want);
 struct block *answer_block_wait(struct split_call *call, size_t min, size_t want, int *rc);
 /* A message of the call could not be decoded: end it with `rc`'s status. The caller has taken it on
  * himself to answer, and keeps his reference. The worker's thread, outside a handler. */

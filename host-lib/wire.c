@@ -192,8 +192,25 @@ struct encoding {
 	uint8_t *small;      /* WIRE_SMALL_BYTES; NULL: it is expected to be longer */
 	struct block *block; /* NULL: all is in `small` */
 	uint8_t *mem;
-	size_t bytes; /* of `mem`, all in use when more is asked for */
+	size_t bytes;  /* of `mem`, all in use when more is asked for */
+	uint8_t *heap; /* where `mem` is while there is no room; NULL: it is not */
 };
+
+/* Who waits for a larger block holds none: two that wait for each other's would wait for ever. What
+ * is encoded waits on the heap; without memory for that it stays where it is. */
+static void block_leave(struct encoding *e)
+{
+	struct split_call *call = e->call;
+
+	if (e->block == NULL || call->nowait || (e->heap = malloc(e->bytes)) == NULL)
+		return;
+	memcpy(e->heap, e->mem, e->bytes);
+	e->mem = e->heap;
+	call->blocks = e->block->next; /* it was got last */
+	e->block->next = NULL;
+	room_put(&call->session->room, answer_cache(call->session), e->block);
+	e->block = NULL;
+}
 
 /* The block before is not needed any more: its bytes have moved. */
 static void block_drop(struct split_call *call, struct block *newest, struct block *old)
@@ -219,7 +236,12 @@ static int chunk_more(void *ctx, size_t want, struct linear_chunk *out)
 	/* `want` may be all of a long string. */
 	least += want < PART_MAX ? want : PART_MAX;
 	bytes = 2 * e->bytes > hint ? 2 * e->bytes : hint;
-	b = answer_block_wait(e->call, least, bytes < least ? least : bytes, &rc);
+	bytes = bytes < least ? least : bytes;
+	b = answer_block_now(e->call, least, bytes);
+	if (b == NULL) {
+		block_leave(e);
+		b = answer_block_wait(e->call, least, bytes, &rc);
+	}
 	if (b == NULL)
 		return rc;
 	unpoison_region(b + 1, b->bytes - sizeof(*b));
@@ -229,6 +251,8 @@ static int chunk_more(void *ctx, size_t want, struct linear_chunk *out)
 		memcpy(out->mem + out->bytes, e->mem, e->bytes);
 	if (e->block != NULL)
 		block_drop(e->call, b, e->block);
+	free(e->heap);
+	e->heap = NULL;
 	e->block = b;
 	e->mem = out->mem;
 	e->bytes = b->bytes - sizeof(*b);
@@ -267,6 +291,7 @@ int wire_encode(struct split_call *call, const ProtobufCMessage *message,
 
 	while (rc == 0 && (rc = encode_run(&job)) == SPLIT_AGAIN)
 		rc = 0;
+	free(ctx.heap);
 	if (rc != 0)
 		return rc;
 	*bytes_out = (uint32_t)encode_bytes(&job);

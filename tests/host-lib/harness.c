@@ -845,6 +845,15 @@ void harness_release_held(struct harness *h)
 		endpoint_flush(h->port[d], clock_ns());
 }
 
+void harness_release_first(struct harness *h)
+{
+	struct held_token t = h->held[0];
+
+	memmove(h->held, h->held + 1, --h->held_n * sizeof(*h->held));
+	endpoint_token_release(h->port[t.d], t.lane, t.token);
+	endpoint_flush(h->port[t.d], clock_ns());
+}
+
 void harness_wait_released(struct harness *h)
 {
 	uint64_t until = clock_ns() + WAIT_MS * CLOCK_NS_PER_MS;

@@ -179,6 +179,8 @@ void harness_wait(struct harness *h, struct hcall *call);
 void harness_spin(struct harness *h, unsigned ms, const _Atomic unsigned *flag, unsigned until);
 /* Give held tokens back: the last first. */
 void harness_release_held(struct harness *h);
+/* Give back the one that was held first. */
+void harness_release_first(struct harness *h);
 /* Wait until no request block is out. */
 void harness_wait_released(struct harness *h);
 /* The reply as a message; free by split__test__item__free_unpacked. */

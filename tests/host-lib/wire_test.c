@@ -152,6 +152,7 @@ static void on_closed(struct split_call *c, void *data)
 
 static const struct split_method methods[] = {
 	{METHOD("Unary", SPLIT_UNARY), .message = unary},
+	{METHOD("Other", SPLIT_UNARY), .message = unary},
 	{METHOD("Server", SPLIT_SERVER_STREAM), .message = echo_thrice},
 	{METHOD("Client", SPLIT_CLIENT_STREAM), .message = count_message,
 	 .half_close = answer_count, .read_ahead = 4},
@@ -708,6 +709,50 @@ START_TEST(no_room_for_the_answer)
 }
 END_TEST
 
+/* The only room for an answer is that in which its beginning lies: it is left, and comes back
+ * whole.
+ */
+START_TEST(room_of_its_own)
+{
+	static const size_t takes[] = {1u << 20, 600000, 300000, 150000, 70000};
+	static int64_t numbers[150000];
+	Item item = item_of(0, ECHO), large = SPLIT__TEST__ITEM__INIT;
+	static struct hcall calls[400];
+	struct hcall last = {0};
+	struct hsend s = {.method = "split.test.Wire/Unary", .message = &item.base};
+	unsigned n = 0;
+
+	h.hold_tokens = true;
+	/* Everything is taken, the largest first. */
+	for (size_t i = 0; i < ARRAY_LEN(takes); i++) {
+		item = item_of(takes[i], ECHO);
+		do {
+			ck_assert_uint_lt(n, ARRAY_LEN(calls));
+			ck_assert_int_eq(harness_send(&h, &calls[n], &s), 0);
+			while (calls[n].answers == 0)
+				harness_spin(&h, 1, NULL, 0);
+		} while (calls[n++].status == SPLIT_OK);
+	}
+	/* But for one block of 2 MiB. */
+	harness_release_first(&h);
+	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+		numbers[i] = INT64_MAX - (int64_t)i; /* 9 bytes each */
+	large.numbers = numbers;
+	large.n_numbers = ARRAY_LEN(numbers);
+	s = (struct hsend){.method = "split.test.Wire/Other", .message = &large.base};
+	ck_assert_int_eq(harness_send(&h, &last, &s), 0);
+	while (last.answers == 0)
+		harness_spin(&h, 1, NULL, 0);
+	ck_assert_uint_eq(last.status, SPLIT_OK);
+	h.hold_tokens = false;
+	harness_release_held(&h);
+	harness_wait_released(&h);
+	for (unsigned i = 0; i < n; i++)
+		hcall_free(&calls[i]);
+	hcall_free(&last);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("host-lib/wire");
@@ -730,6 +775,7 @@ int main(void)
 	tcase_add_loop_test(t, undecodable_in_a_stream, 0, 2);
 	tcase_add_test(t, undecodable_server_stream);
 	tcase_add_test(t, no_room_for_the_answer);
+	tcase_add_test(t, room_of_its_own);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
