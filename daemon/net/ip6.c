@@ -66,14 +66,17 @@ static bool options_ok(struct net_stack *s, const struct rte_mbuf *m, uint32_t a
 	return true;
 }
 
-/* Walk to the upper layer. Its protocol and *offset, or -1: drop (counted). Fragments stop the
- * walk. */
+/* Walk to the upper layer. Its protocol, *offset and where that protocol stands, or -1: drop
+ * (counted). Fragments stop the walk. */
 static int extensions_walk(struct net_stack *s, const struct rte_mbuf *m, uint32_t *offset,
-			   const struct net_addr *src, const struct net_addr *dst)
+			   uint32_t *next_at, const struct net_addr *src,
+			   const struct net_addr *dst)
 {
 	const struct ip6_header *ip = rte_pktmbuf_mtod(m, const struct ip6_header *);
-	uint32_t at = sizeof(*ip), next_at = offsetof(struct ip6_header, next);
+	uint32_t at = sizeof(*ip);
 	uint8_t next = ip->next;
+
+	*next_at = offsetof(struct ip6_header, next);
 
 	for (unsigned n = 0; n < EXTENSIONS_MAX; n++) {
 		const uint8_t *p = rte_pktmbuf_mtod_offset(m, const uint8_t *, at);
@@ -86,7 +89,7 @@ static int extensions_walk(struct net_stack *s, const struct rte_mbuf *m, uint32
 			break;
 		len = (p[1] + 1u) * 8;
 		if (next == IP6_HOP_BY_HOP && n > 0) {
-			icmp6_error(s, m, ICMP6_PARAMETER, 1, next_at, src, dst);
+			icmp6_error(s, m, ICMP6_PARAMETER, 1, *next_at, src, dst);
 			break;
 		}
 		if (next == IP6_ROUTING) {
@@ -98,15 +101,16 @@ static int extensions_walk(struct net_stack *s, const struct rte_mbuf *m, uint32
 			break;
 		}
 		next = p[0];
-		next_at = at;
+		*next_at = at;
 		at += len;
 	}
 	COUNT(s, rx_drop_ip_options);
 	return -1;
 }
 
-static void dispatch(struct net_stack *s, struct rte_mbuf *m, uint8_t next, uint32_t offset,
-		     const struct net_addr *src, const struct net_addr *dst)
+/* The byte that says `next` lies at `next_at`. */
+static void dispatch(struct net_stack *s, struct rte_mbuf *m, uint8_t next, uint32_t next_at,
+		     uint32_t offset, const struct net_addr *src, const struct net_addr *dst)
 {
 	switch (next) {
 	case IP_PROTO_TCP:
@@ -120,9 +124,8 @@ static void dispatch(struct net_stack *s, struct rte_mbuf *m, uint8_t next, uint
 		return;
 	default:
 		COUNT(s, rx_drop_ip_protocol);
-		if (next != IP6_NONE) /* RFC 8200 s4: the offending byte is not looked for */
-			icmp6_error(s, m, ICMP6_PARAMETER, 1, offsetof(struct ip6_header, next),
-				    src, dst);
+		if (next != IP6_NONE) /* RFC 8200 s4 */
+			icmp6_error(s, m, ICMP6_PARAMETER, 1, next_at, src, dst);
 		rte_pktmbuf_free(m);
 	}
 }
@@ -132,7 +135,7 @@ void ip6_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us)
 	struct net_addr src = {.family = NET_FAMILY_IPV6};
 	struct net_addr dst = {.family = NET_FAMILY_IPV6};
 	const struct ip6_header *ip;
-	uint32_t offset, total;
+	uint32_t offset, total, next_at = offsetof(struct ip6_header, next);
 	int next;
 
 	if (unlikely(m->data_len < sizeof(*ip))) {
@@ -167,7 +170,7 @@ void ip6_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us)
 		offset = sizeof(*ip);
 		next = IP_PROTO_TCP;
 	} else {
-		next = extensions_walk(s, m, &offset, &src, &dst);
+		next = extensions_walk(s, m, &offset, &next_at, &src, &dst);
 		if (next < 0)
 			goto drop;
 		if (next == IP6_FRAGMENT) {
@@ -175,7 +178,7 @@ void ip6_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us)
 			if (m == NULL)
 				return;
 			s->reassembled = true;
-			next = extensions_walk(s, m, &offset, &src, &dst);
+			next = extensions_walk(s, m, &offset, &next_at, &src, &dst);
 			if (next < 0 || next == IP6_FRAGMENT)
 				goto drop;
 		}
@@ -186,7 +189,7 @@ void ip6_rx(struct net_stack *s, struct rte_mbuf *m, bool to_us)
 		COUNT(s, rx_drop_ip_dst);
 		goto drop;
 	}
-	dispatch(s, m, (uint8_t)next, offset, &src, &dst);
+	dispatch(s, m, (uint8_t)next, next_at, offset, &src, &dst);
 	return;
 drop:
 	rte_pktmbuf_free(m);

@@ -20,6 +20,9 @@
 /* Copying is worth it for payloads of at most this part of an mbuf's room. */
 #define COMPACT_PART 4u
 
+/* Full segments are at least as large as those of a peer that says nothing: RFC 9293 s3.7.1. */
+#define FULL_LEAST 536u
+
 /* Give back what was lent, once nothing is in it. */
 static void ooo_release(struct tcp_conn *c)
 {
@@ -100,12 +103,19 @@ static bool ranges_deliver(struct tcp_conn *c)
 	return true;
 }
 
+/* Short, and not the end of a write: the peer's full segments have become smaller (its path's MTU),
+ * and every second of them is to be acknowledged: RFC 9293 s3.8.6.3. */
+static bool full_now(const struct tcp_segment *seg)
+{
+	return (seg->flags & TCP_PSH) == 0 && seg->len >= FULL_LEAST;
+}
+
 static void in_order(struct tcp_conn *c, struct tcp_segment *seg)
 {
 	struct rte_mbuf *chain = seg->payload;
 
 	seg->payload = NULL;
-	if (seg->len > c->receive_mss)
+	if (seg->len > c->receive_mss || full_now(seg))
 		c->receive_mss = (uint16_t)(seg->len < NET_MTU_MAX ? seg->len : NET_MTU_MAX);
 	c->rcv_nxt += seg->len;
 	c->ack_due += seg->len;

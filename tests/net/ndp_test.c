@@ -519,6 +519,7 @@ START_TEST(test_extension_headers)
 	static const uint8_t told[8] = {IP_PROTO_UDP, 0, 0x9e, 4, 0, 0, 0, 0};
 	static const uint8_t route[8] = {IP_PROTO_UDP, 0, 0, 1, 0, 0, 0, 0};
 	static const uint8_t late[16] = {0, 0, 1, 4, 0, 0, 0, 0, IP_PROTO_UDP, 0, 1, 4};
+	static const uint8_t behind[8] = {99, 0, 1, 4, 0, 0, 0, 0};
 	static const uint8_t longer[8] = {IP_PROTO_UDP, 60, 1, 4, 0, 0, 0, 0};
 	uint8_t *f;
 
@@ -546,6 +547,10 @@ START_TEST(test_extension_headers)
 	f = expect(ICMP6_PARAMETER);
 	ck_assert_uint_eq(f[55], 1);
 	ck_assert_uint_eq(be32_load(f + 58), 6);
+	packet_give(60, behind, 8, udp_none, 8); /* the same behind a header that says so */
+	f = expect(ICMP6_PARAMETER);
+	ck_assert_uint_eq(f[55], 1);
+	ck_assert_uint_eq(be32_load(f + 58), 40);
 	packet_give(59, pad, 0, udp_none, 8); /* none at all */
 	rig_silent(&r);
 	stop();
