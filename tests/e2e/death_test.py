@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """Death and return: hosts and splitd die, hang, stop and come back under load; every call ends once, nothing leaks.
 
-usage: death_test.py BUILD SECONDS [--balance POLICY] [SEED...]
+usage: death_test.py BUILD SECONDS [--balance POLICY] [--far] [SEED...]
+
+With --far one of the two hosts is on another machine (a namespace), behind tcp://.
 
 Two hosts serve the same method. A seeded sequence kills, stops (SIGSTOP), hangs and replaces them while clients call
 without a pause; then splitd itself is stopped gracefully and killed under load and started again, and the hosts attach
@@ -10,6 +12,7 @@ again by themselves. Each call ends at its client with OK and the right bytes, o
 SECONDS is how long things happen, not what is judged: every wait is for a state and long enough for a busy machine. What
 is counted before and after (descriptors, segments) is splitd's own, so that other users of the machine do not matter.
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -20,16 +23,18 @@ import sys
 import time
 
 from bed import Bed, demo_config, settled
+from far import Far, far_config
 from policies import policy, take_option
 from served import ROOT, need_kernel, wait_until
 
 ALLOWED = {"OK", "UNAVAILABLE"}
+FAR_HOST = "echo2"
 PATIENCE = 60  # seconds for what takes none on an idle machine
 POOL = ["--workers", "3", "--workers-min", "1"]
 CALL_SECONDS = 90  # a call that takes so long was forgotten
 
 
-def config(balance):
+def config(balance, far):
     c = demo_config()
     for h in ("echo", "echo2"):
         c["hosts"] = [x for x in c["hosts"] if x["name"] != h]
@@ -38,7 +43,13 @@ def config(balance):
     c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo", "echo2"], "balance": policy(balance, 2)}]
     # With a pool that grows and shrinks, and cores that change hands as hosts come and go.
     c["broker"] = {"cores": sorted(os.sched_getaffinity(0)), "period": "5ms", "grace": "1ms"}
-    return c
+    return far_config(c, [FAR_HOST]) if far else c
+
+
+def start(bed, name):
+    if bed.far and name == FAR_HOST:
+        return bed.far.host(name, args=POOL)
+    return bed.host_start(name, args=POOL)
 
 
 def answered(bed):
@@ -79,10 +90,10 @@ def act(bed, hosts, rng):
     if what == "kill":
         host.kill()
         host.wait()
-        hosts[name] = bed.host_start(name, args=POOL)
+        hosts[name] = start(bed, name)
     elif what == "term":
         end(host)
-        hosts[name] = bed.host_start(name, args=POOL)
+        hosts[name] = start(bed, name)
     elif what == "stop":  # and goes on later, with what was answered in its place meanwhile
         host.send_signal(signal.SIGSTOP)
         time.sleep(rng.uniform(0.05, 1.5))
@@ -90,11 +101,11 @@ def act(bed, hosts, rng):
     elif what == "hang":  # never goes on; another comes
         host.send_signal(signal.SIGSTOP)
         time.sleep(rng.uniform(0.05, 1.0))
-        hosts[name] = bed.host_start(name, args=POOL)
+        hosts[name] = start(bed, name)
         host.kill()
         host.wait()
     else:  # one of the same name takes over, the old one goes
-        hosts[name] = bed.host_start(name, args=POOL)
+        hosts[name] = start(bed, name)
         time.sleep(rng.uniform(0, 0.3))
         end(host)
     return what
@@ -106,11 +117,12 @@ def mine(bed):
 
 def hosts_alone(bed, seconds, rng):
     """Hosts die and hang; splitd stays."""
-    hosts = {n: bed.host_start(n, args=POOL) for n in ("echo", "echo2")}
+    hosts = {n: start(bed, n) for n in ("echo", "echo2")}
     assert bed.probe(seconds=PATIENCE)
     settled(bed, PATIENCE)
     before = mine(bed)
-    assert before[1] == 4, f"two hosts have {before[1]} segments"
+    # The relay has the segments of a host over there at both of its ends.
+    assert before[1] == (6 if bed.far else 4), f"two hosts have {before[1]} segments"
     load = load_start(bed)
     until, acts = time.monotonic() + seconds, []
     while time.monotonic() < until or len(acts) < 3:
@@ -126,7 +138,7 @@ def hosts_alone(bed, seconds, rng):
     wait_until(lambda: not bed.ctl("endpoints"), PATIENCE, "every endpoint gone")
     wait_until(lambda: bed.segments() == 0, PATIENCE, "every segment gone")
     print(f"hosts: {len(acts)} acts ({' '.join(acts)}), {result}")
-    return {n: bed.host_start(n, args=POOL) for n in ("echo", "echo2")}
+    return {n: start(bed, n) for n in ("echo", "echo2")}
 
 
 def splitd_returns(bed, rng, rounds):
@@ -148,10 +160,12 @@ def splitd_returns(bed, rng, rounds):
         settled(bed, PATIENCE)
 
 
-def once(build, seconds, balance, seed):
-    print(f"seed {seed}, balance {balance}", flush=True)
+def once(build, seconds, balance, far, seed):
+    print(f"seed {seed}, balance {balance}{', one host far' if far else ''}", flush=True)
     rng = random.Random(seed)
-    with Bed(build, config(balance)) as bed:
+    with contextlib.ExitStack() as stack:
+        bed = stack.enter_context(Bed(build, config(balance, far)))
+        bed.far = stack.enter_context(Far(bed)) if far else None
         bed.splitd_start()
         hosts = hosts_alone(bed, seconds, rng)
         splitd_returns(bed, rng, max(2, int(seconds / 5)))
@@ -164,8 +178,11 @@ def once(build, seconds, balance, seed):
 def main():
     need_kernel("af_packet")
     balance = take_option(sys.argv, "least_outstanding")
+    far = "--far" in sys.argv
+    if far:
+        sys.argv.remove("--far")
     for seed in sys.argv[3:] or ["1"]:
-        once(sys.argv[1], float(sys.argv[2]), balance, int(seed))
+        once(sys.argv[1], float(sys.argv[2]), balance, far, int(seed))
 
 
 main()

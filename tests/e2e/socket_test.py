@@ -4,8 +4,10 @@
 usage: socket_test.py BUILD PART
 
 PART is `plain` (kinds of call, metadata, errors, large messages, death of the host, restart of splitd), `large` (answers
-that cannot go over the connection end their calls and nothing else), or `tls`
-(mutual TLS: a host without a certificate, one with another authority's and one whose certificate is for another name are
+that cannot go over the connection end their calls and nothing else), `interop` (grpc.testing.TestService over there and every official
+case of a stock client: all kinds, metadata both ways, status and details, deadline, cancel), `front` (calls out of a handler, over there and back:
+all kinds, many, deadline and cancel passed on, death of the callee), `balanced` (one host here and one there behind one service, under load: both
+serve, reload, drain, an orderly end, and no call fails), or `tls` (mutual TLS: a host without a certificate, one with another authority's and one whose certificate is for another name are
 refused, with a line that says so on both sides; hosts[].remote_names, also as a reload changes them).
 """
 import json
@@ -13,62 +15,24 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 from bed import Bed, demo_config, settled
 from certs import Authority
-
+from channels_test import Clients, config_of, quiet
+from far import SPLITD, Far, far_config
 from served import ROOT, need_kernel, wait_until
 
 PATIENCE = 60
-SPLITD, HOST, PORT = "198.19.0.1", "198.19.0.2", 7400
 
 
-def config(tls=None):
+def config():
     c = demo_config()
-    c["remote"] = {"address": SPLITD, "port": PORT, "timeout": "5s"}
-    if tls:
-        c["remote"]["tls"] = tls
     for service in c["services"]:
         service.update(decode="host", encode="host")  # means nothing for a host that is far
     for h in c["hosts"]:
-        h.update(remote=h["name"] != "greeter", hugepages_fallback=True)
-    return c
-
-
-class Far:
-    """The other machine: a namespace that has a cable to splitd's."""
-
-    def __init__(self, bed):
-        self.bed, self.netns = bed, bed.netns + "-far"
-
-    def __enter__(self):
-        run = lambda *a: subprocess.run([str(x) for x in a], check=True)
-        run("ip", "netns", "add", self.netns)
-        run(*self.inside(["ip", "link", "set", "lo", "up"]))
-        run(*self.bed.inside(["ip", "link", "add", "far0", "type", "veth", "peer", "name", "far1", "netns", self.netns]))
-        run(*self.bed.inside(["ip", "addr", "add", f"{SPLITD}/24", "dev", "far0"]))
-        run(*self.bed.inside(["ip", "link", "set", "far0", "up"]))
-        run(*self.inside(["ip", "addr", "add", f"{HOST}/24", "dev", "far1"]))
-        run(*self.inside(["ip", "link", "set", "far1", "up"]))
-        return self
-
-    def __exit__(self, *_):
-        subprocess.run(["ip", "netns", "del", self.netns], check=False)
-        return False
-
-    def inside(self, command):
-        return [str(ROOT / "scripts/in-netns"), self.netns, *map(str, command)]
-
-    def host(self, name, program="echo", wait=True, env=None, args=()):
-        """An example over there."""
-        host = subprocess.Popen(
-            self.inside([self.bed.build / "examples" / program, "--socket", f"tcp://{SPLITD}:{PORT}", "--name", name, *args]),
-            stdout=subprocess.PIPE, stderr=self.bed.log, text=True, env={**os.environ, **(env or {})})
-        self.bed.hosts.append(host)
-        if wait:
-            line = self.bed.line(host, PATIENCE, f"host {name}")
-            assert line.startswith("attached"), f"host {name} said {line!r}"
-        return host
+        h.update(hugepages_fallback=True)
+    return far_config(c, [h["name"] for h in c["hosts"] if h["name"] != "greeter"])
 
 
 def client(bed, what, *args, seconds=240):
@@ -205,11 +169,137 @@ def tls(bed, far):
     assert relayed(bed)["refused_tls"] >= 2
 
 
+def interop(bed, far):
+    bed.splitd_start()
+    far.host("interop", bed.build / "tests/interop/interop", args=["--workers", "2"])
+    assert bed.probe("interop")
+    done = subprocess.run(bed.inside([ROOT / "tests/interop/grpcio_cases.py", bed.target]), capture_output=True, text=True, timeout=300)
+    print(done.stdout)
+    ok = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("ok ")}
+    wanted = {"large_unary", "client_streaming", "server_streaming", "ping_pong", "custom_metadata", "status_code_and_message",
+              "special_status_message", "cancel_after_begin", "timeout_on_sleeping_server"}
+    assert done.returncode == 0 and wanted <= ok, f"{sorted(wanted - ok)}: {done.stderr}"
+    settled(bed, PATIENCE)
+    told = relayed(bed)
+    assert told["connections"] == 1 and told["faults"] == 0, told
+
+
+def front(bed, far):
+    with tempfile.TemporaryDirectory() as protos:
+        subprocess.run(["protoc", f"-I{ROOT / 'examples/echo'}", f"--python_out={protos}", "echo.proto"], check=True)
+        clients = Clients(bed, protos)
+        bed.splitd_start()
+        far.host("front", "front", args=["--workers", "2"])
+        assert "no host serves" in clients.run("gone")
+        # The callee here, then over there as well: the call goes there, back, and there again.
+        echo = bed.host_start("echo")
+        clients.run("ok")
+        echo.terminate()
+        assert echo.wait(PATIENCE) == 0
+        echo = far.host("echo", args=["--workers", "2"])
+        clients.run("ok")
+        clients.run("kinds")
+        clients.run("many")
+        quiet(bed)
+        told = bed.counters()
+        assert told["worker.outs"] > 3000 and told["relay.faults"] == 0, told
+        print("kinds, many: passed;", told["worker.outs"], "calls out", flush=True)
+        # The callee hangs: deadline and cancel of the outer call end the inner one.
+        echo.send_signal(signal.SIGSTOP)
+        clients.run("deadline")
+        process = clients.start("cancel")
+        assert bed.line(process, PATIENCE, "client").strip() == "begun"
+        wait_until(lambda: bed.counters()["worker.gauge_outs"] >= 1, PATIENCE, "calls out wait for the callee")
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert bed.line(process, PATIENCE, "client").strip() == "cancelled"
+        wait_until(lambda: bed.counters()["worker.gauge_outs"] == 0, PATIENCE, "cancelled calls out are gone")
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait(PATIENCE) == 0
+        # It dies under a call out.
+        process = clients.start("late")
+        assert bed.line(process, PATIENCE, "client").strip() == "begun"
+        wait_until(lambda: bed.counters()["worker.gauge_outs"] >= 1, PATIENCE, "a call out waits for the callee")
+        echo.kill()
+        said = bed.line(process, PATIENCE, "client").strip()
+        assert said.startswith("UNAVAILABLE"), said
+        assert process.wait(PATIENCE) == 0
+        far.host("echo")
+        clients.run("ok")
+        quiet(bed)
+        print("deadline, cancel, death: passed", flush=True)
+
+
+def balanced(bed, far):
+    """Nobody may see anything of what happens to the two."""
+    bed.splitd_start()
+    bed.host_start("echo", args=["--workers", "2"])
+    there = far.host("echo2", args=["--workers", "2"])
+    assert bed.probe()
+    settled(bed, PATIENCE)
+    calls = lambda: {e["name"]: e["calls"] for e in bed.ctl("endpoints")}
+    state = lambda name: next((e["state"] for e in bed.ctl("endpoints") if e["name"] == name), None)
+
+    def more(names, n=50):
+        at = calls()
+        wait_until(lambda: all(calls()[name] >= at[name] + n for name in names), PATIENCE, f"{n} more calls for each of {names}")
+
+    answered = bed.counters()["worker.calls_answered"]
+    load = bed.start([ROOT / "tests/e2e/steady_load.py", bed.target, "--timeout", 90, "--at-once", 8], stdout=subprocess.PIPE, text=True)
+    assert bed.line(load, PATIENCE, "the load").startswith("loading")
+    more(["echo", "echo2"])
+    for policy in ("least_outstanding", "power_of_two", "round_robin"):
+        changed = json.loads(json.dumps(bed.config))
+        changed["services"][0]["balance"] = policy
+        status, said = bed.reload(changed)
+        assert status == 0, said
+        more(["echo", "echo2"])
+    bed.ctl("drain echo2")
+    wait_until(lambda: state("echo2") == "drained", PATIENCE, "the one over there is drained")
+    quiet_at = calls()["echo2"]
+    more(["echo"])
+    assert calls()["echo2"] == quiet_at, "a drained host got calls"
+    bed.ctl("undrain echo2")
+    more(["echo", "echo2"])
+    # An orderly end under load, and another in its place.
+    there.terminate()
+    assert there.wait(PATIENCE) == 0, "the host did not end cleanly"
+    far.host("echo2", args=["--workers", "2"])
+    more(["echo", "echo2"])
+    load.send_signal(signal.SIGTERM)
+    result = json.loads(load.communicate(timeout=180)[0])
+    print(result, flush=True)
+    assert result["OK"] == result["calls"] > 0, f"calls failed: {result}"
+    settled(bed, PATIENCE)
+    told = bed.counters()
+    assert told["worker.calls_answered"] - answered == result["calls"], (told["worker.calls_answered"], answered, result)
+    assert told["relay.faults"] == 0
+
+
+def balanced_config():
+    c = demo_config()
+    c["hosts"] = [{"name": name, "uids": [0], "hugepages_fallback": True} for name in ("echo", "echo2")]
+    c["services"] = [{"name": "split.examples.Echo", "hosts": ["echo", "echo2"], "balance": "round_robin"}]
+    return far_config(c, ["echo2"])
+
+
+PARTS = {
+    "plain": (plain, config),
+    "large": (large, config),
+    "interop": (interop, config),
+    "front": (front, lambda: far_config(config_of(), ["echo", "front"])),
+    "balanced": (balanced, balanced_config),
+    "tls": (tls, config),
+}
+
+
 def main():
     build, part = sys.argv[1:]
     need_kernel("af_packet")
-    with Bed(build, config()) as bed, Far(bed) as far:
-        {"plain": plain, "large": large, "tls": tls}[part](bed, far)
+    run, make = PARTS[part]
+    with Bed(build, make()) as bed, Far(bed) as far:
+        run(bed, far)
     print("ok")
 
 
