@@ -1,6 +1,9 @@
 #include "bench/rig.h"
 
+#include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -9,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,6 +38,7 @@ struct rig {
 	char dir[32];
 	char socket[64];
 	pid_t host;
+	unsigned remote_port;
 	struct config *config;
 	struct port_set *ports;
 	struct services_board *board;
@@ -75,7 +80,7 @@ static int config_make(struct rig *rig)
 	unsigned memory_mib = 3 * mbufs(o) * (MBUF_BYTES + 256) / (1u << 20) + 64;
 	unsigned calls = o->calls < 4096 ? 4096 : o->calls;
 	struct config_report rep;
-	char text[2560], tls[256] = "", alias[64] = "";
+	char text[2560], tls[256] = "", alias[64] = "", remote[96] = "";
 	int n, err;
 
 	if (o->tls)
@@ -87,6 +92,11 @@ static int config_make(struct rig *rig)
 	if (o->alias_min != RIG_ALIAS_DEFAULT)
 		(void)snprintf(alias, sizeof(alias), "\"linearize\": {\"alias_min\": \"%lluB\"},",
 			       (unsigned long long)o->alias_min);
+
+	if (o->attach_tcp)
+		(void)snprintf(remote, sizeof(remote),
+			       "\"remote\": {\"address\": \"127.0.0.1\", \"port\": %u},",
+			       rig->remote_port);
 
 	n = snprintf(
 		text, sizeof(text),
@@ -102,15 +112,16 @@ static int config_make(struct rig *rig)
 		"\"listeners\": [{\"name\": \"main\", \"address\": \"0.0.0.0\", \"port\": %u,"
 		"  \"services\": [\"*\"]%s}],"
 		"\"control\": {\"socket\": \"%s\"},"
-		"\"hosts\": [{\"name\": \"echo\", \"uids\": [%u], \"hugepages_fallback\": true}],"
+		"\"hosts\": [{\"name\": \"echo\", \"uids\": [%u], \"hugepages_fallback\": true,"
+		"  \"remote\": %s}],"
 		"\"services\": [{\"name\": \"split.examples.Echo\", \"hosts\": [\"echo\"],"
-		"  \"decode\": \"%s\", \"encode\": \"%s\"}],%s"
+		"  \"decode\": \"%s\", \"encode\": \"%s\"}],%s%s"
 		"\"log\": {\"level\": \"warn\"}, \"telemetry\": {\"enabled\": false}}",
 		o->core_load, memory_mib, (int)getpid(), o->core_daemon,
 		o->adaptive ? "adaptive" : "poll", mbufs(o), RIG_ADDRESS, o->connections_max, calls,
 		calls, RIG_PORT, tls, rig->socket, (unsigned)getuid(),
-		o->decode_at_host ? "host" : "daemon", o->encode_at_host ? "host" : "daemon",
-		alias);
+		o->attach_tcp ? "true" : "false", o->decode_at_host ? "host" : "daemon",
+		o->encode_at_host ? "host" : "daemon", alias, remote);
 	if (n < 0 || (size_t)n >= sizeof(text))
 		return -SPLIT_E_BASE_INTERNAL;
 	config_report_init(&rep);
@@ -233,9 +244,26 @@ static int host_wait(const struct rig *rig)
 	return -SPLIT_E_BASE_SYSTEM;
 }
 
+/* A TCP port of this machine that nobody has now; 0: none. */
+static unsigned port_free(void)
+{
+	struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t len = sizeof(any);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&any, sizeof(any)) != 0 ||
+	    getsockname(fd, (struct sockaddr *)&any, &len) != 0)
+		any.sin_port = 0;
+	if (fd >= 0)
+		close(fd);
+	return ntohs(any.sin_port);
+}
+
 static int start(struct rig *rig)
 {
-	const struct echo_host_options host = {.socket = rig->socket,
+	char tcp[64];
+	const struct echo_host_options host = {.socket =
+						       rig->options.attach_tcp ? tcp : rig->socket,
 					       .name = "echo",
 					       .core = rig->options.core_host,
 					       .spin_ns = rig->options.host_spin_ns};
@@ -245,6 +273,9 @@ static int start(struct rig *rig)
 	if (mkdtemp(rig->dir) == NULL)
 		return -SPLIT_E_BASE_SYSTEM;
 	(void)snprintf(rig->socket, sizeof(rig->socket), "%s/host.sock", rig->dir);
+	if (rig->options.attach_tcp)
+		rig->remote_port = port_free();
+	(void)snprintf(tcp, sizeof(tcp), "tcp://127.0.0.1:%u", rig->remote_port);
 	/* First of all: a fork after DPDK and threads is no way to make a process. */
 	rig->host = echo_host_fork(&host);
 	if (rig->host < 0)
@@ -380,6 +411,39 @@ uint64_t rig_counter(struct rig *rig, const char *layer, const char *name)
 	return 0;
 }
 
+/* CPU time of this process's threads whose name begins so. */
+static uint64_t threads_cpu_ns(const char *name)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	uint64_t sum = 0;
+	struct dirent *e;
+
+	while (tasks != NULL && (e = readdir(tasks)) != NULL) {
+		char path[300], comm[32] = "";
+		unsigned long long ns = 0;
+		FILE *f;
+
+		(void)snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
+		f = fopen(path, "re");
+		if (f == NULL)
+			continue;
+		(void)!fgets(comm, sizeof(comm), f);
+		(void)fclose(f);
+		if (strncmp(comm, name, strlen(name)) != 0)
+			continue;
+		(void)snprintf(path, sizeof(path), "/proc/self/task/%s/schedstat", e->d_name);
+		f = fopen(path, "re");
+		if (f == NULL)
+			continue;
+		if (fscanf(f, "%20llu", &ns) == 1)
+			sum += ns;
+		(void)fclose(f);
+	}
+	if (tasks != NULL)
+		(void)closedir(tasks);
+	return sum;
+}
+
 void rig_sample(struct rig *rig, struct rig_sample *out)
 {
 	struct timespec ts = {0};
@@ -391,6 +455,7 @@ void rig_sample(struct rig *rig, struct rig_sample *out)
 		.sleep_ns = rig_counter(rig, "worker", "sleep_ns"),
 		.preempted_ns = rig_counter(rig, "worker", "preempted_ns"),
 		.host_cpu_ns = process_cpu_ns(rig->host),
+		.relay_cpu_ns = rig->options.attach_tcp ? threads_cpu_ns("relay") : 0,
 	};
 	if (atomic_load(&rig->clock_known) && clock_gettime(rig->worker_clock, &ts) == 0)
 		out->daemon_cpu_ns = (uint64_t)ts.tv_sec * CLOCK_NS_PER_SEC + (uint64_t)ts.tv_nsec;

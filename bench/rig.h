@@ -34,6 +34,7 @@ struct rig_options {
 	unsigned calls;         /* at once */
 	bool tls;
 	bool decode_at_host, encode_at_host; /* services[].decode, .encode */
+	bool attach_tcp;                     /* the host comes by tcp:// over loopback */
 	uint64_t alias_min; /* linearize.alias_min; RIG_ALIAS_DEFAULT: its default */
 };
 
@@ -54,6 +55,7 @@ struct rig_sample {
 	uint64_t preempted_ns;                    /* as far as the worker noticed */
 	uint64_t daemon_cpu_ns;                   /* of the worker's thread */
 	uint64_t host_cpu_ns;                     /* of the host's process */
+	uint64_t relay_cpu_ns;                    /* of the relay's threads */
 	uint64_t stages[WORKER_STAGE_COUNT];
 };
 void rig_sample(struct rig *rig, struct rig_sample *out);

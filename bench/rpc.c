@@ -66,6 +66,18 @@ static int side_take(struct perf_options *perf, const char *name, bool *host_out
 	return -SPLIT_E_BASE_INVALID;
 }
 
+/* How the host comes to splitd. */
+static int attach_take(struct perf_options *perf, struct rpc_options *o)
+{
+	const char *attach = perf_option(perf, "--attach");
+
+	o->attach_tcp = attach != NULL && strcmp(attach, "tcp") == 0;
+	if (attach == NULL || o->attach_tcp || strcmp(attach, "shm") == 0)
+		return 0;
+	perf_warn("--attach: expected shm or tcp, not '%s'", attach);
+	return -SPLIT_E_BASE_INVALID;
+}
+
 static int options_take(struct perf_options *perf, struct rpc_options *o)
 {
 	const char *rate = perf_option(perf, "--rate"), *idle = perf_option(perf, "--idle");
@@ -80,7 +92,7 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 	o->bytes =
 		(uint32_t)perf_number("--size", perf_option(perf, "--size"), 0, 4194304 - 64, 64);
 	if (kind_take(perf, o) != 0 || side_take(perf, "--decode", &o->decode_at_host) != 0 ||
-	    side_take(perf, "--encode", &o->encode_at_host) != 0)
+	    side_take(perf, "--encode", &o->encode_at_host) != 0 || attach_take(perf, o) != 0)
 		return -SPLIT_E_BASE_INVALID;
 	o->alias_min = perf_number("--alias-min", perf_option(perf, "--alias-min"), 0, 1u << 30,
 				   RIG_ALIAS_DEFAULT);
@@ -111,9 +123,10 @@ static int options_take(struct perf_options *perf, struct rpc_options *o)
 		perf_warn("--stages: expected on or off, not '%s'", stages);
 		return -SPLIT_E_BASE_INVALID;
 	}
-	if (o->port != NULL &&
-	    (o->decode_at_host || o->encode_at_host || o->alias_min != RIG_ALIAS_DEFAULT)) {
-		perf_warn("--decode, --encode and --alias-min: with a port its configuration says");
+	if (o->port != NULL && (o->decode_at_host || o->encode_at_host || o->attach_tcp ||
+				o->alias_min != RIG_ALIAS_DEFAULT)) {
+		perf_warn("--attach, --decode, --encode and --alias-min: with a port its "
+			  "configuration says");
 		return -SPLIT_E_BASE_INVALID;
 	}
 	if (rate != NULL)
@@ -136,6 +149,7 @@ void rpc_run_fill(struct rpc_run *run, const struct rig_sample *a, const struct 
 
 	run->calls_per_s = (double)run->window.calls / seconds;
 	run->daemon_ns = useful / calls;
+	run->relay_ns = (double)(b->relay_cpu_ns - a->relay_cpu_ns) / calls;
 	run->host_ns = (double)(b->host_cpu_ns - a->host_cpu_ns) / calls;
 	run->busy = useful / (double)(b->ns - a->ns);
 	for (unsigned i = 0; i < WORKER_STAGE_COUNT; i++) {
@@ -157,7 +171,7 @@ static double value_calls(const struct rpc_run *r, unsigned which)
 static double value_cpu(const struct rpc_run *r, unsigned which)
 {
 	(void)which;
-	return r->core_ns != 0 ? r->core_ns : r->daemon_ns + r->host_ns;
+	return r->core_ns != 0 ? r->core_ns : r->daemon_ns + r->host_ns + r->relay_ns;
 }
 
 static double value_daemon(const struct rpc_run *r, unsigned which)
@@ -170,6 +184,12 @@ static double value_host(const struct rpc_run *r, unsigned which)
 {
 	(void)which;
 	return r->host_ns;
+}
+
+static double value_relay(const struct rpc_run *r, unsigned which)
+{
+	(void)which;
+	return r->relay_ns;
 }
 
 static double value_busy(const struct rpc_run *r, unsigned which)
@@ -253,6 +273,7 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	struct totals *t = calloc(1, sizeof(*t));
 	double calls = median_of(runs, n, RUNS_ALL, value_calls, 0);
 	double host = median_of(runs, n, RUNS_ALL, value_host, 0);
+	double relay = median_of(runs, n, RUNS_ALL, value_relay, 0);
 	/* Of a call, in the direction that has most. */
 	uint32_t messages = o->kind == H2_UNARY ? 1 : o->messages;
 	json_t *cycles = cycles_json(runs, n, host), *value;
@@ -283,6 +304,8 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	json_object_set_new(out, "daemon_ns_per_call",
 			    json_real(median_of(runs, n, RUNS_ALL, value_daemon, 0)));
 	json_object_set_new(out, "host_ns_per_call", json_real(host));
+	json_object_set_new(out, "attach", json_string(o->attach_tcp ? "tcp" : "shm"));
+	json_object_set_new(out, "relay_ns_per_call", json_real(relay));
 	json_object_set_new(out, "daemon_busy",
 			    json_real(median_of(runs, n, RUNS_ALL, value_busy, 0)));
 	json_object_set_new(out, "cycles", cycles);
@@ -302,6 +325,8 @@ static void report(const struct rpc_options *o, const struct rpc_run *runs, unsi
 	perf_say(o->perf, "%-22s %12.0f\n%-22s %12.0f\n%-22s %11.0f%%\n", "  daemon, useful",
 		 json_real_value(json_object_get(out, "daemon_ns_per_call")), "  host", host,
 		 "daemon busy", 100 * json_real_value(json_object_get(out, "daemon_busy")));
+	if (o->attach_tcp)
+		perf_say(o->perf, "%-22s %12.0f\n", "  relay", relay);
 	json_object_foreach(json_object_get(out, "latency_ns"), name, value)
 		perf_say(o->perf, "latency %-14s %10.1f us\n", name,
 			 (double)json_integer_value(value) / 1e3);
@@ -367,6 +392,8 @@ const struct perf_mode perf_mode_rpc = {
 		"  --host-spin NS      how long an idle host looks before it parks (ring)\n"
 		"  --decode SIDE       who decodes requests: daemon (default) or host (ring)\n"
 		"  --encode SIDE       who encodes answers, likewise\n"
+		"  --attach WAY        how the host comes: shm (default) or tcp, over loopback "
+		"(ring)\n"
 		"  --alias-min BYTES   linearize.alias_min: shorter strings are copied; 0: all "
 		"(ring)\n"
 		"  --stages on|off     count cycles by stage in every run, or in none; default: in "

@@ -21,6 +21,7 @@ struct rpc_options {
 	bool adaptive, poll;                 /* as asked; neither: the default */
 	bool decode_at_host, encode_at_host; /* ring */
 	uint64_t alias_min;                  /* ring: linearize.alias_min, or RIG_ALIAS_DEFAULT */
+	bool attach_tcp;                     /* ring: the host comes by tcp:// */
 	bool stages_on, stages_off;          /* ring: in every run; neither: in turns */
 	const char *port;                    /* NULL: net_ring in process */
 	const char *build;                   /* of splitd and echo, with a port */
@@ -33,6 +34,7 @@ struct rpc_run {
 	double calls_per_s;
 	double daemon_ns; /* useful CPU of the daemon, a call */
 	double host_ns;   /* CPU of the host, a call */
+	double relay_ns;  /* CPU of splitd's relay, a call */
 	double core_ns; /* ports: busy time of the server cores less empty polls, a call; 0: none */
 	double busy;    /* share of time that the daemon spent on work */
 	double cycles[WORKER_STAGE_COUNT]; /* a call */

@@ -68,6 +68,7 @@ int rpc_ring(const struct rpc_options *o, struct rpc_run *runs, unsigned *n_out,
 		.decode_at_host = o->decode_at_host,
 		.encode_at_host = o->encode_at_host,
 		.alias_min = o->alias_min,
+		.attach_tcp = o->attach_tcp,
 	};
 	struct load_params params = {
 		.connections = o->connections,

@@ -318,6 +318,7 @@ static void *pump_main(void *arg)
 {
 	struct pump *p = arg;
 
+	(void)pthread_setname_np(pthread_self(), "split-pump");
 	while (!p->over)
 		turn(p);
 	if (link_cause(p->remote)[0] == '\0' && link_say(p->remote, REMOTE_GOODBYE, NULL, 0) == 0)

@@ -25,6 +25,7 @@ static void *waker_main(void *arg)
 	struct guest *g = arg;
 	uint64_t one = 1;
 
+	(void)pthread_setname_np(pthread_self(), "relay-waker");
 	for (;;) {
 		while (sem_wait(&g->waker_go) != 0)
 			;

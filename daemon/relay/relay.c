@@ -115,6 +115,7 @@ static void *guest_main(void *arg)
 {
 	struct guest *g = arg;
 
+	(void)pthread_setname_np(pthread_self(), "relay");
 	if (guest_greet(g) == 0)
 		guest_serve(g);
 	else
