@@ -76,6 +76,9 @@ struct pump {
 	struct endpoint *endpoint;
 	struct endpoint_port **ports;
 	unsigned daemon_workers, workers;
+	unsigned busy; /* turns in a row that found something */
+	bool readable; /* the socket has something, as far as is known: at looked_ns */
+	uint64_t looked_ns;
 	bool active; /* ACTIVE has been said: slots may come */
 	bool over;
 	struct pump_calls *calls, *outs; /* by daemon worker */

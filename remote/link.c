@@ -152,6 +152,7 @@ int link_read(struct remote_link *l, uint64_t now_ns)
 	if (l->fault != 0 && !l->deaf_end)
 		return l->fault;
 	in_compact(l);
+	l->more = true;
 	if (l->in_have >= READ_MAX && l->in_have >= in_wanted(l))
 		return 1; /* first what is here */
 	while (most != 0) {
@@ -164,8 +165,10 @@ int link_read(struct remote_link *l, uint64_t now_ns)
 			return link_fail(l, -SPLIT_E_BASE_NOMEM, "out of memory");
 		n = l->in_room - l->in_have;
 		got = stream_read(l, l->in + l->in_have, n);
-		if (got == 0)
+		if (got == 0) {
+			l->more = false;
 			break;
+		}
 		if (got < 0)
 			/* What came before the end is still to be looked at. */
 			return took != 0 ? 1 : l->fault;
@@ -173,10 +176,17 @@ int link_read(struct remote_link *l, uint64_t now_ns)
 		l->heard_ns = now_ns;
 		took = 1;
 		most = (size_t)got < most ? most - (size_t)got : 0;
-		if ((size_t)got < n && l->ssl == NULL)
+		if ((size_t)got < n && l->ssl == NULL) {
+			l->more = false;
 			break; /* TLS gives one record at a time */
+		}
 	}
 	return took;
+}
+
+bool link_read_again(const struct remote_link *l)
+{
+	return l->more;
 }
 
 int link_frame(struct remote_link *l, struct remote_frame *out)

@@ -97,6 +97,8 @@ void link_frame_max_set(struct remote_link *link, size_t bytes);
 /* Take in what is there. 1: something was; 0: nothing; negative: the end, cause set. After writing
  * has failed, what had come before can still be read. */
 int link_read(struct remote_link *link, uint64_t now_ns) SPLIT_MUST_USE;
+/* link_read has not taken all that was there: call it again without waiting for the socket. */
+bool link_read_again(const struct remote_link *link);
 /* The next whole frame: 1; 0: it is not here yet; -SPLIT_E_REMOTE_FRAME. */
 int link_frame(struct remote_link *link, struct remote_frame *out) SPLIT_MUST_USE;
 /* Room for a frame with so many bytes of body (rounded up to 8, the last zeroed): where the body
