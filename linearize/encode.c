@@ -267,7 +267,12 @@ static bool message_push(struct encode_state *s, const struct schema_message *m,
 	src = window(s, address, m->struct_bytes);
 	if (!src)
 		return false;
-	*frame = (struct encode_frame){.m = m, .src = src, .mark = s->written, .at = m->encode_end};
+	frame->m = m;
+	frame->at = m->encode_end;
+	frame->src = src;
+	frame->left = 0;
+	frame->mark = s->written;
+	frame->unknown_done = false;
 	s->frame = frame;
 	return true;
 }
@@ -524,45 +529,52 @@ static bool message_pop(struct encode_state *s)
 	return put_header(s, field_at(s->frame), mark);
 }
 
-static bool fields_run(struct encode_state *s)
+/* What the fast engine does not do. */
+static __attribute__((noinline)) bool step_run(struct encode_state *s)
 {
-	while (s->budget > 0 && s->phase == PHASE_FIELDS) {
-		struct encode_frame *frame;
-		const struct schema_field *f;
-		bool good;
+	struct encode_frame *frame = s->frame;
+	const struct schema_field *f;
 
-		if (s->fast) {
+	if (frame->left) {
+		s->budget--;
+		return element_put(s, frame);
+	}
+	if (!frame->unknown_done) {
+		/* Its begin and end and all its fields, there or not, are charged here. */
+		s->budget -= 2 + (int64_t)frame->m->field_count;
+		return unknown_start(s);
+	}
+	if (frame->at[-1].index == ENCODE_ROW_BEGIN)
+		return message_pop(s);
+	frame->at--;
+	f = field_at(frame);
+	return f->card == CARD_REPEATED ? repeated_put(s, f) : singular_put(s, f, frame->src);
+}
+
+static inline bool fields_run(struct encode_state *s)
+{
+	do {
+		if (likely(s->fast != NULL)) {
 			s->fast->encode(s);
 			if (s->budget <= 0)
 				break;
+			/* All of the outermost message is out. */
+			if (likely(s->frame == s->frames && s->frame->unknown_done &&
+				   !s->frame->left && s->frame->at[-1].index == ENCODE_ROW_BEGIN)) {
+				s->phase = PHASE_DONE;
+				break;
+			}
 		}
-		frame = s->frame;
-		if (frame->left) {
-			s->budget--;
-			good = element_put(s, frame);
-		} else if (!frame->unknown_done) {
-			/* Its begin and end and all its fields, there or not, are charged here. */
-			s->budget -= 2 + (int64_t)frame->m->field_count;
-			good = unknown_start(s);
-		} else if (frame->at[-1].index == ENCODE_ROW_BEGIN) {
-			good = message_pop(s);
-		} else {
-			frame->at--;
-			f = field_at(frame);
-			good = f->card == CARD_REPEATED ? repeated_put(s, f)
-							: singular_put(s, f, frame->src);
-		}
-		if (!good)
+		if (!step_run(s))
 			return false;
-	}
+	} while (s->budget > 0 && s->phase == PHASE_FIELDS);
 	return true;
 }
 
-static bool phase_run(struct encode_state *s)
+/* Any phase but FIELDS. */
+static __attribute__((noinline)) bool phase_run(struct encode_state *s)
 {
 	switch (s->phase) {
-	case PHASE_FIELDS:
-		return fields_run(s);
 	case PHASE_STRING:
 		return string_run(s);
 	case PHASE_COPY:
@@ -588,7 +600,9 @@ int encode_start(struct encode_job *j, const struct schema_message *m,
 	s->frame = NULL;
 	s->frames[0].m = m;
 	s->elements = s->written = s->work = 0;
-	s->source = *source;
+	s->source.mem = source->mem;
+	s->source.peer_base = source->peer_base;
+	s->source.bytes = source->bytes;
 	s->empty_string = m->empty_string;
 	s->phase = PHASE_FIELDS;
 	s->head = s->chunk = NULL;
@@ -596,7 +610,8 @@ int encode_start(struct encode_job *j, const struct schema_message *m,
 	s->left = 0;
 	s->error = 0;
 	s->root = root;
-	s->sink = *sink;
+	s->sink.chunk_get = sink->chunk_get;
+	s->sink.ctx = sink->ctx;
 	linear_limits_resolve(&s->limits, limits);
 	s->frame_last = s->frames + s->limits.depth_max;
 	s->inner_peer = source->peer_base + ENCODE_MARGIN;
@@ -625,7 +640,7 @@ int encode_run(struct encode_job *j)
 	if (!s->frame && message_push(s, s->frames[0].m, s->root))
 		(void)chunk_next(s); /* before the first byte: then the fast engine can begin */
 	while (!s->error && s->phase != PHASE_DONE && s->budget > 0)
-		if (!phase_run(s))
+		if (!(likely(s->phase == PHASE_FIELDS) ? fields_run(s) : phase_run(s)))
 			break;
 	s->work += (uint64_t)(quantum - s->budget);
 	if (!s->error && s->work > s->limits.work_max)

@@ -130,6 +130,68 @@ START_TEST(test_lengths)
 }
 END_TEST
 
+/* Messages in messages that all end with the wire, the innermost with so many unknown fields that
+ * the engines take turns more often than the fast one may enter the end of the wire. */
+START_TEST(test_deep_end)
+{
+	unsigned depth, unknown;
+
+	for (depth = 0; depth < 100; depth += 1 + depth / 3) {
+		for (unknown = 0; unknown < 28; unknown += 3) {
+			struct wire w = {0};
+
+			for (unsigned i = 0; i < unknown; i++)
+				wire_put(&w, i % 4 ? "\x68\x01" : "\x08\x05", 2);
+			for (unsigned i = 0; i < depth; i++) {
+				struct wire outer = {0};
+
+				wire_tag(&outer, 29, 2);
+				wire_varint(&outer, w.len);
+				wire_put(&outer, w.bytes, w.len);
+				free(w.bytes);
+				w = outer;
+			}
+			check_exact("deep end", w.bytes, w.len);
+			free(w.bytes);
+		}
+	}
+}
+END_TEST
+
+/* Runs of strings and bytes with tags of one byte, of all lengths, that take more than what is
+ * asked for ahead; cut at some places. */
+START_TEST(test_long_runs)
+{
+	const struct schema_message *lines;
+	struct schema *own = schema_of(&unit3__lines__descriptor, &lines);
+
+	for (unsigned each = 4; each < 20000; each *= 2) {
+		struct wire w = {0};
+		uint8_t content[20000];
+
+		memset(content, 'b', sizeof(content));
+		for (unsigned i = 0; i < 45000 / each; i++) {
+			uint64_t len = random_below(&r, each);
+
+			wire_tag(&w, 1 + (i > 15000 / each), 2);
+			wire_varint(&w, len);
+			wire_put(&w, content, len);
+		}
+		for (unsigned i = 0; i < 30; i++) {
+			struct wire cut = {.len = i ? random_below(&r, w.len) : w.len};
+
+			cut.bytes = malloc(cut.len + !cut.len);
+			ck_assert_ptr_nonnull(cut.bytes);
+			memcpy(cut.bytes, w.bytes, cut.len);
+			check_engines("long run", &r, lines, &cut);
+			free(cut.bytes);
+		}
+		free(w.bytes);
+	}
+	schema_destroy(own);
+}
+END_TEST
+
 /* A run of one field, then of another, then the first again: arrays begin, fill, and grow. */
 START_TEST(test_runs)
 {
@@ -228,6 +290,8 @@ int main(void)
 	tcase_add_test(c, test_truncations);
 	tcase_add_test(c, test_varints);
 	tcase_add_test(c, test_lengths);
+	tcase_add_test(c, test_deep_end);
+	tcase_add_test(c, test_long_runs);
 	tcase_add_test(c, test_runs);
 	tcase_add_test(c, test_utf8);
 	suite_add_tcase(suite, c);
