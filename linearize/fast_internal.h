@@ -1,8 +1,8 @@
 /* What the fast engines share: wide varints, and the variants they are compiled in.
  *
  * The files of the fast engines are compiled once for every machine and, on x86-64, once more for
- * those with BMI2 and AVX2 (LINEARIZE_WIDE); linear_fast_get() chooses when the process first needs
- * one. aarch64 has NEON always, so one variant does. Each vector path has a portable twin. ASAN:
+ * those with BMI2 and AVX2 (LINEARIZE_WIDE); which one runs is chosen when the process starts.
+ * aarch64 has NEON always, so one variant does. Each vector path has a portable twin. ASAN:
  * what looks past the ends of short strings is left out. */
 #ifndef SPLITD_LINEARIZE_FAST_INTERNAL_H
 #define SPLITD_LINEARIZE_FAST_INTERNAL_H
