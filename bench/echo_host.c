@@ -21,6 +21,15 @@ static void on_term(int signo)
 	split_host_stop(host);
 }
 
+/* It is started before splitd and ended after it: nothing to tell. */
+static void on_event(struct split_host *h, enum split_host_event event, const char *text, void *arg)
+{
+	(void)h;
+	(void)arg;
+	if (event == SPLIT_HOST_REFUSED)
+		perf_warn("echo host: refused: %s", text);
+}
+
 static int serve(const struct echo_host_options *o)
 {
 	struct split_host_options options = SPLIT_HOST_OPTIONS_INIT;
@@ -29,6 +38,7 @@ static int serve(const struct echo_host_options *o)
 	options.cores = &o->core;
 	options.cores_n = 1;
 	options.spin_ns = o->spin_ns;
+	options.event = on_event;
 	options.backoff_max_ns = 20 * CLOCK_NS_PER_MS;
 	host = split_host_attach(o->socket, o->name, &options);
 	result = echo_serve(host, NULL);

@@ -91,6 +91,10 @@ int main(int argc, char **argv)
 		usage(argc < 2 ? stderr : stdout);
 		return argc < 2 ? 2 : 0;
 	}
+	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+		printf("split-perf %s\n", SPLITD_VERSION);
+		return 0;
+	}
 	const struct perf_mode *mode = mode_find(argv[1]);
 
 	if (!mode) {
@@ -119,7 +123,7 @@ int main(int argc, char **argv)
 		putchar('\n');
 	}
 	json_decref(out);
-	if (error != 0)
+	if (error != 0 && (error != -SPLIT_E_BASE_INVALID || !perf_warned()))
 		perf_warn("%s: %s", mode->name, error_text(error));
 	return error == 0 ? 0 : 1;
 }

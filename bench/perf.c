@@ -23,10 +23,18 @@ void perf_say(const struct perf_options *options, const char *format, ...)
 	fflush(stdout);
 }
 
+static bool warned;
+
+bool perf_warned(void)
+{
+	return warned;
+}
+
 void perf_warn(const char *format, ...)
 {
 	va_list args;
 
+	warned = true;
 	va_start(args, format);
 	fputs("split-perf: ", stderr);
 	vfprintf(stderr, format, args);
@@ -110,7 +118,8 @@ int perf_list(const char *name, const char *text, uint64_t *out, size_t max)
 
 	for (;; text = end + 1) {
 		if (n == max || !size_parse(text, &end, &out[n]) || (*end != ',' && *end != '\0')) {
-			perf_warn("%s: expected at most %zu sizes like 64,1KiB,4MiB, not '%s'",
+			perf_warn("%s: expected at most %zu numbers or sizes like 64,1KiB,4MiB, "
+				  "not '%s'",
 				  name, max, text);
 			return -SPLIT_E_BASE_INVALID;
 		}

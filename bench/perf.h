@@ -48,6 +48,8 @@ void perf_say(const struct perf_options *options, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 /* One line to standard error, "split-perf: " before it. */
 void perf_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Whether there was one. */
+bool perf_warned(void);
 /* Progress: overwritten in place on a terminal, a line each time otherwise. */
 void perf_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
