@@ -7,6 +7,7 @@
 #include "daemon/grpc/grpc_internal.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Whole sizes of a hold chunk, so that many calls that hold little do not take 4 KiB each. */
@@ -214,10 +215,22 @@ static void prefix_refused(struct grpc_call *call)
 			GRPC_CLOSED_FAILED);
 }
 
+/* With both numbers, as gRPC's own servers say it: the client shall know what would have done. */
+static void prefix_over(struct grpc_call *call)
+{
+	char text[96];
+
+	counter_inc(&call_server(call)->counters.rx_messages_over);
+	grpc_call_oversize(call, call->message_bytes);
+	(void)snprintf(text, sizeof(text),
+		       "received message larger than the limit (%llu vs. %llu bytes)",
+		       (unsigned long long)call->message_bytes,
+		       (unsigned long long)call->message_bytes_max);
+	grpc_call_abort(call, GRPC_RESOURCE_EXHAUSTED, text, GRPC_CLOSED_FAILED);
+}
+
 static void prefix_whole(struct grpc_call *call)
 {
-	struct grpc_server *server = call_server(call);
-
 	call->message_bytes = be32_load(call->prefix + 1);
 	if (unlikely(call->prefix[0] > 1 ||
 		     (call->prefix[0] == 1 && call->encoding_in == ENCODING_IDENTITY))) {
@@ -225,10 +238,7 @@ static void prefix_whole(struct grpc_call *call)
 		return;
 	}
 	if (unlikely(call->message_bytes > call->message_bytes_max)) {
-		counter_inc(&server->counters.rx_messages_over);
-		grpc_call_oversize(call, call->message_bytes);
-		grpc_call_abort(call, GRPC_RESOURCE_EXHAUSTED,
-				"received message larger than the limit", GRPC_CLOSED_FAILED);
+		prefix_over(call);
 		return;
 	}
 	if (unlikely(call->prefix[0] == 1))
