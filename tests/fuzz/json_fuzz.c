@@ -44,7 +44,7 @@ static void refused(const struct schema_message *m, const uint8_t *data, size_t 
 	r.source = &source;
 	r.root = 4096;
 	if (json_refused_line(&r, &line) == 0) {
-		json_t *value = json_loads(line, 0, NULL);
+		json_t *value = json_loads(line, JSON_ALLOW_NUL, NULL);
 
 		if (!value)
 			abort();

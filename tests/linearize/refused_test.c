@@ -45,7 +45,8 @@ static json_t *line_of(struct json_refused *r)
 	ck_assert_int_eq(json_refused_line(r, &text), 0);
 	for (const char *c = text; *c != '\0'; c++)
 		ck_assert_msg(*c >= 0x20 && *c < 0x7f, "not printable: %s", text);
-	line = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+	/* A string that was rewritten while it was copied may have a NUL in it. */
+	line = json_loads(text, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
 	ck_assert_msg(line != NULL, "%s: %s", error.text, text);
 	free(text);
 	return line;
@@ -402,7 +403,8 @@ START_TEST(test_random)
 		if (random_below(&r, 4) == 0)
 			told.at = JSON_UNKNOWN;
 		kept = malloc(told.kept + 1);
-		memcpy(kept, w.bytes, told.kept);
+		if (told.kept != 0)
+			memcpy(kept, w.bytes, told.kept);
 		told.wire = kept;
 		if (told.error < 0) {
 			json_t *line, *message;
