@@ -155,7 +155,7 @@ static bool string_at(struct view *v, const struct schema_message *m,
 		      const struct schema_field_view *f, uint64_t address, struct text *out)
 {
 	const uint8_t *p;
-	size_t room, most = v->text_left + 1;
+	size_t room, most = v->text_left == SIZE_MAX ? SIZE_MAX : v->text_left + 1;
 
 	*out = (struct text){"", 0};
 	if (address == 0 || address == schema_empty_string(m))
