@@ -4,18 +4,18 @@
  * is what goes into the segment, its "input" the answer. A call out is a struct split_call of such
  * a method: what it sends takes the way of a reply (answer.c, stream.c).
  *
- * Its id is the host's: a place of its daemon worker's table and a generation. Each worker has
- * places of its own to give, threads that are no worker share the rest under a lock. The place
- * tells what comes back which struct is meant (outs_of); taking the struct out of its place,
- * atomically, is the right to end it, which three may want: the status, the end of the session, and
- * the starter that finds the session over. */
+ * Its id is the host's: a place of its daemon worker's table and a generation. Each worker has a
+ * few places of its own to give; the rest is for all threads, under a lock, so that one busy worker
+ * can have nearly all that splitd allows. The place tells what comes back which struct is meant
+ * (outs_of); taking the struct out of its place, atomically, is the right to end it, which three
+ * may want: the status, the end of the session, and the starter that finds the session over. */
 #include <stdlib.h>
 
 #include "host-lib/host_internal.h"
 
 #define READ_AHEAD_DEFAULT 16
-/* Of the places, those of threads that are no worker. */
-#define FOREIGN_PART 4
+/* Of the places, those that workers keep for themselves. */
+#define OWN_PART 4
 
 static const char *const trace_names[HOST_TRACES] = {"traceparent", "tracestate", "grpc-trace-bin"};
 
@@ -207,23 +207,22 @@ void out_id_put(struct out_ids *ids, uint32_t index)
 
 int outs_init(struct session *s)
 {
-	uint32_t foreign, each;
+	uint32_t each;
 	int rc = 0;
 
 	s->outs_max = attachment_outs_max(s->attachment);
-	foreign = s->outs_max / FOREIGN_PART;
-	each = (s->outs_max - foreign) / s->workers_n;
-	foreign = s->outs_max - each * s->workers_n;
+	each = s->outs_max / OWN_PART / s->workers_n;
 	(void)pthread_mutex_init(&s->outs_lock, NULL); /* cannot fail on Linux */
 	s->outs_of = calloc(s->daemon_workers, sizeof(*s->outs_of));
-	s->outs_foreign = calloc(s->daemon_workers, sizeof(*s->outs_foreign));
-	if (s->outs_of == NULL || s->outs_foreign == NULL)
+	s->outs_shared = calloc(s->daemon_workers, sizeof(*s->outs_shared));
+	if (s->outs_of == NULL || s->outs_shared == NULL)
 		return -SPLIT_E_BASE_NOMEM;
 	for (unsigned d = 0; rc == 0 && d < s->daemon_workers; d++) {
 		s->outs_of[d] = calloc(s->outs_max + 1, sizeof(**s->outs_of));
 		rc = s->outs_of[d] == NULL ? -SPLIT_E_BASE_NOMEM : 0;
 		if (rc == 0)
-			rc = ids_init(&s->outs_foreign[d], each * s->workers_n, foreign);
+			rc = ids_init(&s->outs_shared[d], each * s->workers_n,
+				      s->outs_max - each * s->workers_n);
 		for (unsigned h = 0; rc == 0 && h < s->workers_n; h++)
 			rc = ids_init(&s->workers[h].out_ids[d], h * each, each);
 	}
@@ -234,8 +233,8 @@ void outs_fini(struct session *s)
 {
 	for (unsigned d = 0; s->outs_of != NULL && d < s->daemon_workers; d++)
 		free(s->outs_of[d]);
-	for (unsigned d = 0; s->outs_foreign != NULL && d < s->daemon_workers; d++)
-		ids_fini(&s->outs_foreign[d]);
+	for (unsigned d = 0; s->outs_shared != NULL && d < s->daemon_workers; d++)
+		ids_fini(&s->outs_shared[d]);
 	for (unsigned h = 0; s->workers != NULL && h < s->workers_n; h++) {
 		struct worker *w = &s->workers[h];
 
@@ -248,7 +247,7 @@ void outs_fini(struct session *s)
 	}
 	call_table_put(&s->host->calls, s->outs_free);
 	free(s->outs_of);
-	free(s->outs_foreign);
+	free(s->outs_shared);
 	(void)pthread_mutex_destroy(&s->outs_lock);
 }
 
@@ -306,9 +305,9 @@ bool out_withdraw(struct split_call *call)
 	atomic_store_explicit(&out->id, 0, memory_order_release);
 	atomic_store_explicit(&out->ended, true, memory_order_release);
 	atomic_store_explicit(&call->cancelled, 1, memory_order_release);
-	if (out->foreign) {
+	if (out->shared) {
 		pthread_mutex_lock(&s->outs_lock);
-		out_id_put(&s->outs_foreign[d], out->index);
+		out_id_put(&s->outs_shared[d], out->index);
 		pthread_mutex_unlock(&s->outs_lock);
 	} else {
 		out_id_put(&home->out_ids[d], out->index);
@@ -488,7 +487,18 @@ static void call_init(struct split_call *call, struct method *m, struct session 
 			      memory_order_release);
 }
 
-/* A struct with an id, of this thread's or of those that foreign threads share. */
+/* A place that all threads share. */
+static uint64_t shared_id_get(struct session *s, unsigned d, uint32_t *index_out)
+{
+	uint64_t id;
+
+	pthread_mutex_lock(&s->outs_lock);
+	id = id_get(&s->outs_shared[d], d, index_out);
+	pthread_mutex_unlock(&s->outs_lock);
+	return id;
+}
+
+/* A struct with an id, of this thread's or of those that all share. */
 static struct split_call *call_make(struct session *s, struct method *m, const struct inherited *in)
 {
 	struct worker *self = worker_self != NULL && worker_self->session == s ? worker_self : NULL;
@@ -496,6 +506,7 @@ static struct split_call *call_make(struct session *s, struct method *m, const s
 	struct split_call *call;
 	uint64_t id = 0;
 	uint32_t index = 0;
+	bool shared = self == NULL;
 	unsigned d;
 
 	if (home == NULL)
@@ -510,6 +521,9 @@ static struct split_call *call_make(struct session *s, struct method *m, const s
 		call = struct_get(&self->outs_free, s->host);
 		if (call != NULL)
 			id = id_get(&self->out_ids[d], d, &index);
+		shared = call != NULL && id == 0;
+		if (shared)
+			id = shared_id_get(s, d, &index);
 		if (call != NULL && id == 0) {
 			call->next = self->outs_free;
 			self->outs_free = call;
@@ -518,7 +532,7 @@ static struct split_call *call_make(struct session *s, struct method *m, const s
 		pthread_mutex_lock(&s->outs_lock);
 		call = struct_get(&s->outs_free, s->host);
 		if (call != NULL)
-			id = id_get(&s->outs_foreign[d], d, &index);
+			id = id_get(&s->outs_shared[d], d, &index);
 		if (call != NULL && id == 0) {
 			call->next = s->outs_free;
 			s->outs_free = call;
@@ -532,7 +546,7 @@ static struct split_call *call_make(struct session *s, struct method *m, const s
 	call->daemon_worker = (uint16_t)d;
 	call->out->call = call;
 	call->out->index = index;
-	call->out->foreign = self == NULL;
+	call->out->shared = shared;
 	call->out->half_closed = !call->streaming;
 	atomic_store_explicit(&call->out->ended, false, memory_order_relaxed);
 	atomic_store_explicit(&call->out->id, id, memory_order_relaxed);

@@ -261,7 +261,7 @@ struct split_out {
 	struct split_call *call;
 	_Atomic uint64_t id; /* as slots name it; 0: it is over */
 	uint32_t index;      /* its place among those at its daemon worker */
-	bool foreign;        /* begun on a thread that is no worker of the session */
+	bool shared;         /* its place is of those that all threads share */
 	bool half_closed;    /* the sender's */
 	bool waits;          /* for somebody who can answer */
 	_Atomic bool ended;  /* the status has come */
@@ -518,9 +518,9 @@ struct session {
 	uint32_t outs_max;                      /* by daemon worker */
 	_Atomic(struct split_call *) **outs_of; /* by daemon worker and place */
 	_Atomic uint64_t outs_opened, outs_closed;
-	_Atomic uint32_t outs_turn;   /* spreads those of foreign threads */
-	pthread_mutex_t outs_lock;    /* foreign threads' ids and structs */
-	struct out_ids *outs_foreign; /* by daemon worker */
+	_Atomic uint32_t outs_turn;  /* spreads those of foreign threads */
+	pthread_mutex_t outs_lock;   /* of the shared ids, and foreign threads' structs */
+	struct out_ids *outs_shared; /* by daemon worker */
 	struct split_call *outs_free;
 	_Atomic bool draining;
 	_Atomic uint64_t drain_until_ns;

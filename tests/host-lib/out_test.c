@@ -458,7 +458,7 @@ START_TEST(too_many)
 		outs_forget();
 		begin(ask_too_much, 0, NULL, 0);
 		ck_assert_int_eq(start_rc, SPLIT_E_NOMEM);
-		ck_assert_uint_eq(begun, OUTS - OUTS / 4);
+		ck_assert_uint_eq(begun, OUTS); /* one worker alone has them all */
 		for (unsigned i = 1; i <= begun; i++)
 			ck_assert_int_eq(
 				harness_out_end(&h, out_wait(i), &answer.base, 0, NULL, NULL, 0),
@@ -488,6 +488,7 @@ START_TEST(foreign_threads)
 	struct split_out_options o = SPLIT_OUT_OPTIONS_INIT;
 	Split__Test__Item item = item_of(9), answer = item_of(10);
 	struct hcall *out;
+	unsigned n = 2;
 
 	begin(keep_parent, 0, NULL, 0);
 	o.parent = parent_now;
@@ -496,16 +497,18 @@ START_TEST(foreign_threads)
 	ck_assert_uint_eq(out->parent, call.id);
 	o.flags = SPLIT_OUT_DETACHED;
 	ck_assert_int_eq(split_out_start(unary_stub, &item.base, &o, &events, NULL, NULL), 0);
-	ck_assert_int_eq(split_out_start(unary_stub, &item.base, NULL, &events, NULL, NULL),
-			 SPLIT_E_NOMEM); /* a quarter of the places is theirs */
+	while (split_out_start(unary_stub, &item.base, NULL, &events, NULL, NULL) == 0)
+		n++;
+	ck_assert_uint_eq(n, OUTS - OUTS / 4); /* a quarter of the places is the worker's */
 	ck_assert_uint_eq(out_wait(2)->parent, 0);
-	ck_assert_int_eq(harness_out_end(&h, &outs[0], &answer.base, 0, NULL, NULL, 0), 0);
-	ck_assert_int_eq(harness_out_end(&h, &outs[1], &answer.base, 0, NULL, NULL, 0), 0);
-	done_wait(2);
+	for (unsigned i = 1; i <= n; i++)
+		ck_assert_int_eq(harness_out_end(&h, out_wait(i), &answer.base, 0, NULL, NULL, 0),
+				 0);
+	done_wait(n);
 	ck_assert(!pthread_equal(done_thread, pthread_self()));
 	ck_assert_int_eq(split_out_start(unary_stub, &item.base, NULL, &events, NULL, NULL), 0);
-	ck_assert_int_eq(harness_out_end(&h, out_wait(3), &answer.base, 0, NULL, NULL, 0), 0);
-	done_wait(3);
+	ck_assert_int_eq(harness_out_end(&h, out_wait(n + 1), &answer.base, 0, NULL, NULL, 0), 0);
+	done_wait(n + 1);
 	split_call_fail(parent_now, SPLIT_ABORTED, NULL);
 	split_call_release(parent_now);
 	harness_wait(&h, &call);
