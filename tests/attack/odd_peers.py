@@ -14,6 +14,17 @@ URG = 32
 EVIL = b"\x02\x66\x66\x66\x66\x66"
 
 
+def stamp(value, echo=0):
+    return {"options": b"\1\1\x08\x0a" + struct.pack(">II", value, echo)}
+
+
+def stamp_of(options):
+    """The timestamp in a server's options, 0 without."""
+    while len(options) >= 10 and options[0] != 8:
+        options = options[1 if options[0] < 2 else max(options[1], 2):]
+    return int.from_bytes(options[2:6], "big") if len(options) >= 10 else 0
+
+
 class Gone(Exception):
     """The server ended the connection, as it may one that is slower than its limits; then it is tried again."""
 
@@ -29,12 +40,13 @@ class Odd:
                 break
         hosts.odd[self.ends] = self
         self.more = {}  # of each segment
+        self.stamp = None  # its timestamp; what it echoes is the server's, which a SYN cookie may need
         self.begin()
 
     def begin(self):
         self.iss, self.next, self.stream, self.acked, self.answers = self.hosts.rng.getrandbits(32), None, bytearray(), 0, 0
         self.reset = self.fin = self.deaf = False
-        self.base = self.end = self.call = 0
+        self.base = self.end = self.call = self.echo = 0
 
     def open(self, **more):
         more = {"options": OPTIONS, **more}
@@ -43,12 +55,14 @@ class Odd:
 
     def say(self, at=None, payload=b"", flags=ACK, ack=None, **more):
         at = self.acked if at is None else self.base + at
+        stamped = {} if self.stamp is None else stamp(self.stamp, self.echo)
         self.hosts.segment(*self.ends, self.iss + 1 + at, (self.next or 0) if ack is None else ack, flags, payload=payload,
-                           **{**self.more, **more})
+                           **{**self.more, **stamped, **more})
 
     def hear(self, seq, ack, flags, payload):
         self.answers += 1
         self.reset |= flags & RST != 0 and self.next is not None  # before, it answers what is of no connection
+        self.echo = stamp_of(self.hosts.options)
         if flags & SYN:
             self.next = (seq + 1) & 0xffffffff
             return
@@ -328,16 +342,13 @@ def syn_fin(o):
 
 def stamps(o):
     """Timestamps that go back are dropped, and go round 2^32."""
-    def stamp(value):
-        return {"options": b"\1\1\x08\x0a" + struct.pack(">II", value, 0)}
-
-    o.more = stamp(0xfffffff0)
+    o.stamp = 0xfffffff0
     o.open(options=OPTIONS + stamp(0xffffffe0)["options"])
     n = len(o.ask())
     o.answered()
     o.challenged(n, b"\xaa" * 100, **stamp(0xffffff00))
     o.say(n, b"\xbb" * 100, options=b"")
-    o.more = stamp(5)
+    o.stamp = 5
     n = len(o.ask())
     o.answered()
     o.challenged(n, b"\xaa" * 100, **stamp(0xfffffff8))

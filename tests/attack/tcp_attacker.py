@@ -32,6 +32,7 @@ class Hosts:
         self.addresses = [f"{base}.{100 + i}" for i in range(n)]
         self.mac, self.rng = b"\x02\x0a\x0b\x0c\x0d\x0e", random.Random(11)
         self.elsewhere = 0  # segments for these hosts that went to another MAC address
+        self.options = b""  # of the segment that take() gave last
         self.wire = Wire(self.device)
         self.wire.sock.settimeout(0)
         self.server_mac = self.server_mac_find()
@@ -81,4 +82,5 @@ class Hosts:
             _, port, seq, ack, off, flags, window = struct.unpack("!HHIIBBH", f[head:head + 16])
             self.run.seen["answers"] += 1
             self.elsewhere += f[:6] != self.mac
+            self.options = f[head + 20:head + (off >> 4) * 4]
             yield host, port, seq, ack, flags, window, f[head + (off >> 4) * 4:14 + int.from_bytes(f[16:18], "big")]
