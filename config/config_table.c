@@ -520,8 +520,7 @@ static const struct field http2_fields[] = {
 		 "after "
 		 "its first byte, or the connection is ended."),
 	DURATION("settings_timeout", settings_timeout_ns, "10s", 100 * MS, 300 * SEC,
-		 "A new connection must have sent its preface and SETTINGS by then, and answered "
-		 "ours."),
+		 "A new connection must have sent its preface and SETTINGS by then."),
 	BUDGET("resets", resets, "1000 and 100 a second",
 	       "Streams reset without a finished call (CVE-2023-44487)."),
 	BUDGET("pings", pings, "1000 and 100 a second", "PING frames."),
