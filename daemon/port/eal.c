@@ -9,6 +9,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -248,7 +250,8 @@ static bool prefix_in_use(const char *directory)
 static bool tap_in_use(const char *device, char name[IF_NAMESIZE])
 {
 	const char *iface = strstr(device, ",iface=");
-	struct ifreq ifr = {0};
+	struct ethtool_value link = {.cmd = ETHTOOL_GLINK};
+	struct ifreq ifr = {.ifr_data = (char *)&link};
 	size_t len;
 	int fd;
 	bool used;
@@ -264,8 +267,9 @@ static bool tap_in_use(const char *device, char name[IF_NAMESIZE])
 	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
-	/* A TAP interface runs while somebody has it open; one that only exists may be ours. */
-	used = ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && (ifr.ifr_flags & IFF_RUNNING) != 0;
+	/* A TAP interface has a carrier while somebody has it open; one that only exists may be
+	 * ours. IFF_RUNNING would say the same up to a second late. */
+	used = ioctl(fd, SIOCETHTOOL, &ifr) == 0 && link.data != 0;
 	close(fd);
 	return used;
 }
