@@ -193,11 +193,12 @@ static bool field_mask_show(struct view *v, const struct object *o, json_t **out
 		element.offset = 0;
 		if (!view_text(v, &at, &element, &path))
 			goto out;
-		if (path.len > v->text_left) {
+		/* The comma too: a host may let any number of paths be empty. */
+		if (path.len + (i > 0) > v->text_left) {
 			(void)view_fail(v, SPLIT_E_LINEARIZE_LIMIT_LINEAR);
 			goto out;
 		}
-		v->text_left -= path.len;
+		v->text_left -= path.len + (i > 0);
 		if (room - n < path.len + 1) {
 			room = (n + path.len + 1) * 2;
 			grown = realloc(joined, room);

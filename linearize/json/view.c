@@ -639,7 +639,7 @@ static bool is_shown(struct view *v, const struct object *o, const struct schema
 
 json_t *view_plain_message(struct view *v, const struct object *o)
 {
-	json_t *object = take_value(v) ? view_made(v, json_object()) : NULL;
+	json_t *object = view_made(v, json_object());
 	uint32_t i;
 
 	for (i = 0; object && i < schema_field_count(o->m) && v->error == 0; i++) {
@@ -667,6 +667,10 @@ json_t *view_message(struct view *v, const struct object *o)
 
 	if (v->depth_left == 0)
 		return view_fail(v, SPLIT_E_LINEARIZE_DEPTH);
+	/* Here and not where it is shown: some known types show nothing of their own, and a host
+	 * may let any number of elements be the same message. */
+	if (!take_value(v))
+		return NULL;
 	v->depth_left--;
 	if (!known_view(v, o, &value))
 		value = view_plain_message(v, o);

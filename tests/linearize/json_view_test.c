@@ -3,6 +3,7 @@
 #include "linearize/json/json.h"
 #include "tests/linearize/support.h"
 
+#include "known.pb-c.h"
 #include "unit2.pb-c.h"
 #include "unit3.pb-c.h"
 
@@ -127,6 +128,61 @@ START_TEST(test_limits)
 }
 END_TEST
 
+/* A host's memory in which a few words stand for more values than can be shown: the same elements
+ * over and over, lists in lists, and nothing in them that would be text. */
+START_TEST(test_multiplied)
+{
+	enum { N = 100000, DEEP = 40 };
+	static const ProtobufCMessageDescriptor *const types[] = {
+		&google__protobuf__list_value__descriptor,
+		&google__protobuf__list_value__descriptor, &google__protobuf__anys__descriptor,
+		&google__protobuf__field_mask__descriptor};
+	static struct {
+		Google__Protobuf__ListValue list;
+		Google__Protobuf__Anys anys;
+		Google__Protobuf__FieldMask mask;
+		Google__Protobuf__Value value;
+		Google__Protobuf__Any any;
+		char empty[8];
+		void *elements[N];
+		struct {
+			Google__Protobuf__ListValue list;
+			Google__Protobuf__Value next, *twice[2];
+		} deep[DEEP];
+	} at;
+	const struct linear_source source = {(const uint8_t *)&at, (uintptr_t)&at, sizeof(at)};
+	const struct json_view_options options = {.values_max = 1000, .text_max = 1000};
+	void *const roots[] = {&at.list, &at.deep[0].list, &at.anys, &at.mask};
+	void *const elements[] = {&at.value, &at.value, &at.any, at.empty};
+	const struct schema_message *m;
+	struct schema *s = schema_of(types[_i], &m);
+	struct json_partial out;
+	char *text;
+
+	for (size_t i = 0; i < N; i++)
+		at.elements[i] = elements[_i];
+	at.list.n_values = at.anys.n_anys = at.mask.n_paths = N;
+	at.list.values = (void *)at.elements;
+	at.anys.anys = (void *)at.elements;
+	at.mask.paths = (void *)at.elements;
+	/* Each list has the next one twice. */
+	for (size_t i = 0; i < DEEP; i++) {
+		at.deep[i].list.n_values = i + 1 < DEEP ? 2 : 0;
+		at.deep[i].list.values = at.deep[i].twice;
+		at.deep[i].twice[0] = at.deep[i].twice[1] = &at.deep[i].next;
+		at.deep[i].next.kind_case = GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE;
+		at.deep[i].next.list_value = &at.deep[(i + 1) % DEEP].list;
+	}
+	ck_assert_int_lt(json_view_partial(m, &source, (uintptr_t)roots[_i], &options, &out), 0);
+	text = json_dumps(out.value, JSON_COMPACT | JSON_ENCODE_ANY);
+	if (text)
+		ck_assert_uint_lt(strlen(text), 10000);
+	free(text);
+	json_decref(out.value);
+	schema_destroy(s);
+}
+END_TEST
+
 /* proto2 strings may hold anything; JSON may not. */
 START_TEST(test_not_utf8)
 {
@@ -156,6 +212,7 @@ int main(void)
 	tcase_set_timeout(c, 300);
 	tcase_add_loop_test(c, test_damaged, 0, 2);
 	tcase_add_test(c, test_limits);
+	tcase_add_loop_test(c, test_multiplied, 0, 4);
 	tcase_add_test(c, test_not_utf8);
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
