@@ -158,10 +158,10 @@ static void path_add(struct walk *w, struct text name, const char *format, uint6
 		w->path[w->path_n] = '\0';
 }
 
-/* The field of tag `tag` at `at`, of the message that begins at `from`. `f` NULL: the schema has
+/* The field of tag `tag`, before which its message has `before` of them. `f` NULL: the schema has
  * none. */
 static void path_field(struct walk *w, const struct schema_field_view *f, uint64_t tag,
-		       uint64_t from, uint64_t at)
+		       uint64_t before)
 {
 	static const struct text dot = {".", 1}, nothing = {"", 0};
 	char room[VIEW_KEY_MAX];
@@ -176,7 +176,7 @@ static void path_field(struct walk *w, const struct schema_field_view *f, uint64
 	if (f->presence == SCHEMA_PRESENCE_REPEATED &&
 	    (f->type == PROTOBUF_C_TYPE_MESSAGE || f->type == PROTOBUF_C_TYPE_STRING ||
 	     f->type == PROTOBUF_C_TYPE_BYTES))
-		path_add(w, nothing, "[%" PRIu64 "]", count_before(w->wire, from, at, tag >> 3));
+		path_add(w, nothing, "[%" PRIu64 "]", before);
 }
 
 static void copy(struct walk *w, uint64_t from, uint64_t to)
@@ -204,7 +204,7 @@ static bool level(struct walk *w, const struct schema_message **m, uint64_t *at)
 		copy(w, *at, p);
 	}
 	known = field_find(*m, tag >> 3, &f, &index);
-	path_field(w, known ? &f : NULL, tag, from, *at);
+	path_field(w, known ? &f : NULL, tag, count_before(w->wire, from, *at, tag >> 3));
 	p = content;
 	if (!known || (tag & 7) != WIRE_LEN || f.type != PROTOBUF_C_TYPE_MESSAGE ||
 	    w->depth == LINEAR_DEPTH_MAX || !varint_read(w->wire, &p, w->stop, LEN_BYTES, &len))
@@ -255,25 +255,26 @@ static bool missing_find(struct walk *w, const struct schema_message *m, uint64_
 			 uint64_t end, unsigned depth)
 {
 	uint32_t n = schema_field_count(m), i;
-	bool *seen = calloc((size_t)n + 1, sizeof(*seen)), found = false;
-	uint64_t at = from, p, tag, len;
+	uint32_t *seen = calloc((size_t)n + 1, sizeof(*seen)); /* how many, by field */
+	uint64_t p = from, tag, len;
 	struct schema_field_view f;
+	bool found = false;
 
 	if (!seen)
 		return false;
-	for (p = at; !found && varint_read(w->wire, &p, end, TAG_BYTES_MAX, &tag); at = p) {
+	while (!found && varint_read(w->wire, &p, end, TAG_BYTES_MAX, &tag)) {
 		uint64_t content = p;
 
 		if (!field_end(w->wire, &p, end, tag))
 			break;
 		if (!field_find(m, tag >> 3, &f, &i))
 			continue;
-		seen[i] = true;
+		seen[i]++;
 		if (f.type == PROTOBUF_C_TYPE_MESSAGE && (tag & 7) == WIRE_LEN &&
 		    depth < LINEAR_DEPTH_MAX && varint_read(w->wire, &content, end, 5, &len)) {
 			size_t mark = w->path_n;
 
-			path_field(w, &f, tag, from, at);
+			path_field(w, &f, tag, seen[i] - 1);
 			found = missing_find(w, f.message, content, p, depth + 1);
 			if (!found)
 				w->path[w->path_n = mark] = '\0';
@@ -281,9 +282,9 @@ static bool missing_find(struct walk *w, const struct schema_message *m, uint64_
 	}
 	for (i = 0; !found && i < n; i++) {
 		schema_field_at(m, i, &f);
-		found = f.presence == SCHEMA_PRESENCE_REQUIRED && !seen[i];
+		found = f.presence == SCHEMA_PRESENCE_REQUIRED && seen[i] == 0;
 		if (found)
-			path_field(w, &f, 0, 0, 0);
+			path_field(w, &f, 0, 0);
 	}
 	free(seen);
 	return found;

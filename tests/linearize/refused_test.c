@@ -371,6 +371,35 @@ START_TEST(test_found_deep)
 }
 END_TEST
 
+/* What is missing, behind as many messages as can be kept: found in one pass over them. */
+START_TEST(test_missing_behind)
+{
+	enum { N = 32768 };
+	uint8_t *wire = malloc(2 * N);
+	struct json_refused r = {.error = -SPLIT_E_LINEARIZE_REQUIRED,
+				 .text_max = 100,
+				 .wire = wire,
+				 .bytes = 2 * N,
+				 .kept = 2 * N,
+				 .at = 2 * N};
+	struct schema *s = schema_of(&unit2__many__descriptor, &r.m);
+	json_t *line;
+
+	for (int i = 0; i < N; i++)
+		memcpy(wire + 2 * i, "\x0a", 2);
+	line = line_of(&r);
+	ck_assert_str_eq(string_of(line, "field"), "last");
+	json_decref(line);
+	/* The last but one has a `needs` without anything. */
+	memcpy(wire + 2 * N - 6, "\x0a\x02\x0a\x00\x0a", 6);
+	line = line_of(&r);
+	ck_assert_str_eq(string_of(line, "field"), "all[32765].needs.a");
+	json_decref(line);
+	schema_destroy(s);
+	free(wire);
+}
+END_TEST
+
 /* Random messages, damaged: always a line, never longer than it may be, and what it shows is what
  * the wire up to there decodes to. */
 START_TEST(test_random)
@@ -577,6 +606,7 @@ int main(void)
 	tcase_add_loop_test(tc, test_where, 0, (int)(sizeof(cases) / sizeof(cases[0])));
 	tcase_add_test(tc, test_cut);
 	tcase_add_test(tc, test_found_deep);
+	tcase_add_test(tc, test_missing_behind);
 	tcase_add_test(tc, test_random);
 	tcase_add_test(tc, test_pointer);
 	tcase_add_test(tc, test_long);
