@@ -292,6 +292,21 @@ static bool missing_find(struct walk *w, const struct schema_message *m, uint64_
 
 /* --- Showing ----------------------------------------------------------------------------- */
 
+/* jansson leaves DEL as it is, which is no printable character: it is written like this. */
+static const char del[] = "\\u007f";
+
+/* Of `value` in the line; 0: no memory. */
+static size_t line_bytes(const json_t *value)
+{
+	char *text = json_dumps(value, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+	size_t n = 0, i;
+
+	for (i = 0; text && text[i] != '\0'; i++)
+		n += text[i] == 0x7f ? sizeof(del) - 1 : 1;
+	free(text);
+	return n;
+}
+
 /* The message in no more than r->text_max bytes of text, as far as it goes, into out->value. */
 static void bounded_show(const struct json_refused *r, const struct linear_source *source,
 			 uint64_t root, struct json_partial *out)
@@ -302,8 +317,7 @@ static void bounded_show(const struct json_refused *r, const struct linear_sourc
 	for (;;) {
 		if (json_view_partial(r->m, source, root, &options, out) != 0 && !out->value)
 			return;
-		bytes = json_dumpb(out->value, NULL, 0,
-				   JSON_COMPACT | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+		bytes = line_bytes(out->value);
 		if ((bytes > 0 && bytes <= most) || options.text_max == 1)
 			return;
 		/* What JSON adds to text is known once it was added. */
@@ -395,10 +409,9 @@ static void put_hex(json_t *line, const struct json_refused *r, uint64_t at)
 		put(line, "hex", json_stringn(hex, 2 * i));
 }
 
-/* jansson leaves DEL as it is, which is no printable character. `text` is taken. */
+/* `text` is taken. */
 static char *printable(char *text)
 {
-	static const char del[] = "\\u007f";
 	size_t len = strlen(text), n = 0, i;
 	char *to = strchr(text, 0x7f) ? malloc(len * (sizeof(del) - 1) + 1) : NULL;
 

@@ -546,6 +546,39 @@ START_TEST(test_long)
 }
 END_TEST
 
+/* What JSON adds to characters counts too. */
+START_TEST(test_long_escaped)
+{
+	static const char *const characters[] = {"\x01", "\x7f", "\xc3\xa9"};
+	struct json_refused r = {.error = -SPLIT_E_LINEARIZE_LIMIT_ELEMENTS,
+				 .what = "",
+				 .peer = "",
+				 .host = "",
+				 .service = "",
+				 .method = "",
+				 .text_max = 1000,
+				 .bytes = 2003,
+				 .kept = 2003,
+				 .at = 2003};
+	uint8_t wire[2003] = "\x7a\xd0\x0f";
+	size_t n = strlen(characters[_i]);
+	struct schema *s;
+	char *text, *message;
+
+	for (size_t i = 0; i < 2000; i++)
+		wire[3 + i] = (uint8_t)characters[_i][i % n];
+	r.m = unit(3, &s);
+	r.wire = wire;
+	ck_assert_int_eq(json_refused_line(&r, &text), 0);
+	message = strstr(text, "\"message\":");
+	ck_assert_ptr_nonnull(message);
+	ck_assert_uint_le(strlen(message), sizeof("\"message\":}") - 1 + r.text_max);
+	ck_assert_uint_ge(strlen(message), r.text_max / 4);
+	free(text);
+	schema_destroy(s);
+}
+END_TEST
+
 static atomic_bool over;
 
 static void *scribble(void *arg)
@@ -610,6 +643,7 @@ int main(void)
 	tcase_add_test(tc, test_random);
 	tcase_add_test(tc, test_pointer);
 	tcase_add_test(tc, test_long);
+	tcase_add_loop_test(tc, test_long_escaped, 0, 3);
 	tcase_add_test(tc, test_rewritten);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
