@@ -160,6 +160,8 @@ void refused_oversize(struct call *call, uint64_t bytes)
 	const struct method *m = call->method;
 	struct refused_record *record;
 
+	if (call->finished)
+		return; /* its host may be gone, and its method */
 	/* Nobody may have been chosen yet. */
 	if (m == NULL && call->sought != NULL)
 		m = balance_method_any(call->sought);
