@@ -212,6 +212,7 @@ static void server_step(struct pump *p)
 		}
 		rc = attach_server_activate(p->server);
 		p->active = rc == 0;
+		link_silence_begin(p->remote, clock_ns()); /* nothing was read meanwhile */
 	} else if (rc == 0 && event == ATTACH_LEAVES) {
 		rc = link_say(p->remote, REMOTE_LEAVING, NULL, 0);
 	}

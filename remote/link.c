@@ -326,6 +326,11 @@ int link_pulse(struct remote_link *l, uint64_t now_ns, uint64_t timeout_ns, uint
 	return 0;
 }
 
+void link_silence_begin(struct remote_link *l, uint64_t now_ns)
+{
+	l->heard_ns = now_ns;
+}
+
 int link_pulse_answer(struct remote_link *l, const struct remote_frame *f)
 {
 	/* What waits to go is as good a sign of life. */

@@ -119,6 +119,8 @@ short link_events(const struct remote_link *link);
  * the time of the next look, says. 0 or negative: the end, -SPLIT_E_REMOTE_SILENT. */
 int link_pulse(struct remote_link *link, uint64_t now_ns, uint64_t timeout_ns,
 	       uint64_t *next_ns) SPLIT_MUST_USE;
+/* Silence counts from now on: before, the peer had nothing to say and was asked for nothing. */
+void link_silence_begin(struct remote_link *link, uint64_t now_ns);
 /* Answer an asking PULSE. */
 int link_pulse_answer(struct remote_link *link, const struct remote_frame *frame) SPLIT_MUST_USE;
 /* Blocking, for the greeting: send all; the TLS handshake; one frame of `type` (or REFUSED, 1).

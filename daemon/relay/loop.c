@@ -212,6 +212,8 @@ void guest_serve(struct guest *g)
 {
 	const char *why;
 
+	/* The host said HELLO and waited for the attach, however long that took. */
+	link_silence_begin(g->remote, clock_ns());
 	if (waker_start(g)) {
 		host_state_set(g->a, 0, HOST_POLLING);
 		while (!g->over)

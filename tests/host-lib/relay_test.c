@@ -35,6 +35,8 @@ static struct endpoint *endpoint;
 static struct endpoint_port *ports[WORKERS];
 static unsigned statuses[WORKERS], calls, abandons;
 static uint64_t out_id;
+static useconds_t attach_pause_us; /* what control takes over an attach */
+static uint64_t active_ns;         /* the relay is served from here on */
 
 static void tell(const char *line)
 {
@@ -243,6 +245,8 @@ static void attach(void)
 		statuses[d] = 0;
 	}
 	calls = abandons = 0;
+	(void)usleep(attach_pause_us);
+	active_ns = clock_ns();
 	ck_assert_int_eq(attach_server_activate(server), 0);
 	ck_assert_int_eq(link_wait_frame(host, REMOTE_WELCOME, patience(), -1, &frame), 0);
 	ck_assert_int_eq(remote_welcome_parse(&frame, &welcome), 0);
@@ -315,6 +319,24 @@ START_TEST(silent_host)
 	}
 	step_until(ATTACH_DETACHED);
 	ck_assert_uint_eq(relay_counters_get(relay)->faults, 1);
+}
+END_TEST
+
+/* An attach that takes longer than that is no silence of the host's. */
+START_TEST(silent_while_control_is_slow)
+{
+	const uint64_t timeout_ns = 300 * CLOCK_NS_PER_MS;
+	uint64_t until = patience();
+
+	relay_destroy(relay);
+	relay_open(timeout_ns, 60 * CLOCK_NS_PER_SEC);
+	attach_pause_us = 400000;
+	attach();
+	while (relay_counters_get(relay)->faults == 0) {
+		ck_assert_uint_lt(clock_ns(), until);
+		(void)usleep(1000);
+	}
+	ck_assert_uint_ge(clock_ns(), active_ns + timeout_ns);
 }
 END_TEST
 
@@ -516,6 +538,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, silent_host);
+	tcase_add_test(tc, silent_while_control_is_slow);
 	tcase_add_test(tc, shutdown_while_one_waits);
 	tcase_add_test(tc, answers_pass_others);
 	tcase_add_test(tc, large_answer_to_a_call_out);
