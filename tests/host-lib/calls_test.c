@@ -599,6 +599,7 @@ START_TEST(twice_at_once)
 	send_item(&call, &item);
 	harness_wait(&h, &call);
 	check_same(&call, &item.base);
+	harness_until(&h, stats().answers_twice == 2);
 	harness_spin(&h, 20, NULL, 0);
 	ck_assert_uint_eq(call.answers, 1);
 	ck_assert_uint_eq(stats().answers_twice, 2);

@@ -538,6 +538,15 @@ START_TEST(window_held)
 }
 END_TEST
 
+/* The relay has taken all that was published. */
+static bool lane_is_empty(void)
+{
+	struct endpoint_lane_state lane;
+
+	endpoint_lane_state(h.port[0], 0, &lane);
+	return lane.queued == 0;
+}
+
 /* In the place of revoke: the relay takes at once what is published, so that splitd finds nothing
  * to take back. Who does is the pump: of two workers one is stuck, and the call that lies behind
  * either gets the other. */
@@ -560,6 +569,7 @@ START_TEST(taken_back)
 		ck_assert_uint_eq(running, 2);
 		ck_assert(!pthread_equal(thread_of[0], thread_of[1]));
 		ck_assert_int_eq(send_action(&waiting, 0, 0, ""), 0);
+		harness_until(&h, lane_is_empty());
 		harness_spin(&h, 20, NULL, 0);
 		ck_assert_uint_eq(waiting.answers, 0);
 		ck_assert_int_eq(endpoint_revoke(h.port[0], waiting.id, clock_ns(), &blocks),

@@ -177,6 +177,16 @@ unsigned harness_poll(struct harness *h);
 void harness_wait(struct harness *h, struct hcall *call);
 /* Poll for `ms`, or until *flag. */
 void harness_spin(struct harness *h, unsigned ms, const _Atomic unsigned *flag, unsigned until);
+/* Poll until `condition` holds, which another thread sees to: it may have to wait for its turn. */
+#define harness_until(h, condition)                                                                \
+	do {                                                                                       \
+		uint64_t until_ns_ = clock_ns() + HARNESS_PATIENCE_NS;                             \
+		while (!(condition)) {                                                             \
+			ck_assert_msg(clock_ns() < until_ns_, "not in time: %s", #condition);      \
+			harness_spin(h, 1, NULL, 0);                                               \
+		}                                                                                  \
+	} while (0)
+#define HARNESS_PATIENCE_NS (20 * CLOCK_NS_PER_SEC)
 /* Give held tokens back: the last first. */
 void harness_release_held(struct harness *h);
 /* Give back the one that was held first. */

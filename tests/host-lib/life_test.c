@@ -264,6 +264,7 @@ START_TEST(lost_while_running)
 	ck_assert_uint_eq(handled, 1);
 	go = 1;
 	harness_spin(&h, 5000, &handled, 2);
+	harness_until(&h, stats().answers_late != 0);
 	harness_spin(&h, 100, NULL, 0);
 	ck_assert_uint_eq(handled, 2); /* the stuck one, not the queued one */
 	ck_assert_uint_eq(stats().answers_late, 1);

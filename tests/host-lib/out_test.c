@@ -373,7 +373,7 @@ START_TEST(stream_both_ways)
 		item = item_of(100 + ++sent);
 	ck_assert_int_eq(rc, SPLIT_AGAIN);
 	ck_assert_uint_eq(sent, SHEPHERD_STREAM_WINDOW);
-	harness_spin(&h, 50, NULL, 0);
+	harness_until(&h, out->messages >= sent);
 	ck_assert_uint_eq(out->messages, sent);
 	ck_assert_int_eq(number_asked(out), 100 + sent - 1);
 	ck_assert_int_eq(harness_writable(&h, out, sent, 0), 0);
@@ -394,9 +394,8 @@ START_TEST(stream_both_ways)
 	ck_assert_int_eq(last_number, 203);
 	ck_assert_uint_eq(headers, 1);
 	ck_assert_str_eq(last_header, "hello");
-	harness_spin(&h, 50, NULL, 0);
-	ck_assert(out->half_closed);
-	ck_assert_uint_ge(out->credit, 2); /* of its read-ahead of four */
+	harness_until(&h, out->half_closed);
+	harness_until(&h, out->credit >= 2); /* of its read-ahead of four */
 	ck_assert_int_eq(harness_out_end(&h, out, NULL, 0, NULL, NULL, 0), 0);
 	done_wait(1);
 	ck_assert_int_eq(last.status, SPLIT_OK);
@@ -418,6 +417,7 @@ START_TEST(cancelled)
 	begin(talk, 0, NULL, 0);
 	out = out_wait(1);
 	split_out_cancel(out_now);
+	harness_until(&h, out->abandons != 0);
 	harness_spin(&h, 50, NULL, 0);
 	ck_assert_uint_eq(out->abandons, 1);
 	ck_assert_uint_eq(dones, 0); /* the status is splitd's to say */
