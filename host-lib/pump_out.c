@@ -20,6 +20,11 @@ static void item_impossible(struct pump *p, const struct remote_item *item, int 
 	struct remote_item *end;
 	bool out = (item->slot.call_id & SLOT_OUT) != 0;
 
+	/* No memory for the link: what ends the call would find none either, again and again. */
+	if (link_fault(p->remote) != 0) {
+		p->over = true;
+		return;
+	}
 	if (item->slot.kind == TO_DAEMON_CALL) {
 		pump_out_end(p, item->slot.call_id, remote_item_status(rc));
 		return; /* splitd has never heard of it */

@@ -169,6 +169,11 @@ static void item_impossible(struct guest *g, const struct remote_item *item, int
 {
 	struct remote_item *end;
 
+	/* No memory for the link: what ends the call would find none either, again and again. */
+	if (link_fault(g->remote) != 0) {
+		g->over = true;
+		return;
+	}
 	RELAY_COUNT(g, messages_large);
 	if ((item->slot.call_id & SLOT_OUT) != 0) {
 		out_impossible(g, item, rc);
