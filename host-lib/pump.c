@@ -297,17 +297,16 @@ static void rest(struct pump *p, uint64_t next_ns, bool busy)
 static void turn(struct pump *p)
 {
 	uint64_t now_ns = clock_ns(), next_ns = UINT64_MAX, used = p->due_charge;
-	bool busy;
+	/* The process was stopped, it seems: poll tells first whether splitd is still there.
+	 * Until then no call begins, not one of those either that were read before. */
+	bool stopped = now_ns - p->looked_ns > STOPPED_NS, busy;
 
-	/* The process was stopped, it seems: poll tells first whether splitd is still there. */
-	if (now_ns - p->looked_ns > STOPPED_NS) {
-		p->readable = false;
-		p->busy = BUSY_POLL - 1;
-	}
 	p->looked_ns = now_ns;
-	busy = frames_take(p, now_ns);
+	if (stopped)
+		p->busy = BUSY_POLL - 1;
+	busy = stopped || frames_take(p, now_ns);
 	busy |= ports_poll(p, now_ns);
-	if (p->active && pump_due(p, now_ns) < 0) {
+	if (p->active && !stopped && pump_due(p, now_ns) < 0) {
 		STAT(p->host, protocol_errors);
 		p->over = true;
 	}
