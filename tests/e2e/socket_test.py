@@ -150,7 +150,8 @@ def tls(bed, far):
     refused("another name's certificate", env(*names, good.cert), f"refused: {wrong}; it is for DNS:greeter URI:{uri}")
     refused("a certificate without a name", env(*good.make("echo", client=True), good.cert), "; it has no DNS name and no URI")
     assert f"{wrong}\n" in bed.log_text(), "the host does not say why"
-    assert bed.counters()["control.attach_refused_certificate"] == 2, bed.counters()
+    # Each once; on a machine so busy that a host gave up waiting for its refusal, once more.
+    assert bed.counters()["control.attach_refused_certificate"] >= 2, bed.counters()
     assert not bed.probe(seconds=1), "a stranger serves"
     host = far.host("echo", env=env(*good.make("host", ["DNS:other", "DNS:Echo"], client=True), good.cert))
     assert bed.probe(), "no answer over TLS"
