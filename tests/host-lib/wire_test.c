@@ -671,6 +671,16 @@ START_TEST(undecodable_server_stream)
 }
 END_TEST
 
+/* The host may give the requests before it back a little after it has answered them. */
+static void send_with_room(struct hcall *c, const struct hsend *s)
+{
+	int rc;
+
+	while ((rc = harness_send(&h, c, s)) == -SPLIT_E_SHEPHERD_QUOTA)
+		harness_spin(&h, 1, NULL, 0);
+	ck_assert_int_eq(rc, 0);
+}
+
 /* An answer that has no room in the segment ends its call as it does where splitd encodes. */
 START_TEST(no_room_for_the_answer)
 {
@@ -682,7 +692,7 @@ START_TEST(no_room_for_the_answer)
 	for (; n < ARRAY_LEN(calls) && exhausted == 0; n++) {
 		struct hsend s = {.method = "split.test.Wire/Unary", .message = &item.base};
 
-		ck_assert_int_eq(harness_send(&h, &calls[n], &s), 0);
+		send_with_room(&calls[n], &s);
 		/* It waits for room for a while, room_wait_ns. */
 		while (stats().answers <= n)
 			harness_spin(&h, 1, NULL, 0);
@@ -729,7 +739,7 @@ START_TEST(room_of_its_own)
 		item = item_of(takes[i], ECHO);
 		do {
 			ck_assert_uint_lt(n, ARRAY_LEN(calls));
-			ck_assert_int_eq(harness_send(&h, &calls[n], &s), 0);
+			send_with_room(&calls[n], &s);
 			while (calls[n].answers == 0)
 				harness_spin(&h, 1, NULL, 0);
 		} while (calls[n++].status == SPLIT_OK);
@@ -741,7 +751,7 @@ START_TEST(room_of_its_own)
 	large.numbers = numbers;
 	large.n_numbers = ARRAY_LEN(numbers);
 	s = (struct hsend){.method = "split.test.Wire/Other", .message = &large.base};
-	ck_assert_int_eq(harness_send(&h, &last, &s), 0);
+	send_with_room(&last, &s);
 	while (last.answers == 0)
 		harness_spin(&h, 1, NULL, 0);
 	ck_assert_uint_eq(last.status, SPLIT_OK);
