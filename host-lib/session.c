@@ -13,7 +13,7 @@
 
 #include "host-lib/pump.h"
 
-#define ATTACH_TIMEOUT_MS 2000
+#define ATTACH_TIMEOUT_MS 5000 /* as splitd has for its part */
 
 static int worker_init(struct session *s, unsigned h)
 {

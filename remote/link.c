@@ -295,6 +295,14 @@ size_t link_backlog(const struct remote_link *l)
 
 /* ------------------------------------------------------------------ pulse */
 
+/* Whether something came that nobody has read yet: it may be our turn that is late. */
+static bool readable(const struct remote_link *l)
+{
+	struct pollfd p = {.fd = l->fd, .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLIN) != 0;
+}
+
 /* Each side says something at least once in a step, unasked: an asking PULSE may lie behind a large
  * message for longer than the whole timeout, while he who is to answer has nothing to say. */
 int link_pulse(struct remote_link *l, uint64_t now_ns, uint64_t timeout_ns, uint64_t *next_ns)
@@ -307,7 +315,7 @@ int link_pulse(struct remote_link *l, uint64_t now_ns, uint64_t timeout_ns, uint
 	if (l->puts != l->puts_seen)
 		l->said_ns = now_ns;
 	l->puts_seen = l->puts;
-	if (now_ns > l->heard_ns && now_ns - l->heard_ns >= timeout_ns)
+	if (now_ns > l->heard_ns && now_ns - l->heard_ns >= timeout_ns && !readable(l))
 		return link_fail(l, -SPLIT_E_REMOTE_SILENT,
 				 "nothing was heard of the peer in time");
 	if ((asks || (now_ns > l->said_ns && now_ns - l->said_ns >= step)) &&
