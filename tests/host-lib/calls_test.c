@@ -161,6 +161,7 @@ START_TEST(echo_of_everything)
 	check_same(&call, &item.base);
 	harness_wait_released(&h);
 	ck_assert_uint_eq(stats().calls, 5);
+	harness_until(&h, stats().answers >= 5);
 	ck_assert_uint_eq(stats().answers, 5);
 	ck_assert_uint_eq(h.counters[0].stale_releases, 0);
 	free(large);
@@ -400,7 +401,9 @@ START_TEST(status)
 	ck_assert_str_eq(call.text, "");
 	one(4, "");
 	ck_assert_uint_eq(call.status, SPLIT_INTERNAL);
+	harness_until(&h, stats().answers >= 6);
 	ck_assert_uint_eq(stats().answers, 6);
+	harness_until(&h, stats().answers_twice >= 1);
 	ck_assert_uint_eq(stats().answers_twice, 1);
 	finish();
 }
@@ -566,11 +569,14 @@ START_TEST(async)
 		split__test__item__free_unpacked(got, NULL);
 		hcall_free(&calls[i]);
 	}
+	harness_until(&h, stats().answers_async >= 32);
 	ck_assert_uint_eq(stats().answers_async, 32);
 	/* Again: refused, counted, harmless. */
 	in_thread(answer_all);
 	harness_spin(&h, 20, NULL, 0);
+	harness_until(&h, stats().answers_twice >= 32);
 	ck_assert_uint_eq(stats().answers_twice, 32);
+	harness_until(&h, stats().answers >= 32);
 	ck_assert_uint_eq(stats().answers, 32);
 	for (int i = 0; i < 32; i++) {
 		ck_assert_uint_eq(calls[i].answers, 1);
@@ -602,6 +608,7 @@ START_TEST(twice_at_once)
 	harness_until(&h, stats().answers_twice == 2);
 	harness_spin(&h, 20, NULL, 0);
 	ck_assert_uint_eq(call.answers, 1);
+	harness_until(&h, stats().answers_twice >= 2);
 	ck_assert_uint_eq(stats().answers_twice, 2);
 	ck_assert_uint_eq(h.counters[0].stale_calls, 0);
 	finish();
@@ -665,6 +672,7 @@ START_TEST(forgotten)
 	ck_assert_int_eq(harness_send(&h, &call, &s), 0);
 	harness_wait(&h, &call);
 	check_same(&call, &item.base);
+	harness_until(&h, stats().answers_missing >= 2);
 	ck_assert_uint_eq(stats().answers_missing, 2);
 	harness_wait_released(&h);
 	finish();
@@ -821,7 +829,9 @@ START_TEST(cancel_while_owed)
 	in_thread(answer_all);
 	split_call_release(split_call_of(owed[0].data));
 	harness_wait_released(&h);
+	harness_until(&h, stats().answers_late >= 1);
 	ck_assert_uint_eq(stats().answers_late, 1);
+	harness_until(&h, stats().cancels >= 1);
 	ck_assert_uint_eq(stats().cancels, 1);
 	ck_assert_uint_eq(call.answers, 0);
 	ck_assert_ptr_null(split_call_of(owed[0].data));
