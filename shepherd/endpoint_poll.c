@@ -216,19 +216,25 @@ static void deliver(struct endpoint_port *p, unsigned lane, const struct taken *
 	events->completion(ctx, p, &e);
 }
 
-/* REFUSE with the request's blocks: the receiver may keep them, to submit them again. */
-static void deliver_refused(struct endpoint_port *p, unsigned lane, const struct taken *t,
-			    struct call *c, const struct endpoint_events *events, void *ctx)
+/* Whether the blocks that come back are those of the request that is refused: until that was
+ * delivered its receiver may keep them. */
+static bool refused_begin(struct endpoint_port *p, const struct taken *t)
 {
-	bool its_own =
-		c->request_hold != INDEX_NONE && hold_token(p, c->request_hold) == t->release;
+	const struct call *c = t->kind == TO_DAEMON_REFUSE ? call_find(p, t->call_id) : NULL;
 
-	p->refused_hold = its_own ? c->request_hold : INDEX_NONE;
-	p->refused_taken = false;
-	deliver(p, lane, t, c, events, ctx);
+	if (c == NULL || c->state != CALL_OPEN || c->request_hold == INDEX_NONE ||
+	    hold_token(p, c->request_hold) != t->release)
+		return false;
+	p->refused_hold = c->request_hold;
+	return true;
+}
+
+static void refused_end(struct endpoint_port *p, const struct taken *t)
+{
+	if (p->refused_hold == INDEX_NONE)
+		return;
 	p->refused_hold = INDEX_NONE;
-	if (!p->refused_taken)
-		hold_release(p, t->release);
+	hold_release(p, t->release);
 }
 
 bool endpoint_refused_blocks(struct endpoint_port *p, struct endpoint_blocks *blocks_out)
@@ -237,7 +243,6 @@ bool endpoint_refused_blocks(struct endpoint_port *p, struct endpoint_blocks *bl
 		return false;
 	*blocks_out = hold_blocks(p, p->refused_hold);
 	p->refused_hold = INDEX_NONE;
-	p->refused_taken = true;
 	counter_inc(&p->counters->releases_in);
 	return true;
 }
@@ -253,7 +258,7 @@ static int taken_handle(struct endpoint_port *p, unsigned lane, const struct tak
 		rc = t->kind == TO_DAEMON_RELEASE ? 0 : out_check(p, lane, t);
 	if (rc < 0)
 		return rc;
-	if (t->flags & SLOT_RELEASE_REQUEST && t->kind != TO_DAEMON_REFUSE)
+	if (t->flags & SLOT_RELEASE_REQUEST && !refused_begin(p, t))
 		hold_release(p, t->release);
 	if (t->kind == TO_DAEMON_RELEASE) {
 		for (uint64_t i = 0; i < t->info; i++)
@@ -275,14 +280,10 @@ static int taken_handle(struct endpoint_port *p, unsigned lane, const struct tak
 		counter_inc(&p->counters->stale_calls);
 		if (t->flags & SLOT_HAS_TOKEN)
 			endpoint_token_release(p, lane, t->token);
-		if (t->kind == TO_DAEMON_REFUSE && t->flags & SLOT_RELEASE_REQUEST)
-			hold_release(p, t->release);
-		return 0;
-	}
-	if (t->kind == TO_DAEMON_REFUSE && t->flags & SLOT_RELEASE_REQUEST)
-		deliver_refused(p, lane, t, c, events, ctx);
-	else
+	} else {
 		deliver(p, lane, t, c, events, ctx);
+	}
+	refused_end(p, t);
 	return 0;
 }
 

@@ -262,7 +262,6 @@ struct endpoint_port {
 	uint32_t holds_max, holds_free;
 	uint32_t overdue_first, overdue_last;
 	uint32_t refused_hold; /* of the REFUSE being delivered: may be kept; INDEX_NONE: none */
-	bool refused_taken;
 	uint64_t release_timeout_ns;
 	/* response tokens */
 	struct token_node *nodes;

@@ -214,16 +214,7 @@ static void call_take_back(void *ctx, uint64_t call_id, void *user)
 	if (endpoint_revoke(port, call_id, t->ep->w->now_ns, &call->blocks) != 0)
 		return;
 	counter_inc(&t->ep->w->counters.calls_taken_back);
-	call->opened = false;
-	call->published = false;
-	call->have_message = call->msg_seq != 0;
-	call->half_close_out = false;
-	call->msg_seq = 0;
-	/* In blocks it is as it was; in its slot it is decoded again, for another. */
-	call->message_ready = call->have_message && !call->inlined;
-	/* Of a stream the first message may be half here, in the room that grpc got for it. */
-	if (call->have_message)
-		call->wire = call->small;
+	call_unpublish(call, true);
 	list_add_tail(&t->calls, &call->wait);
 }
 

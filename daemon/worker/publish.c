@@ -210,6 +210,20 @@ unsigned attached_publish(struct attached *ep)
 /* How often one call may be given back by hosts before its client hears of it. */
 #define REFUSALS_MAX 3
 
+void call_unpublish(struct call *call, bool blocks_here)
+{
+	call->opened = false;
+	call->published = false;
+	call->half_close_out = false;
+	/* Of a stream the first message may be half here, in the room that grpc got for it. */
+	if (call->msg_seq == 0)
+		return;
+	call->msg_seq = 0;
+	call->have_message = true;
+	call->message_ready = blocks_here && !call->inlined;
+	call->wire = call->small;
+}
+
 /* The host did not begin it: it may go elsewhere, as it was in the blocks that came back, or from
  * its bytes while they are still here. */
 void call_given_back(struct call *call)
@@ -229,15 +243,7 @@ void call_given_back(struct call *call)
 		return;
 	}
 	endpoint_call_close(call->ep->port, call->call_id, call->w->now_ns);
-	call->opened = false;
-	call->published = false;
-	call->half_close_out = false;
-	if (!stream) {
-		call->have_message = true;
-		call->message_ready = kept && !call->inlined;
-		call->msg_seq = 0;
-		call->wire = call->small;
-	}
+	call_unpublish(call, kept);
 	/* What waits for room asks again once it is published. */
 	call->asked |= call->waiting == CALL_WAIT_ROOM;
 	call_unwait(call);

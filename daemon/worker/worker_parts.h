@@ -258,6 +258,9 @@ void call_place(struct call *call);
 void call_follow_up(struct call *call);
 /* Lanes may have moved: publish what waits. Returns how many. */
 unsigned attached_publish(struct attached *ep);
+/* It is not at the host any more and may be published again: with the message that it had, as it
+ * was where that lies in its blocks and they are here, else from its bytes in `small`. */
+void call_unpublish(struct call *call, bool blocks_here);
 /* The host said REFUSE. */
 void call_given_back(struct call *call);
 
