@@ -143,10 +143,7 @@ void call_replies_advance(struct call *call)
 		if (err == SPLIT_AGAIN)
 			return;
 		if (err < 0) {
-			counter_inc(&call->w->counters.encode_errors);
-			refused_reply(r, err);
-			call_fail(call, (enum grpc_status)linearize_map_status(err),
-				  error_text(err), CANCEL_SHUTDOWN);
+			reply_failed(r, err);
 			return;
 		}
 		/* Status text and trailers are read when their turn has come. */

@@ -339,19 +339,21 @@ int reply_encode(struct reply *r)
 	return encode_begin(r, r->call->ep);
 }
 
+void reply_failed(struct reply *r, int err)
+{
+	counter_inc(&r->w->counters.encode_errors);
+	refused_reply(r, err);
+	call_fail(r->call, (enum grpc_status)linearize_map_status(err), error_text(err),
+		  CANCEL_SHUTDOWN);
+}
+
 /* A reply that was encoded, or can't be, after it had waited. */
 static void reply_settled(struct reply *r, int err)
 {
-	struct call *call = r->call;
-
-	if (err < 0) {
-		counter_inc(&r->w->counters.encode_errors);
-		refused_reply(r, err);
-		call_fail(call, (enum grpc_status)linearize_map_status(err), error_text(err),
-			  CANCEL_SHUTDOWN);
-	} else if (err == 0) {
-		call_replies_advance(call);
-	}
+	if (err < 0)
+		reply_failed(r, err);
+	else if (err == 0)
+		call_replies_advance(r->call);
 }
 
 void reply_encode_again(struct reply *r)

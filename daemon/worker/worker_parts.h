@@ -284,6 +284,8 @@ void reply_job_run(struct reply *r);
 void reply_token_put(struct reply *r);
 void reply_put(struct reply *r);
 void reply_encode_again(struct reply *r);
+/* It can't be encoded (`err`, negative): counted, told to the log, and its call ends. */
+void reply_failed(struct reply *r, int err);
 /* Replies that waited for pages. Returns how many were tried. */
 unsigned replies_retry(struct worker *w);
 
