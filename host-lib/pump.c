@@ -20,7 +20,6 @@
 #define FRAMES_BUDGET 256
 #define POLL_BUDGET   256
 #define STOPPED_NS    (100 * CLOCK_NS_PER_MS) /* a turn that takes longer did not run */
-#define BUSY_POLL     64 /* turns in a row without a look at what is neither socket nor rings */
 #define TLS_ENV(name) "SPLITD_TLS_" name
 
 /* ------------------------------------------------------------------ greeting */
@@ -177,9 +176,8 @@ static bool frames_take(struct pump *p, uint64_t now_ns)
 
 	if (!p->active)
 		return false;
-	if ((p->readable || link_read_again(p->remote)) && link_read(p->remote, now_ns) < 0)
+	if (link_read_seen(p->remote, now_ns) < 0)
 		p->over = true;
-	p->readable = false;
 	for (; n < FRAMES_BUDGET && !p->over; n++) {
 		rc = link_frame(p->remote, &f);
 		if (rc == 1)
@@ -267,13 +265,8 @@ static void rest(struct pump *p, uint64_t next_ns, bool busy)
 	unsigned n = 2;
 	uint64_t count;
 
-	/* A system call less for each turn with work: the first one after it only looks at the
-	 * rings, further ones try the socket without asking. */
-	p->busy = busy ? p->busy + 1 : 0;
-	if (busy && p->busy % BUSY_POLL != 0) {
-		p->readable = p->busy > 1;
+	if (link_goes_on(p->remote, busy))
 		return;
-	}
 	if (!p->active)
 		fds[0].events = POLLRDHUP;
 	for (unsigned d = 0; armed && p->active && d < p->daemon_workers; d++)
@@ -288,7 +281,7 @@ static void rest(struct pump *p, uint64_t next_ns, bool busy)
 	 * none. So a process that was stopped does not run what came meanwhile. */
 	if ((fds[0].revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0)
 		p->over = true;
-	p->readable = fds[0].revents != 0;
+	link_polled(p->remote, fds[0].revents);
 	p->looked_ns = clock_ns();
 	if (fds[1].revents != 0)
 		server_step(p);
@@ -303,7 +296,7 @@ static void turn(struct pump *p)
 
 	p->looked_ns = now_ns;
 	if (stopped)
-		p->busy = BUSY_POLL - 1;
+		link_poll_next(p->remote);
 	busy = stopped || frames_take(p, now_ns);
 	busy |= ports_poll(p, now_ns);
 	if (p->active && !stopped && pump_due(p, now_ns) < 0) {

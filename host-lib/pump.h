@@ -76,10 +76,8 @@ struct pump {
 	struct endpoint *endpoint;
 	struct endpoint_port **ports;
 	unsigned daemon_workers, workers;
-	unsigned busy; /* turns in a row that found something */
-	bool readable; /* the socket has something, as far as is known: at looked_ns */
-	uint64_t looked_ns;
-	bool active; /* ACTIVE has been said: slots may come */
+	uint64_t looked_ns; /* when its thread last looked */
+	bool active;        /* ACTIVE has been said: slots may come */
 	bool over;
 	struct pump_calls *calls, *outs; /* by daemon worker */
 	struct list due;                 /* calls that are begun and have frames that wait */

@@ -184,9 +184,36 @@ int link_read(struct remote_link *l, uint64_t now_ns)
 	return took;
 }
 
-bool link_read_again(const struct remote_link *l)
+int link_read_seen(struct remote_link *l, uint64_t now_ns)
 {
-	return l->more;
+	bool seen = l->readable || l->more;
+
+	l->readable = false;
+	return seen ? link_read(l, now_ns) : 0;
+}
+
+/* Turns in a row without a look at what is neither socket nor rings. */
+#define BUSY_POLL 64
+
+/* A system call less for each turn with work: the first one after it only looks at the rings,
+ * further ones try the socket without asking. */
+bool link_goes_on(struct remote_link *l, bool busy)
+{
+	l->busy = busy ? l->busy + 1 : 0;
+	if (!busy || l->busy % BUSY_POLL == 0)
+		return false;
+	l->readable = l->busy > 1;
+	return true;
+}
+
+void link_poll_next(struct remote_link *l)
+{
+	l->busy = BUSY_POLL - 1;
+}
+
+void link_polled(struct remote_link *l, short revents)
+{
+	l->readable = revents != 0;
 }
 
 int link_frame(struct remote_link *l, struct remote_frame *out)

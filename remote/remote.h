@@ -97,8 +97,15 @@ void link_frame_max_set(struct remote_link *link, size_t bytes);
 /* Take in what is there. 1: something was; 0: nothing; negative: the end, cause set. After writing
  * has failed, what had come before can still be read. */
 int link_read(struct remote_link *link, uint64_t now_ns) SPLIT_MUST_USE;
-/* link_read has not taken all that was there: call it again without waiting for the socket. */
-bool link_read_again(const struct remote_link *link);
+/* For a loop that serves the link beside its rings. link_read where something may be there, as far
+ * as link_polled, link_goes_on and the last read have said; else 0. */
+int link_read_seen(struct remote_link *link, uint64_t now_ns) SPLIT_MUST_USE;
+/* At a turn's end, whether it found something: true: begin the next one at once, without poll. */
+bool link_goes_on(struct remote_link *link, bool busy);
+/* The next link_goes_on says false, whatever the turn found. */
+void link_poll_next(struct remote_link *link);
+/* What poll has said of link_fd. */
+void link_polled(struct remote_link *link, short revents);
 /* The next whole frame: 1; 0: it is not here yet; -SPLIT_E_REMOTE_FRAME. */
 int link_frame(struct remote_link *link, struct remote_frame *out) SPLIT_MUST_USE;
 /* Room for a frame with so many bytes of body (rounded up to 8, the last zeroed): where the body

@@ -20,6 +20,8 @@ struct remote_link {
 	uint64_t heard_ns, said_ns, pulse_ns; /* pulse_ns: when the last PULSE was put */
 	uint64_t puts, puts_seen;             /* frames put; as of link_pulse's last look */
 	bool more;                            /* link_read stopped before the socket was empty */
+	bool readable;                        /* the socket has something, as far as is known */
+	unsigned busy;                        /* turns of its loop in a row that found something */
 	bool deaf_end; /* fault is of writing: what came before may still be read */
 	int fault;
 	char cause[192];

@@ -18,8 +18,7 @@
 #include "base/log.h"
 
 #define FRAMES_BUDGET 256
-#define BUSY_POLL     64 /* turns in a row without a look at what is neither socket nor rings */
-#define ROOM_RETRY_MS 1  /* while arrivals wait for room that no event announces */
+#define ROOM_RETRY_MS 1 /* while arrivals wait for room that no event announces */
 
 static void *waker_main(void *arg)
 {
@@ -107,9 +106,8 @@ static bool frames_take(struct guest *g, uint64_t now_ns)
 	struct remote_frame f;
 	int rc = 0, n;
 
-	if ((g->readable || link_read_again(g->remote)) && link_read(g->remote, now_ns) < 0)
+	if (link_read_seen(g->remote, now_ns) < 0)
 		g->over = true;
-	g->readable = false;
 	for (n = 0; n < FRAMES_BUDGET && !g->over; n++) {
 		rc = link_frame(g->remote, &f);
 		if (rc == 1)
@@ -150,13 +148,8 @@ static void rest(struct guest *g, uint64_t next_ns, bool busy)
 	uint64_t now_ns, count;
 	int ms = 0;
 
-	/* A system call less for each turn with work: the first one after it only looks at the
-	 * rings, further ones try the socket without asking. */
-	g->busy = busy ? g->busy + 1 : 0;
-	if (busy && g->busy % BUSY_POLL != 0) {
-		g->readable = g->busy > 1;
+	if (link_goes_on(g->remote, busy))
 		return;
-	}
 	if (!busy && !g->parked && host_park_begin(g->a, 0, &g->wake)) {
 		g->parked = true;
 		sem_post(&g->waker_go);
@@ -169,7 +162,7 @@ static void rest(struct guest *g, uint64_t next_ns, bool busy)
 	}
 	if (poll(p, 4, ms) <= 0)
 		return;
-	g->readable = p[0].revents != 0;
+	link_polled(g->remote, p[0].revents);
 	if (p[1].revents != 0 && read(g->wake_fd, &count, sizeof(count)) > 0) {
 		g->parked = false;
 		host_state_set(g->a, 0, HOST_POLLING);

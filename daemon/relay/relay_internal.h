@@ -86,8 +86,6 @@ struct guest {
 	uint32_t waiting_n;
 	uint32_t pass; /* over those that wait */
 	struct remote_flow flow;
-	unsigned busy; /* turns in a row that found something */
-	bool readable; /* the socket has something, as far as is known */
 	bool over;
 	bool faulted; /* it was counted */
 	/* The waker: waits for the workers' wake-up while `parked`. */
